@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+// HTTP requests as the api_*.c files see them. The loop, libmicrohttpd and sockets stay behind this header.
+//
+// Thread: everything here runs on the loop thread, but for a route's `work` function, which runs on a libuv pool worker and
+// may touch only its own request's arena, body and `state`.
+//
+// A request's life: headers checked (framing, Host, Origin, key, scope, drain) -> body read into the sink -> route->work on the pool (parse,
+// validate, tokenize) -> route->start on the loop -> exactly one of: http_reply*, or http_stream_open + http_stream_send* +
+// http_stream_close -> route->end on the loop, once, whatever happened -> arena freed.
+#pragma once
+
+#include "base/arena.h"
+#include "base/buf.h"
+#include "base/err.h"
+
+#include <stdint.h>
+
+struct server; // server.h: engine, registry, config, metrics
+struct http_connection;
+
+enum http_scope { SCOPE_PUBLIC, SCOPE_INFER, SCOPE_TRAIN, SCOPE_ADMIN };
+
+struct http_request {
+    struct server *server;
+    struct http_connection *connection; // opaque
+    const struct http_route *route;
+    struct arena arena;
+    uint64_t serial;       // unique in this process
+    char id[65];           // x-request-id: the client's (checked) or ours
+    const char *method, *path; // path without query, percent-decoded once
+    const char *tail;      // what followed the route's pattern when that ends in '*' ("/v1/models/*"), else ""
+    const char *body;      // whole body (NUL behind it), when work runs
+    size_t body_len;
+    char key_id[33];       // which key, "" when none is required
+    uint64_t received_ns;
+    void *state;           // the route's own, usually in the arena
+    struct err err;        // set by work on failure: start is then skipped and the error is answered
+    int err_status;        // 0: derived from err.code; else the HTTP status
+    const char *err_code;  // NULL: derived; else the OpenAI code string
+    bool gone;             // the client has left: nothing may be sent any more
+};
+
+struct http_route {
+    const char *method, *path; // exact, or a prefix ending in '*'
+    enum http_scope scope;
+    bool (*work)(struct http_request *r);  // pool thread; NULL: none. false: r->err is set
+    void (*start)(struct http_request *r); // loop thread
+    void (*end)(struct http_request *r);   // loop thread; the request is over (answered, or the client left: r->gone); NULL: none
+    const char *summary;                   // for /openapi.json
+};
+
+const char *http_query(const struct http_request *r, const char *name);  // NULL: absent; "" : present without a value
+const char *http_header(const struct http_request *r, const char *name);
+
+// One whole answer. `body` is taken over (its memory moves; *body is left empty).
+void http_reply(struct http_request *r, int status, const char *content_type, struct buf *body);
+void http_reply_json(struct http_request *r, int status, struct buf *body);
+// From r->err / err_status / err_code in OpenAI's shape (api_error.c).
+void http_reply_error(struct http_request *r);
+void http_set_header(struct http_request *r, const char *name, const char *value); // before the answer; copied
+
+// Server-sent events. open sends status 200 and the headers; send queues bytes (already "data: ...\n\n") and wakes the
+// connection; a comment ping goes out by itself every 15 s of silence. A reader that takes nothing for 30 s, or a queue
+// past its cap, is closed as gone (route->end).
+void http_stream_open(struct http_request *r);
+void http_stream_send(struct http_request *r, const void *data, size_t len);
+void http_stream_close(struct http_request *r); // after what is queued was sent
