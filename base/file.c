@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT
+// Files: mapping, whole reads, atomic writes, path arithmetic. Any thread; no state.
+#include "base/file.h"
+#include "base/buf.h"
+#include "base/mem.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static bool file_fail(struct err *err, const char *what, const char *path, int number) {
+    enum err_code code = number == ENOENT || number == ENOTDIR ? ERR_NOT_FOUND : ERR_IO;
+    return err_set(err, code, "cannot %s %s: %s", what, path, strerror(number));
+}
+
+// Opens for reading; never blocks (a FIFO without a writer would).
+static int file_open(const char *path, struct stat *st, struct err *err) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0) {
+        file_fail(err, "open", path, errno);
+        return -1;
+    }
+    if (fstat(fd, st) == 0) return fd;
+    file_fail(err, "open", path, errno);
+    close(fd);
+    return -1;
+}
+
+bool file_map_open(struct file_map *m, const char *path, struct err *err) {
+    struct stat st;
+    int fd = file_open(path, &st, err);
+    if (fd < 0) return false;
+    struct file_map map = {.len = (size_t)st.st_size};
+    bool ok = false;
+    if (!S_ISREG(st.st_mode)) {
+        err_set(err, ERR_INVALID, "cannot map %s: it is %s", path,
+                S_ISDIR(st.st_mode) ? "a directory" : "not a regular file");
+        goto done;
+    }
+    if (st.st_size > 0) {
+        void *data = mmap(NULL, map.len, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (data == MAP_FAILED) {
+            file_fail(err, "map", path, errno);
+            goto done;
+        }
+        map.data = data;
+    }
+    *m = map;
+    ok = true;
+done:
+    close(fd);
+    return ok;
+}
+
+void file_map_close(struct file_map *m) {
+    if (m->data) munmap((void *)(uintptr_t)m->data, m->len);
+    *m = (struct file_map){0};
+}
+
+// Reads to the end, at most max_len bytes, whatever kind of file fd is.
+static bool file_read_fd(int fd, struct buf *out, size_t max_len, const char *path, struct err *err) {
+    for (;;) {
+        buf_reserve(out, MIN(MAX(out->len, 65536), (size_t)64 << 20));
+        ssize_t n = read(fd, out->data + out->len, out->cap - out->len - 1);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return file_fail(err, "read", path, errno);
+        out->len += (size_t)n;
+        out->data[out->len] = 0;
+        if (out->len > max_len) return err_set(err, ERR_TOO_LARGE, "%s is longer than %zu bytes", path, max_len);
+        if (n == 0) return true;
+    }
+}
+
+char *file_read(const char *path, size_t max_len, size_t *len, struct err *err) {
+    bool is_stdin = strcmp(path, "-") == 0;
+    struct stat st;
+    int fd = is_stdin ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        file_fail(err, "open", path, errno);
+        if (fd > STDIN_FILENO) close(fd);
+        return NULL;
+    }
+    struct buf out = {0};
+    bool ok;
+    if (S_ISDIR(st.st_mode)) {
+        ok = err_set(err, ERR_INVALID, "cannot read %s: it is a directory", path);
+    } else if (S_ISREG(st.st_mode) && st.st_size > 0 && (uint64_t)st.st_size > max_len) {
+        ok = err_set(err, ERR_TOO_LARGE, "%s is longer than %zu bytes", path, max_len);
+    } else {
+        // One byte more than a regular file holds, so that its end is met without growing.
+        if (S_ISREG(st.st_mode)) buf_reserve(&out, (size_t)st.st_size + 1);
+        ok = file_read_fd(fd, &out, max_len, is_stdin ? "standard input" : path, err);
+    }
+    if (!is_stdin) close(fd);
+    if (!ok) {
+        buf_finish(&out);
+        return NULL;
+    }
+    if (len) *len = out.len;
+    return buf_detach(&out);
+}
+
+static bool write_all(int fd, const char *data, size_t len) {
+    while (len) {
+        ssize_t n = write(fd, data, MIN(len, (size_t)1 << 30));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return false;
+        data += n;
+        len -= (size_t)n;
+    }
+    return true;
+}
+
+// The directory part, "." when there is none. malloc'ed.
+static char *path_dir(const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (!slash) return mem_strdup(".");
+    return mem_strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+bool file_write_atomic(const char *path, const void *data, size_t len, unsigned mode, struct err *err) {
+    char *dir = path_dir(path), *temp = path_join(dir, ".write-XXXXXX");
+    int fd = -1, dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool ok = false, made = false;
+    if (dir_fd < 0 || (fd = mkostemp(temp, O_CLOEXEC)) < 0) goto fail;
+    made = true;
+    if (fchmod(fd, mode) < 0 || !write_all(fd, data, len) || fsync(fd) < 0) goto fail;
+    int closed = close(fd);
+    fd = -1;
+    if (closed < 0 || rename(temp, path) < 0) goto fail;
+    made = false;
+    if (fsync(dir_fd) < 0) goto fail; // the new file stands, but a power cut may still bring the old one back
+    ok = true;
+    goto done;
+fail:
+    file_fail(err, "write", path, errno);
+    if (made) unlink(temp);
+done:
+    if (fd >= 0) close(fd);
+    if (dir_fd >= 0) close(dir_fd);
+    free(temp);
+    free(dir);
+    return ok;
+}
+
+bool file_exists(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+bool dir_exists(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+char *path_join(const char *dir, const char *name) {
+    struct buf b = {0};
+    buf_add_str(&b, dir);
+    if (b.len && b.data[b.len - 1] != '/') buf_add_byte(&b, '/');
+    buf_add_str(&b, name);
+    return buf_detach(&b);
+}
+
+// An extension is a dot and letters or digits, a letter first: "llama-1.7B" has none.
+static size_t name_without_extension(const char *name, size_t len) {
+    size_t dot = len;
+    while (dot > 0 && isalnum((unsigned char)name[dot - 1])) dot--;
+    if (dot < 2 || dot == len || name[dot - 1] != '.' || !isalpha((unsigned char)name[dot])) return len;
+    return dot - 1;
+}
+
+char *path_stem(const char *path) {
+    size_t end = strlen(path);
+    while (end > 0 && path[end - 1] == '/') end--;
+    size_t start = end;
+    while (start > 0 && path[start - 1] != '/') start--;
+    return mem_strndup(path + start, name_without_extension(path + start, end - start));
+}
