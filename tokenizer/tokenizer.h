@@ -33,6 +33,7 @@ struct vocab_entry {
     const char *bytes; // the token's bytes (already mapped back from GPT-2's printable alphabet), not NUL-terminated
     size_t len;
     bool special; // matched only when special tokens are asked for; decoded only when asked for
+    bool added;   // matched in every text before merging and always decoded (HF added tokens that are not special, llama.cpp's user defined)
     bool absent;  // hole in the id space: never encoded, decodes to nothing
 };
 struct merge_entry {
