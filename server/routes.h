@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT
+// Every route of the server. Each api_*.c owns one table, ended by a row of NULLs; routes.c lists the tables.
+#pragma once
+
+#include "server/http.h"
+
+extern const struct http_route health_routes[]; // api_health.c
+extern const struct http_route static_routes[]; // static.c
+
+extern const struct http_route *const route_tables[]; // ended by NULL
+
+// The best match, exact paths before prefixes. NULL: none. *path_known: the path exists for another method; then `allow` (if
+// not NULL) is filled with the methods ("GET, HEAD"). HEAD matches GET's routes.
+const struct http_route *route_find(const char *method, const char *path, bool *path_known, char *allow, size_t allow_size);
