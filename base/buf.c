@@ -74,14 +74,21 @@ void buf_printf(struct buf *b, const char *format, ...) {
     b->data[b->len] = 0;
 }
 
-static void buf_add_json_escape(struct buf *b, unsigned char c) {
+static void buf_add_json_escape(struct buf *b, uint32_t c) {
     static const char names[] = "\"\"\\\\\nn\rr\tt\bb\ff";
     for (const char *name = names; *name; name += 2) {
         if ((unsigned char)name[0] != c) continue;
         buf_add(b, (char[]){'\\', name[1]}, 2);
         return;
     }
-    buf_printf(b, "\\u%04x", c);
+    if (c == UTF8_INVALID) buf_add_utf8(b, 0xfffd);
+    else buf_printf(b, "\\u%04x", (unsigned)c);
+}
+
+// What a JSON string may not hold, and what it had better not: DEL and C1 drive terminals (log lines are made here too),
+// U+2028 and U+2029 break lines in a script.
+static inline bool json_wants_escape(uint32_t c) {
+    return c < 0x20 || c == '"' || c == '\\' || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029 || c == UTF8_INVALID;
 }
 
 void buf_add_json_string(struct buf *b, const char *s, size_t len) {
@@ -89,21 +96,15 @@ void buf_add_json_string(struct buf *b, const char *s, size_t len) {
     buf_add_byte(b, '"');
     size_t run = 0; // s[run..i) is copied as it is
     for (size_t i = 0; i < len;) {
-        unsigned char c = (unsigned char)s[i];
-        if (c >= 0x20 && c < 0x80 && c != '"' && c != '\\') {
-            i++;
-            continue;
+        uint32_t c = (unsigned char)s[i];
+        size_t took = 1;
+        if (c >= 0x80) took = utf8_decode(s + i, len - i, &c);
+        if (json_wants_escape(c)) {
+            buf_add(b, s + run, i - run);
+            buf_add_json_escape(b, c);
+            run = i + took;
         }
-        uint32_t code_point = c;
-        size_t took = c < 0x80 ? 1 : utf8_decode(s + i, len - i, &code_point);
-        if (c >= 0x80 && code_point != UTF8_INVALID) {
-            i += took;
-            continue;
-        }
-        buf_add(b, s + run, i - run);
-        if (c < 0x80) buf_add_json_escape(b, c);
-        else buf_add_utf8(b, 0xfffd);
-        run = i += took;
+        i += took;
     }
     buf_add(b, s + run, len - run);
     buf_add_byte(b, '"');
