@@ -3,6 +3,7 @@
 #include "base/arena.h"
 #include "base/mem.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,14 +70,13 @@ char *arena_strndup(struct arena *a, const char *s, size_t len) {
 }
 
 char *arena_printf(struct arena *a, const char *format, ...) {
+    char *text = NULL;
     va_list args;
     va_start(args, format);
-    int n = vsnprintf(NULL, 0, format, args);
+    int n = vasprintf(&text, format, args);
     va_end(args);
-    if (n < 0) n = 0;
-    char *text = arena_alloc(a, (size_t)n + 1, 1);
-    va_start(args, format);
-    vsnprintf(text, (size_t)n + 1, format, args);
-    va_end(args);
-    return text;
+    assert(n >= 0); // no wide characters are printed, so only a small allocation can have failed
+    char *copy = arena_strndup(a, text, (size_t)n);
+    free(text);
+    return copy;
 }

@@ -269,8 +269,9 @@ struct number {
 };
 
 static void number_digit(struct number *n, char c) {
-    if (n->digits > (UINT64_MAX - 9) / 10) n->wide = true;
-    else n->digits = n->digits * 10 + (uint64_t)(c - '0');
+    uint64_t v;
+    if (n->wide || __builtin_mul_overflow(n->digits, 10, &v) || __builtin_add_overflow(v, (uint64_t)(c - '0'), &v)) n->wide = true;
+    else n->digits = v;
 }
 
 // Checks the number at `at` by the grammar of RFC 8259, section 6, and steps over it.

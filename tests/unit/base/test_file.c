@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+// Files in a temporary directory; log lines through a pipe in stderr's place.
+#include "tests/unit/test.h"
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char *dir; // of the test that runs
+
+static char *dir_make(void) {
+    char *path = path_join(getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", "test-file-XXXXXX");
+    if (!mkdtemp(path)) abort();
+    return path;
+}
+
+// Removes the directory and what is in it; returns how many entries there were.
+static int dir_remove(char *path) {
+    int n = 0;
+    DIR *d = opendir(path);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
+        char *name = path_join(path, e->d_name);
+        if (unlink(name) < 0) rmdir(name);
+        free(name);
+        n++;
+    }
+    if (d) closedir(d);
+    rmdir(path);
+    free(path);
+    return n;
+}
+
+TEST(write_map_read) {
+    dir = dir_make();
+    char *path = path_join(dir, "x.bin");
+    struct err err = {0};
+    CHECK(!file_exists(path) && dir_exists(dir) && !file_exists(dir));
+    CHECK(file_write_atomic(path, "one\0two", 7, 0600, &err));
+    CHECK(file_write_atomic(path, "three", 5, 0640, &err));
+    CHECK(file_exists(path) && !dir_exists(path));
+    struct stat st;
+    CHECK(stat(path, &st) == 0 && (st.st_mode & 0777) == 0640);
+    struct file_map m = {0};
+    CHECK(file_map_open(&m, path, &err));
+    CHECK(m.len == 5 && memcmp(m.data, "three", 5) == 0);
+    file_map_close(&m);
+    file_map_close(&m);
+    size_t len = 0;
+    char *text = file_read(path, 5, &len, &err);
+    REQUIRE(text != NULL);
+    CHECK_INT(len, 5);
+    CHECK_STR(text, "three");
+    free(text);
+    CHECK(file_read(path, 4, &len, &err) == NULL);
+    CHECK_INT(err.code, ERR_TOO_LARGE);
+    CHECK(file_write_atomic(path, NULL, 0, 0600, &err));
+    CHECK(file_map_open(&m, path, &err) && m.len == 0 && m.data == NULL);
+    text = file_read(path, 0, NULL, &err);
+    CHECK(text && text[0] == 0);
+    free(text);
+    free(path);
+    CHECK_INT(dir_remove(dir), 1); // no temporary file is left
+}
+
+TEST(what_is_not_a_file_is_refused) {
+    dir = dir_make();
+    char *missing = path_join(dir, "none"), *fifo = path_join(dir, "fifo"), *below = path_join(dir, "none/x");
+    struct file_map m = {0};
+    struct err err = {0};
+    CHECK(mkfifo(fifo, 0600) == 0);
+    CHECK(!file_map_open(&m, dir, &err) && strstr(err.message, "it is a directory"));
+    CHECK(file_read(dir, 100, NULL, &err) == NULL && strstr(err.message, "it is a directory"));
+    CHECK(!file_map_open(&m, fifo, &err) && strstr(err.message, "not a regular file")); // and does not hang
+    CHECK(!file_map_open(&m, "/dev/null", &err));
+    CHECK(!file_map_open(&m, missing, &err));
+    CHECK_INT(err.code, ERR_NOT_FOUND);
+    CHECK(file_read(missing, 100, NULL, &err) == NULL && err.code == ERR_NOT_FOUND);
+    CHECK(!file_write_atomic(below, "x", 1, 0600, &err) && err.code == ERR_NOT_FOUND);
+    CHECK(!file_write_atomic(dir, "x", 1, 0600, &err)); // a directory is in the way
+    CHECK(m.data == NULL);
+    free(missing), free(fifo), free(below);
+    CHECK_INT(dir_remove(dir), 1);
+}
+
+static void check_stem(const char *path, const char *expected) {
+    char *stem = path_stem(path);
+    if (strcmp(stem, expected) != 0) TEST_FAIL("stem of %s is %s, expected %s", path, stem, expected);
+    free(stem);
+}
+
+TEST(paths) {
+    check_stem("a/b.gguf", "b");
+    check_stem("a/dir/", "dir");
+    check_stem("dir//", "dir");
+    check_stem("SmolLM2-135M-Instruct.Q4_1.gguf", "SmolLM2-135M-Instruct.Q4_1");
+    check_stem("models/llama-1.7B", "llama-1.7B");
+    check_stem(".hidden", ".hidden");
+    check_stem("a.b/c", "c");
+    check_stem("name.", "name.");
+    check_stem("/", "");
+    check_stem("", "");
+    char *joined = path_join("a/", "b"), *other = path_join("a", "b"), *bare = path_join("", "b");
+    CHECK_STR(joined, "a/b");
+    CHECK_STR(other, "a/b");
+    CHECK_STR(bare, "b");
+    free(joined), free(other), free(bare);
+}
+
+// What one log_line writes.
+static void capture(char *out, size_t cap, void (*run)(void)) {
+    int fds[2], saved = dup(STDERR_FILENO);
+    if (pipe(fds) < 0 || dup2(fds[1], STDERR_FILENO) < 0) abort();
+    run();
+    dup2(saved, STDERR_FILENO);
+    close(saved), close(fds[1]);
+    ssize_t n = read(fds[0], out, cap - 1);
+    out[n > 0 ? n : 0] = 0;
+    close(fds[0]);
+}
+
+static void log_hostile(void) {
+    log_line(LOG_INFO, "listening", "port", log_value("%d", 8080), "host", "a b\n\x1b[31m\"", "none", NULL, NULL);
+}
+
+static void log_debug(void) {
+    log_line(LOG_DEBUG, "never", NULL);
+}
+
+TEST(log_lines) {
+    char line[600];
+    log_configure(LOG_INFO, false);
+    capture(line, sizeof line, log_debug);
+    CHECK_STR(line, "");
+    capture(line, sizeof line, log_hostile);
+    CHECK(strlen(line) > 25);
+    CHECK_STR(line + 24, " info  listening port=8080 host=\"a b\\n\\u001b[31m\\\"\" none=\"\"\n");
+    log_configure(LOG_INFO, true);
+    capture(line, sizeof line, log_hostile);
+    struct json j;
+    struct err err = {0};
+    json_init(&j, line, strlen(line));
+    CHECK(json_skip(&j, &err) && json_finish(&j, &err));
+    CHECK(strstr(line, "\"level\":\"info\",\"event\":\"listening\",\"port\":\"8080\",\"host\":\"a b\\n\\u001b[31m\\\"\",\"none\":null}\n") != NULL);
+    enum log_level level = LOG_ERROR;
+    CHECK(log_level_parse("debug", &level) && level == LOG_DEBUG);
+    CHECK(!log_level_parse("verbose", &level) && level == LOG_DEBUG);
+    CHECK_INT(strlen(log_value("%500s", "x")), 255);
+}
+
+TEST_MAIN("file")
