@@ -38,7 +38,14 @@ struct model_config {
         double factor, low_freq_factor, high_freq_factor, original_ctx;
     } rope_scaling;
     bool rope_linear; // rope_scaling type "linear": factor above divides positions
+    // GGUF's rope_freqs.weight (how llama.cpp stores "llama3" scaling): [head_size / 2] divisors of the frequencies, or NULL.
+    // Owned by the model_file; rope_scaling.factor is 0 then.
+    const float *rope_divisors;
 };
+
+// The angle a position adds per unit in each rotary pair, inv_freq[head_size / 2], every kind of scaling included: the one place that knows
+// them. Angle of position p in pair i = p * inv_freq[i]. ARCH_LLAMA only.
+void model_config_rope_frequencies(const struct model_config *c, float *inv_freq);
 
 // Rows: a tensor is shape[0] x shape[1] (x ...) in HF's order, row-major, blocks along the last dimension.
 struct tensor {

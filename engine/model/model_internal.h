@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+// What the loaders share inside engine/model/. No other room includes this, but for the hostile-file tests, which open
+// from memory.
+//
+// Life of a model_file: a loader maps files, adds every tensor with model_file_add (bytes already bounded), fills
+// config and tokenizer; model_file_finish then sorts, refuses duplicates, validates the configuration and holds every
+// tensor against the architecture's table (names.c). Until then nothing may trust a name or a shape.
+#pragma once
+
+#include "base/arena.h"
+#include "base/file.h"
+#include "engine/model/model_file.h"
+
+// Bounds on what a file may make us allocate. The largest supported models have a few hundred tensors.
+enum { MODEL_MAX_TENSORS = 65536, MODEL_MAX_SHARDS = 1024, MODEL_MAX_VOCAB = 1 << 20, MODEL_MAX_NAME = 255 };
+
+struct model_file {
+    struct model_config config;
+    struct tokenizer *tokenizer; // NULL: none
+    const char *format;
+    struct file_map *maps; // every file the tensors point into
+    size_t n_maps, maps_cap;
+    struct tensor *tensors; // by name after model_file_finish
+    size_t n_tensors, tensors_cap;
+    struct arena names;
+    float *rope_divisors; // config.rope_divisors
+    uint64_t n_parameters;
+};
+
+// Copies *t and its name. ERR_TOO_LARGE past MODEL_MAX_TENSORS.
+bool model_file_add(struct model_file *f, const struct tensor *t, const char *name, struct err *err) MUST_CHECK;
+bool model_file_finish(struct model_file *f, struct err *err) MUST_CHECK;
+
+// Loaders: fill an empty model_file; on failure the caller closes it.
+bool hf_load_dir(struct model_file *f, const char *dir, struct err *err) MUST_CHECK;
+bool gguf_load(struct model_file *f, const unsigned char *data, size_t len, struct err *err) MUST_CHECK;
+
+// config.json of Hugging Face transformers, 4 and 5 style.
+bool config_hf_parse(const char *text, size_t len, struct model_config *out, struct err *err) MUST_CHECK;
+// Dimensions positive, bounded, divisible; eps and theta finite; scaling sane. `in` names the source in messages.
+bool config_check(const struct model_config *c, struct err *err) MUST_CHECK;
+
+// One .safetensors file in memory. `expect` (may be NULL) says whether the file may hold a tensor of this name.
+typedef bool safetensors_expect_fn(void *ctx, const char *name, struct err *err);
+bool safetensors_load(struct model_file *f, const unsigned char *data, size_t len, safetensors_expect_fn *expect,
+                      void *ctx, struct err *err) MUST_CHECK;
+
+// Models from memory, for tests: the bytes must outlive the model.
+struct model_file *model_file_open_gguf_memory(const void *data, size_t len, struct err *err) MUST_CHECK;
+struct model_file *model_file_open_hf_memory(const char *config, size_t config_len, const void *data, size_t len,
+                                             struct err *err) MUST_CHECK;
+
+// ---- names.c: which tensors an architecture has ----
+enum dim { DIM_NONE, DIM_C, DIM_3C, DIM_F, DIM_V, DIM_T, DIM_Q, DIM_KV }; // sizes as functions of the configuration
+enum slot_when { SLOT_ALWAYS, SLOT_ATTN_BIAS, SLOT_MLP_BIAS, SLOT_UNTIED };
+enum slot_rope { SLOT_PLAIN, SLOT_ROPE_Q, SLOT_ROPE_K };
+
+struct slot {
+    const char *hf, *gguf; // names; those of a layer without "transformer.h.N." | "model.layers.N." and "blk.N."
+    enum dim rows, cols;   // HF's shape
+    enum slot_when when;
+    bool layer, conv1d;  // conv1d: HF's shape is (in, out), GGUF's data are (out, in)
+    enum slot_rope rope; // rows that llama.cpp's converter permutes
+};
+
+const struct slot *slot_find_gguf(enum arch arch, const char *name, size_t *layer); // NULL: unknown
+const struct slot *slot_find_hf(enum arch arch, const char *name, size_t *layer);
+void slot_hf_name(enum arch arch, const struct slot *s, size_t layer, char out[MODEL_MAX_NAME + 1]);
+// HF name as this program knows it: a missing "transformer." or "model." is added. False: a buffer that is no weight,
+// or a tied head's copy.
+bool hf_name_normalize(const struct model_config *c, const char *name, char out[MODEL_MAX_NAME + 1]);
+// Every tensor the configuration asks for is there with its shape, and nothing else is.
+bool names_check(const struct model_file *f, struct err *err) MUST_CHECK;
