@@ -6,6 +6,7 @@
 
 extern const struct http_route health_routes[]; // api_health.c
 extern const struct http_route static_routes[]; // static.c
+extern const struct http_route completion_routes[]; // api_completions.c
 
 extern const struct http_route *const route_tables[]; // ended by NULL
 

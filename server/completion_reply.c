@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: MIT
+// The reply half of /v1/completions: OpenAI's text_completion object and its chunks. Loop thread.
+#include "server/completions.h"
+
+#include <string.h>
+
+static void add_comma(struct buf *b) {
+    if (b->len) buf_add_byte(b, ',');
+}
+
+static void add_joined(struct buf *out, const char *head, const struct buf *items) {
+    buf_add_str(out, head);
+    buf_add(out, buf_str(items), items->len);
+    buf_add_byte(out, ']');
+}
+
+struct top_key {
+    size_t at, len; // in a buffer of names
+    float logprob;
+};
+
+// {"text": logprob, ...}: the best tokens and the chosen one. Two tokens may read the same: the likelier one's number stays, or a client
+// that looks for the arg max would not find it.
+static void add_top(const struct generation *g, const struct token_record *t, struct buf *out) {
+    struct top_key keys[ENGINE_MAX_LOGPROBS + 1];
+    struct buf names = {0};
+    size_t n = 0;
+    for (size_t i = 0; i <= t->n_top; i++) {
+        bool chosen = i == t->n_top; // last: descending order for the rest
+        uint32_t id = chosen ? t->id : t->top[i].id;
+        struct top_key key = {.at = names.len, .logprob = chosen ? t->logprob : t->top[i].logprob};
+        token_text(g, id, &names);
+        key.len = names.len - key.at;
+        size_t same = 0;
+        while (same < n && (keys[same].len != key.len || memcmp(names.data + keys[same].at, names.data + key.at, key.len) != 0)) same++;
+        if (same == n) keys[n++] = key;
+        else if (key.logprob > keys[same].logprob) keys[same].logprob = key.logprob;
+    }
+    buf_add_byte(out, '{');
+    for (size_t i = 0; i < n; i++) {
+        if (i) buf_add_byte(out, ',');
+        buf_add_json_string(out, buf_str(&names) + keys[i].at, keys[i].len);
+        buf_add_byte(out, ':');
+        buf_add_json_float(out, keys[i].logprob);
+    }
+    buf_add_byte(out, '}');
+    buf_finish(&names);
+}
+
+static size_t token_offset(struct choice *c, const struct token_record *t, bool of_prompt) {
+    const struct generation *g = c->generation;
+    if (of_prompt) return c->prompt->char_offset ? c->prompt->char_offset[c->n_prompt_seen] : 0;
+    size_t len = 0;
+    const char *bytes = "";
+    // Special tokens are not part of the text.
+    if (g->tokenizer && t->id < tokenizer_size(g->tokenizer) && !tokenizer_is_special(g->tokenizer, t->id)) bytes = tokenizer_bytes(g->tokenizer, t->id, &len);
+    return char_counter_add(&c->chars, bytes, len);
+}
+
+static void add_token(struct choice *c, const struct token_record *t, bool of_prompt) {
+    const struct generation *g = c->generation;
+    if (!of_prompt && g->fields.return_token_ids) {
+        add_comma(&c->token_ids);
+        buf_printf(&c->token_ids, "%u", t->id);
+    }
+    if (!g->logprobs) return;
+    struct buf text = {0};
+    token_text(g, t->id, &text);
+    add_comma(&c->tokens);
+    buf_add_json_string(&c->tokens, buf_str(&text), text.len);
+    buf_finish(&text);
+    add_comma(&c->text_offset);
+    buf_printf(&c->text_offset, "%zu", token_offset(c, t, of_prompt));
+    add_comma(&c->token_logprobs);
+    add_comma(&c->top_logprobs);
+    if (t->has_logprob) {
+        buf_add_json_float(&c->token_logprobs, t->logprob);
+        add_top(g, t, &c->top_logprobs);
+    } else {
+        buf_add_str(&c->token_logprobs, "null");
+        buf_add_str(&c->top_logprobs, "null");
+    }
+    if (of_prompt) c->n_prompt_seen++;
+}
+
+static void write_text(struct choice *c, bool with_prompt, struct buf *out) {
+    buf_add_str(out, "{\"text\":");
+    if (with_prompt) { // one string out of two: the text is moved behind the prompt
+        struct buf whole = {0};
+        buf_add(&whole, c->prompt->text, c->prompt->text_len);
+        buf_add(&whole, buf_str(&c->text), c->text.len);
+        buf_add_json_string(out, buf_str(&whole), whole.len);
+        buf_finish(&whole);
+    } else {
+        buf_add_json_string(out, buf_str(&c->text), c->text.len);
+    }
+}
+
+static void write_logprobs(const struct choice *c, struct buf *out) {
+    if (!c->generation->logprobs) {
+        buf_add_str(out, ",\"logprobs\":null");
+        return;
+    }
+    add_joined(out, ",\"logprobs\":{\"tokens\":[", &c->tokens);
+    add_joined(out, ",\"token_logprobs\":[", &c->token_logprobs);
+    add_joined(out, ",\"top_logprobs\":[", &c->top_logprobs);
+    add_joined(out, ",\"text_offset\":[", &c->text_offset);
+    buf_add_byte(out, '}');
+}
+
+static void write_choice_object(struct choice *c, size_t index, bool first, bool last, struct buf *out) {
+    const struct generation *g = c->generation;
+    write_text(c, g->echo && first, out);
+    buf_printf(out, ",\"index\":%zu", index);
+    write_logprobs(c, out);
+    if (last) {
+        buf_printf(out, ",\"finish_reason\":\"%s\"", finish_name(c));
+        generation_write_stop_reason(c, out);
+    } else {
+        buf_add_str(out, ",\"finish_reason\":null");
+    }
+    if (g->fields.return_token_ids) generation_write_token_ids(c, first, out);
+    buf_add_byte(out, '}');
+}
+
+static void write_choice(struct choice *c, size_t index, struct buf *out) { write_choice_object(c, index, true, true, out); }
+
+static void send_chunks(struct choice *c, bool last) {
+    bool first = !c->opened;
+    if (!last && !c->text.len && !c->tokens.len && !c->token_ids.len && !(first && c->generation->echo)) return;
+    struct buf json = {0};
+    write_choice_object(c, c->index, first, last, &json);
+    generation_send_chunk(c->generation, &json);
+    buf_finish(&json);
+    c->opened = true;
+    struct buf *sent[] = {&c->text, &c->tokens, &c->token_logprobs, &c->top_logprobs, &c->text_offset, &c->token_ids};
+    for (size_t i = 0; i < sizeof sent / sizeof *sent; i++) buf_clear(sent[i]);
+}
+
+const struct reply_format completion_format = {
+    .id_prefix = "cmpl",
+    .object = "text_completion",
+    .chunk_object = "text_completion",
+    .add_token = add_token,
+    .write_choice = write_choice,
+    .send_chunks = send_chunks,
+};

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: MIT
+// One HTTP request's generation: prompts x choices as engine sequences, from submission to the last byte of the answer. /v1/completions
+// and /v1/chat/completions differ in their reply_format alone.
+//
+// A generation lies in its request's arena. It is filled by route->work (pool); from generation_start on everything
+// happens on the loop thread. Results are kept as finished JSON text, so that an answer of any size costs one pass.
+#pragma once
+
+#include "server/sampling_fields.h"
+#include "server/server.h"
+
+// A prompt; everything in the request's arena.
+struct prompt {
+    const uint32_t *ids;
+    size_t n_ids;
+    size_t max_tokens; // to generate after it
+    const char *text; // as echoed: the client's string, or what its ids say; invalid UTF-8 already replaced
+    size_t text_len;
+    size_t n_chars;              // code points of text
+    const uint32_t *char_offset; // per id: index of the code point that holds the token's first byte; NULL when not needed
+};
+
+// Where the next token's first byte lies, in code points.
+struct char_counter {
+    size_t whole;      // characters complete so far
+    size_t n_held;     // bytes of an unfinished one
+    char held[4];
+};
+// Counts `bytes` and returns the index of the character that its first byte belongs to.
+size_t char_counter_add(struct char_counter *c, const char *bytes, size_t len);
+
+struct generation;
+
+struct choice {
+    struct generation *generation;
+    const struct prompt *prompt;
+    size_t index;          // prompt number * per_prompt + k
+    uint64_t sequence;     // engine id
+    bool live, finished;   // live: submitted, EVENT_FINISH not yet seen
+    bool opened;           // streaming: the first chunk (role, echo) was sent
+    struct char_counter chars;
+    size_t n_prompt_seen;  // prompt records so far
+    double logprob_sum;    // over generated tokens
+    size_t n_logprob;
+    // Since the last chunk (streaming) or the start; JSON list items without brackets, but for text
+    struct buf text, tokens, token_logprobs, top_logprobs, text_offset, content, token_ids;
+    enum finish_reason finish;
+    bool has_stop_reason;
+    size_t stop_index;
+    bool stopped_by_string;
+    uint32_t stop_id;
+    size_t n_generated, n_cached;
+};
+
+struct reply_format {
+    const char *id_prefix, *object, *chunk_object;
+    // Adds a token to the choice's lists.
+    void (*add_token)(struct choice *c, const struct token_record *t, bool of_prompt);
+    // Writes the choice's object of a whole reply.
+    void (*write_choice)(struct choice *c, size_t index, struct buf *out);
+    // Writes the choice objects of a stream's next chunks: each through generation_send_chunk.
+    void (*send_chunks)(struct choice *c, bool last);
+};
+
+struct generation {
+    struct http_request *request;
+    const struct reply_format *format;
+    struct model *model; // one reference
+    const struct tokenizer *tokenizer; // NULL: token texts read <123>
+    const char *model_id;
+    const char *ignored; // fields that were ignored, or NULL
+    char id[40];
+    int64_t created_s;
+    struct sampling_fields fields;
+    struct sampling_params params; // seed is set per choice, max_tokens per prompt
+    struct prompt *prompts;
+    size_t n_prompts;
+    size_t n, best_of;      // per prompt: answered, generated
+    bool echo;              // the prompt is part of the answer
+    bool logprobs;          // shown to the client
+    size_t prompt_tokens, completion_tokens, cached_tokens; // counted at each EVENT_FINISH
+    struct choice *choices; // n_prompts * best_of
+    size_t n_choices, n_live;
+    bool streaming, over; // over: answered, nothing may follow
+};
+
+// From work: looks the model up (400, 404, 503), sets model, tokenizer, fields, request. Takes a model reference.
+bool generation_init(struct generation *g, struct http_request *r, const struct sampling_fields *f, const struct reply_format *format) MUST_CHECK;
+// From work, last: prompts, params, n, best_of are set; checks the totals and makes the choices.
+bool generation_prepare(struct generation *g) MUST_CHECK;
+// Checks a prompt's length against the context and sets p->max_tokens; max_tokens FIELD_ABSENT: the rest, but at most absent_max.
+bool generation_check_length(struct generation *g, const char *param, struct prompt *p, int64_t max_tokens, size_t absent_max) MUST_CHECK;
+
+void generation_start(struct http_request *r); // route->start; r->state is the generation
+void generation_end(struct http_request *r);   // route->end
+void generation_release(struct generation *g); // what work took, when it fails later on
+
+// Shared by the formats.
+const char *finish_name(const struct choice *c); // "stop" | "length"
+void generation_send_chunk(struct generation *g, const struct buf *choice_json);
+void generation_write_stop_reason(const struct choice *c, struct buf *out); // ,"stop_reason":...
+void generation_write_token_ids(const struct choice *c, bool with_prompt, struct buf *out); // ,"prompt_token_ids":[...],"token_ids":[...]
+// A token as text: its bytes if they are whole UTF-8, `bytes:\xe2\x80` if not, `<123>` without a tokenizer.
+void token_text(const struct generation *g, uint32_t id, struct buf *out);

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// Sampling fields of a request -> struct sampling_params.
+#include "server/sampling_fields.h"
+
+#include "base/mem.h"
+
+#include <stdlib.h>
+#include <sys/random.h>
+
+static const struct field stream_options_fields[] = {
+    SAMPLING_FIELD(include_usage, FIELD_BOOLEAN, 0, 0, "false", "One more chunk before the end, with usage and no choices."),
+};
+const struct field_table stream_options_table = {"StreamOptions", stream_options_fields, ARRAY_LEN(stream_options_fields)};
+
+void random_bytes(void *out, size_t n) {
+    if (getrandom(out, n, 0) != (ssize_t)n) abort(); // cannot happen for up to 256 bytes
+}
+
+static uint64_t mix64(uint64_t x) { // splitmix64's finaliser
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+uint64_t sampling_seed(const struct sampling_fields *f, size_t k) {
+    uint64_t seed;
+    if (f->seed == FIELD_ABSENT) random_bytes(&seed, sizeof seed);
+    else seed = k == 0 ? (uint64_t)f->seed : mix64((uint64_t)f->seed + k * 0x9e3779b97f4a7c15u);
+    return seed;
+}
+
+static bool unknown_id(struct http_request *r, const char *name) {
+    return request_fail(r, 400, "invalid_token_id", name, "'%s' names a token id that the model's vocabulary does not have.", name);
+}
+
+static bool set_ids(struct http_request *r, const struct sampling_fields *f, size_t n_vocab, struct sampling_params *out) {
+    struct logit_bias *bias = arena_alloc(&r->arena, f->logit_bias.n + 1, sizeof *bias);
+    for (size_t i = 0; i < f->logit_bias.n; i++) {
+        if (f->logit_bias.items[i].id >= n_vocab) return unknown_id(r, "logit_bias");
+        bias[i] = (struct logit_bias){f->logit_bias.items[i].id, f->logit_bias.items[i].bias};
+    }
+    for (size_t i = 0; i < f->stop_token_ids.n; i++)
+        if (f->stop_token_ids.items[i] >= n_vocab) return unknown_id(r, "stop_token_ids");
+    out->logit_bias = bias, out->n_logit_bias = f->logit_bias.n;
+    out->stop_ids = f->stop_token_ids.items, out->n_stop_ids = f->stop_token_ids.n;
+    return true;
+}
+
+bool sampling_params_set(struct http_request *r, const struct sampling_fields *f, size_t n_vocab, struct sampling_params *out) {
+    struct stop_string *stops = arena_alloc(&r->arena, f->stop.n + 1, sizeof *stops);
+    for (size_t i = 0; i < f->stop.n; i++) stops[i] = (struct stop_string){f->stop.items[i].s, f->stop.items[i].len};
+    *out = (struct sampling_params){
+        .temperature = (float)f->temperature,
+        .top_k = f->top_k > 0 ? (size_t)f->top_k : 0,
+        .top_p = (float)f->top_p,
+        .min_p = (float)f->min_p,
+        .typical_p = (float)f->typical_p,
+        .repetition_penalty = (float)f->repetition_penalty,
+        .presence_penalty = (float)f->presence_penalty,
+        .frequency_penalty = (float)f->frequency_penalty,
+        .min_tokens = (size_t)f->min_tokens,
+        .ignore_eos = f->ignore_eos,
+        .stops = stops,
+        .n_stops = f->stop.n,
+        .n_logprobs = -1,
+    };
+    return set_ids(r, f, n_vocab, out);
+}
