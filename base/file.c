@@ -63,18 +63,25 @@ void file_map_close(struct file_map *m) {
     *m = (struct file_map){0};
 }
 
-// Reads to the end, at most max_len bytes, whatever kind of file fd is.
-static bool file_read_fd(int fd, struct buf *out, size_t max_len, const char *path, struct err *err) {
-    for (;;) {
-        buf_reserve(out, MIN(MAX(out->len, 65536), (size_t)64 << 20));
-        ssize_t n = read(fd, out->data + out->len, out->cap - out->len - 1);
+// Reads fd to its end into *data, which the caller frees on failure too. `expected`: how much there probably is.
+static bool file_read_fd(int fd, size_t expected, size_t max_len, char **data, size_t *len, const char *name, struct err *err) {
+    size_t cap = 0;
+    for (*len = 0;;) {
+        if (cap - *len < 2) { // room for one byte and the NUL, so that the end is met without growing
+            cap = MAX(cap * 2, MAX(expected, 4094) + 2);
+            char *grown = realloc(*data, cap);
+            if (!grown) return err_set(err, ERR_NO_MEMORY, "not enough memory to read %s", name);
+            *data = grown;
+        }
+        ssize_t n = read(fd, *data + *len, cap - *len - 1);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return file_fail(err, "read", path, errno);
-        out->len += (size_t)n;
-        out->data[out->len] = 0;
-        if (out->len > max_len) return err_set(err, ERR_TOO_LARGE, "%s is longer than %zu bytes", path, max_len);
-        if (n == 0) return true;
+        if (n < 0) return file_fail(err, "read", name, errno);
+        *len += (size_t)n;
+        if (*len > max_len) return err_set(err, ERR_TOO_LARGE, "%s is longer than %zu bytes", name, max_len);
+        if (n == 0) break;
     }
+    (*data)[*len] = 0;
+    return true;
 }
 
 char *file_read(const char *path, size_t max_len, size_t *len, struct err *err) {
@@ -86,24 +93,19 @@ char *file_read(const char *path, size_t max_len, size_t *len, struct err *err) 
         if (fd > STDIN_FILENO) close(fd);
         return NULL;
     }
-    struct buf out = {0};
+    size_t expected = S_ISREG(st.st_mode) ? (size_t)st.st_size : 0, n = 0;
+    char *data = NULL;
     bool ok;
-    if (S_ISDIR(st.st_mode)) {
-        ok = err_set(err, ERR_INVALID, "cannot read %s: it is a directory", path);
-    } else if (S_ISREG(st.st_mode) && st.st_size > 0 && (uint64_t)st.st_size > max_len) {
-        ok = err_set(err, ERR_TOO_LARGE, "%s is longer than %zu bytes", path, max_len);
-    } else {
-        // One byte more than a regular file holds, so that its end is met without growing.
-        if (S_ISREG(st.st_mode)) buf_reserve(&out, (size_t)st.st_size + 1);
-        ok = file_read_fd(fd, &out, max_len, is_stdin ? "standard input" : path, err);
-    }
+    if (S_ISDIR(st.st_mode)) ok = err_set(err, ERR_INVALID, "cannot read %s: it is a directory", path);
+    else if (expected > max_len) ok = err_set(err, ERR_TOO_LARGE, "%s is longer than %zu bytes", path, max_len);
+    else ok = file_read_fd(fd, expected, max_len, &data, &n, is_stdin ? "standard input" : path, err);
     if (!is_stdin) close(fd);
     if (!ok) {
-        buf_finish(&out);
+        free(data);
         return NULL;
     }
-    if (len) *len = out.len;
-    return buf_detach(&out);
+    if (len) *len = n;
+    return data;
 }
 
 static bool write_all(int fd, const char *data, size_t len) {

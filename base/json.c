@@ -41,8 +41,9 @@ bool json_fail(struct json *j, struct err *err, const char *format, ...) {
     char text[sizeof err->message];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    int n = vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    if (n >= (int)sizeof text) text[utf8_complete_prefix(text, sizeof text - 1)] = 0;
     return err_set(err, ERR_INVALID, "line %zu, column %zu: %s", json_line(j), json_column(j), text);
 }
 
@@ -83,60 +84,6 @@ static bool json_unexpected(struct json *j, struct err *err, const char *wanted)
 
 static bool json_expect(struct json *j, enum json_type type, struct err *err, const char *wanted) {
     return json_peek(j) == type || json_unexpected(j, err, wanted);
-}
-
-// ---- containers
-
-bool json_open(struct json *j, char open, struct err *err) {
-    assert(open == '{' || open == '[');
-    if (!json_expect(j, open == '{' ? JSON_OBJECT : JSON_ARRAY, err, open == '{' ? "an object" : "an array")) return false;
-    if (j->depth == JSON_MAX_DEPTH) return json_fail(j, err, "nested deeper than %d levels", JSON_MAX_DEPTH);
-    j->stack[j->depth++] = open;
-    j->at++;
-    j->first = true;
-    return true;
-}
-
-// Steps over the comma before the next element. False at the closing bracket, which is consumed, and on error.
-static bool json_next(struct json *j, char open, const char *wanted, struct err *err) {
-    if (j->failed) return false;
-    assert(j->depth > 0 && j->stack[j->depth - 1] == open);
-    skip_space(j);
-    if (j->at < j->end && *j->at == (open == '{' ? '}' : ']')) {
-        j->at++;
-        j->depth--;
-        j->first = false; // the container was an element of what is around it
-        return false;
-    }
-    if (j->first) {
-        j->first = false;
-        return true;
-    }
-    if (j->at == j->end || *j->at != ',') return json_unexpected(j, err, wanted);
-    j->at++;
-    return true;
-}
-
-bool json_next_key(struct json *j, struct buf *key, struct err *err) {
-    if (!json_next(j, '{', "',' or '}'", err)) return false;
-    if (json_peek(j) != JSON_STRING) return json_unexpected(j, err, "a key in double quotes");
-    if (!json_read_string(j, key, err)) return false;
-    skip_space(j);
-    if (j->at == j->end || *j->at != ':') return json_unexpected(j, err, "':'");
-    j->at++;
-    return true;
-}
-
-bool json_next_item(struct json *j, struct err *err) {
-    if (!json_next(j, '[', "',' or ']'", err)) return false;
-    return json_peek(j) != JSON_END || json_unexpected(j, err, "a value");
-}
-
-bool json_finish(struct json *j, struct err *err) {
-    if (j->failed) return false;
-    assert(j->depth == 0);
-    skip_space(j);
-    return j->at == j->end || json_unexpected(j, err, "the end of the text");
 }
 
 // ---- strings
@@ -256,6 +203,73 @@ bool json_read_string(struct json *j, struct buf *out, struct err *err) {
     if (!escaped && string_special(start, start + len, true) == start + len) buf_add(out, start, len);
     else string_decode(out, start, len);
     return true;
+}
+
+static bool json_skip_string(struct json *j, struct err *err) {
+    const char *start;
+    size_t len;
+    bool escaped;
+    return string_scan(j, &start, &len, &escaped, err);
+}
+
+// ---- containers
+
+bool json_open(struct json *j, char open, struct err *err) {
+    assert(open == '{' || open == '[');
+    if (!json_expect(j, open == '{' ? JSON_OBJECT : JSON_ARRAY, err, open == '{' ? "an object" : "an array")) return false;
+    if (j->depth == JSON_MAX_DEPTH) return json_fail(j, err, "nested deeper than %d levels", JSON_MAX_DEPTH);
+    j->stack[j->depth++] = open;
+    j->at++;
+    j->first = true;
+    return true;
+}
+
+// Steps over the comma before the next element. False at the closing bracket, which is consumed, and on error.
+static bool json_next(struct json *j, char open, const char *wanted, struct err *err) {
+    if (j->failed) return false;
+    assert(j->depth > 0 && j->stack[j->depth - 1] == open);
+    skip_space(j);
+    if (j->at < j->end && *j->at == (open == '{' ? '}' : ']')) {
+        j->at++;
+        j->depth--;
+        j->first = false; // the container was an element of what is around it
+        return false;
+    }
+    if (j->first) {
+        j->first = false;
+        return true;
+    }
+    if (j->at == j->end || *j->at != ',') return json_unexpected(j, err, wanted);
+    j->at++;
+    return true;
+}
+
+// The next key and its colon; with key NULL the key is checked only.
+static bool json_take_key(struct json *j, struct buf *key, struct err *err) {
+    if (!json_next(j, '{', "',' or '}'", err)) return false;
+    if (json_peek(j) != JSON_STRING) return json_unexpected(j, err, "a key in double quotes");
+    if (!(key ? json_read_string(j, key, err) : json_skip_string(j, err))) return false;
+    skip_space(j);
+    if (j->at == j->end || *j->at != ':') return json_unexpected(j, err, "':'");
+    j->at++;
+    return true;
+}
+
+bool json_next_key(struct json *j, struct buf *key, struct err *err) {
+    assert(key);
+    return json_take_key(j, key, err);
+}
+
+bool json_next_item(struct json *j, struct err *err) {
+    if (!json_next(j, '[', "',' or ']'", err)) return false;
+    return json_peek(j) != JSON_END || json_unexpected(j, err, "a value");
+}
+
+bool json_finish(struct json *j, struct err *err) {
+    if (j->failed) return false;
+    assert(j->depth == 0);
+    skip_space(j);
+    return j->at == j->end || json_unexpected(j, err, "the end of the text");
 }
 
 // ---- numbers and literals
@@ -401,28 +415,15 @@ bool json_read_null(struct json *j, struct err *err) {
 // ---- skipping
 
 static bool json_skip_scalar(struct json *j, enum json_type type, struct err *err) {
-    const char *start;
-    size_t len;
     bool flag;
     struct number n;
     switch (type) {
     case JSON_NULL: return json_read_null(j, err);
     case JSON_BOOL: return json_read_bool(j, &flag, err);
     case JSON_NUMBER: return number_scan(j, &n, err);
-    case JSON_STRING: return string_scan(j, &start, &len, &flag, err);
+    case JSON_STRING: return json_skip_string(j, err);
     default: return json_unexpected(j, err, "a value");
     }
-}
-
-// As json_next_key, but the key is checked only.
-static bool json_skip_key(struct json *j, struct err *err) {
-    if (!json_next(j, '{', "',' or '}'", err)) return false;
-    if (json_peek(j) != JSON_STRING) return json_unexpected(j, err, "a key in double quotes");
-    if (!json_skip_scalar(j, JSON_STRING, err)) return false;
-    skip_space(j);
-    if (j->at == j->end || *j->at != ':') return json_unexpected(j, err, "':'");
-    j->at++;
-    return true;
 }
 
 // A loop over the reader's own stack, so that hostile nesting costs no stack of ours.
@@ -437,7 +438,7 @@ bool json_skip(struct json *j, struct err *err) {
         }
         // Close what ends here; stop at the next value.
         while (j->depth > depth && !j->failed) {
-            if (j->stack[j->depth - 1] == '{' ? json_skip_key(j, err) : json_next_item(j, err)) break;
+            if (j->stack[j->depth - 1] == '{' ? json_take_key(j, NULL, err) : json_next_item(j, err)) break;
         }
     } while (j->depth > depth && !j->failed);
     return !j->failed;

@@ -14,12 +14,14 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -228,7 +230,7 @@ size_t pool_self(void) {
     return pool_thread_index;
 }
 
-size_t pool_cpu_count(void) {
+static size_t affinity_count(void) {
     for (int n = 1024; n <= 1 << 16; n *= 4) { // the kernel refuses a mask shorter than its own
         cpu_set_t *set = CPU_ALLOC((size_t)n);
         if (!set) break;
@@ -238,4 +240,21 @@ size_t pool_cpu_count(void) {
         if (count > 0) return (size_t)count;
     }
     return 1;
+}
+
+// A container limited to two of 64 processors sees all 64 in its mask; 64 spinning threads then spend the quota in a few
+// milliseconds of each period and stand still for the rest.
+static size_t quota_count(void) {
+    char text[64] = "";
+    int fd = open("/sys/fs/cgroup/cpu.max", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return SIZE_MAX;
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    unsigned long long quota, period; // "max 100000" when unlimited
+    if (n <= 0 || sscanf(text, "%llu %llu", &quota, &period) != 2 || period == 0) return SIZE_MAX;
+    return (size_t)MAX((quota + period - 1) / period, 1);
+}
+
+size_t pool_cpu_count(void) {
+    return MIN(affinity_count(), quota_count());
 }

@@ -17,6 +17,6 @@ struct pool *pool_create(size_t n_threads, struct err *err) MUST_CHECK;
 void pool_destroy(struct pool *p); // accepts NULL
 void pool_run(struct pool *p, pool_fn *fn, void *ctx, size_t n_parts); // p may be NULL: runs on the caller alone
 size_t pool_threads(const struct pool *p); // 1 for NULL
-size_t pool_cpu_count(void);               // processors this process may run on (affinity mask), at least 1
+size_t pool_cpu_count(void);               // processors this process may use (affinity mask, cgroup 2 quota rounded up), at least 1
 // Index of the calling thread inside the pool_run in progress: 0 = caller, 1.. = workers; always < pool_threads. For scratch memory.
 size_t pool_self(void);

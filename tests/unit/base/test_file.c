@@ -9,6 +9,8 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -87,6 +89,51 @@ TEST(what_is_not_a_file_is_refused) {
     CHECK(m.data == NULL);
     free(missing), free(fifo), free(below);
     CHECK_INT(dir_remove(dir), 1);
+}
+
+// A disk that fills up half way: the old file stays, nothing else does.
+TEST(a_failed_write_leaves_the_old_file) {
+    dir = dir_make();
+    char *path = path_join(dir, "x");
+    struct err err = {0};
+    struct rlimit old, small;
+    CHECK(file_write_atomic(path, "old", 3, 0600, &err));
+    getrlimit(RLIMIT_FSIZE, &old);
+    small = old;
+    small.rlim_cur = 1000;
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &small);
+    char *data = mem_alloc(5000, 1);
+    CHECK(!file_write_atomic(path, data, 5000, 0600, &err));
+    setrlimit(RLIMIT_FSIZE, &old);
+    CHECK_INT(err.code, ERR_IO);
+    free(data);
+    char *text = file_read(path, 100, NULL, &err);
+    CHECK(text && strcmp(text, "old") == 0);
+    free(text);
+    free(path);
+    CHECK_INT(dir_remove(dir), 1);
+}
+
+// A pipe's length is unknown: growth, the limit, the exact limit.
+TEST(streams_are_read_to_the_end) {
+    int fds[2], saved = dup(STDIN_FILENO);
+    struct err err = {0};
+    for (size_t max_len = 9999; max_len <= 10001; max_len++) {
+        if (pipe(fds) < 0) abort();
+        for (int i = 0; i < 1000; i++) CHECK(write(fds[1], "0123456789", 10) == 10);
+        close(fds[1]);
+        dup2(fds[0], STDIN_FILENO);
+        close(fds[0]);
+        size_t len = 0;
+        char *text = file_read("-", max_len, &len, &err);
+        CHECK((text != NULL) == (max_len >= 10000));
+        if (text) CHECK(len == 10000 && strlen(text) == 10000);
+        free(text);
+    }
+    CHECK_STR(err.message, "standard input is longer than 9999 bytes");
+    dup2(saved, STDIN_FILENO);
+    close(saved);
 }
 
 static void check_stem(const char *path, const char *expected) {
