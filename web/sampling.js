@@ -37,12 +37,12 @@ export class Sampling {
   }
 
   build(field) {
-    const help = element("p", { className: "hint", id: `${field.name}-help`, textContent: field.help });
+    const help = element("p", { className: "hint", id: `sampling-${field.name}-help`, textContent: field.help });
     const input = field.lines
-      ? element("textarea", { id: field.name, rows: 2, placeholder: field.placeholder, spellcheck: false })
-      : element("input", { id: field.name, type: "number", min: field.min, max: field.max, step: field.step, placeholder: field.placeholder ?? "" });
+      ? element("textarea", { id: `sampling-${field.name}`, rows: 2, placeholder: field.placeholder, spellcheck: false })
+      : element("input", { id: `sampling-${field.name}`, type: "number", min: field.min, max: field.max, step: field.step, placeholder: field.placeholder ?? "" });
     input.setAttribute("aria-describedby", help.id);
-    const label = element("label", { htmlFor: field.name, textContent: field.label });
+    const label = element("label", { htmlFor: `sampling-${field.name}`, textContent: field.label });
     const head = element("div", { className: "field-head" }, label, ...(field.lines ? [] : [input]));
     const parts = [head, ...(field.lines ? [input] : [])];
     const controls = [input];

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""What a person does on the page, done in chromium."""
+import re
+import time
+
+import pytest
+from playwright.sync_api import expect
+
+from serving import Server
+
+PROMPT = "Once upon a time"
+
+
+def fill_prompt(page, text=PROMPT, max_tokens=24):
+    page.get_by_label("Max tokens").fill(str(max_tokens))
+    page.get_by_label("Prompt", exact=True).fill(text)
+
+
+def run_to_end(page):
+    page.get_by_role("button", name=re.compile("^Complete")).click()
+    expect(page.locator("#stats")).to_contain_text("answer")
+
+
+def test_loads_quietly(visit):
+    """On load: no stream, nothing from another host, no complaint, nothing repeated."""
+    v = visit()
+    expect(v.page.locator("#model option").first).not_to_have_text("loading…")
+    time.sleep(2.5)
+    assert v.complaints == []
+    assert v.foreign() == []
+    paths = [r.url[len(v.url):] for r in v.requests if r.url.startswith(v.url)]
+    assert len(paths) == len(set(paths)), paths
+    assert not any("completions" in path for path in paths)
+    links = v.page.get_by_role("navigation").get_by_role("link")
+    assert links.all_inner_texts() == ["Complete", "Chat"]
+
+
+def test_headers_forbid_everything_foreign(visit):
+    v = visit()
+    policy = v.page.request.get(v.url + "/").headers.get("content-security-policy", "")
+    assert "default-src 'none'" in policy or "default-src 'self'" in policy
+    assert "unsafe-inline" not in policy and "unsafe-eval" not in policy
+
+
+def test_completes_and_counts(visit):
+    v = visit()
+    fill_prompt(v.page)
+    expect(v.page.locator("#prompt-count")).to_contain_text(re.compile(r"^\d+ tokens"))
+    counted = int(v.page.locator("#prompt-count").inner_text().split()[0])
+    run_to_end(v.page)
+    stats = v.page.locator("#stats").inner_text()
+    assert v.page.locator("#answer").inner_text() != ""
+    assert f"prompt {counted} ·" in stats, stats
+    assert re.search(r"answer \d+ tokens? · first after \d+ ms", stats), stats
+    v.shot("complete-1440")
+    assert v.complaints == []
+
+
+def test_same_seed_same_text_and_append(visit):
+    v = visit()
+    fill_prompt(v.page)
+    v.page.get_by_label("Seed").fill("7")
+    run_to_end(v.page)
+    first = v.page.locator("#answer").inner_text()
+    run_to_end(v.page)
+    expect(v.page.locator("#answer")).to_have_text(first, use_inner_text=True)
+    v.page.get_by_role("button", name="Append to prompt").click()
+    assert v.page.get_by_label("Prompt", exact=True).input_value().startswith(PROMPT)
+    assert len(v.page.get_by_label("Prompt", exact=True).input_value()) > len(PROMPT)
+
+
+@pytest.mark.parametrize("way", ["button", "escape"])
+def test_stops(visit, way):
+    v = visit()
+    fill_prompt(v.page, max_tokens=200)
+    v.page.get_by_label("Prompt", exact=True).press("Control+Enter")
+    expect(v.page.locator("#answer")).not_to_be_empty()
+    if way == "button":
+        v.page.locator("#stop").click()
+    else:
+        v.page.keyboard.press("Escape")
+    expect(v.page.locator("#stats")).to_contain_text(re.compile("stopped|cut at max tokens|ended"))
+    expect(v.page.locator("#stop")).to_be_hidden()
+    expect(v.page.locator("#run")).to_be_enabled()
+
+
+def test_remembers(visit):
+    v = visit()
+    fill_prompt(v.page, "Remember me", 33)
+    v.page.get_by_label(re.compile("^Colours")).click()
+    v.page.reload()
+    assert v.page.get_by_label("Prompt", exact=True).input_value() == "Remember me"
+    assert v.page.get_by_label("Max tokens").input_value() == "33"
+    assert v.page.locator("html").get_attribute("data-theme") == "light"
+
+
+def test_bad_sampling_value_is_named(visit):
+    v = visit()
+    fill_prompt(v.page)
+    v.page.get_by_label("Temperature", exact=True).fill("9")
+    v.page.get_by_role("button", name=re.compile("^Complete")).click()
+    expect(v.page.get_by_role("alert")).to_contain_text("Temperature")
+    v.page.get_by_role("button", name="Back to the defaults").click()
+    assert v.page.get_by_label("Temperature", exact=True).input_value() == "0.7"
+
+
+def test_too_long_prompt_says_what_to_do(visit):
+    v = visit()
+    fill_prompt(v.page, "word " * 20_000)
+    v.page.get_by_role("button", name=re.compile("^Complete")).click()
+    expect(v.page.get_by_role("alert")).to_contain_text("Shorten the prompt")
+
+
+def test_chat_answers_or_says_why_not(visit):
+    """gpt2-nano has no chat template: the page says so and gives the question back."""
+    v = visit()
+    v.page.get_by_role("link", name="Chat").click()
+    v.page.get_by_label("Your message").fill("Hello")
+    v.page.get_by_label("Your message").press("Control+Enter")
+    alert, answered = v.page.get_by_role("alert"), v.page.locator("#chat-stats")
+    expect(alert.or_(answered).filter(has_text=re.compile("chat template|answer")).first).to_be_visible()
+    if alert.is_visible():
+        assert v.page.get_by_label("Your message").input_value() == "Hello"
+    v.shot("chat-1440")
+
+
+def test_phone_and_dark(visit):
+    v = visit(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
+    fill = v.page.get_by_label("Prompt", exact=True)
+    fill.fill(PROMPT)
+    run_to_end(v.page)
+    assert v.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
+    assert not v.page.locator("#settings").evaluate("e => e.open")
+    v.shot("complete-390-dark")
+    v.page.get_by_role("link", name="Chat").click()
+    v.shot("chat-390-dark")
+    assert v.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the chat scrolls sideways"
+
+
+def test_every_control_has_a_name(visit):
+    v = visit()
+    unnamed = v.page.evaluate("""() => [...document.querySelectorAll('button, input, select, textarea, a')]
+        .filter((e) => !(e.labels?.length || e.getAttribute('aria-label') || e.textContent.trim())).map((e) => e.outerHTML)""")
+    assert unnamed == []
+
+
+def test_without_a_model(visit, base_url):
+    with Server() as server:
+        v = visit(server.url)
+        expect(v.page.get_by_role("heading", name="No model is loaded")).to_be_visible()
+        v.shot("empty-1440")
+
+
+def test_gone_server_is_explained(visit, nano):
+    with Server("--model", str(nano)) as server:
+        v = visit(server.url)
+        expect(v.page.locator("#run")).to_be_enabled()
+        fill_prompt(v.page)
+        assert server.stop() == 0
+        v.page.get_by_role("button", name=re.compile("^Complete")).click()
+        expect(v.page.get_by_role("alert")).to_contain_text("Is couplet still running?")
+
+
+def test_asks_for_a_key(visit, nano):
+    """One stored key makes keys required: the page asks for it, then goes on where it was."""
+    with Server("--model", str(nano)) as server:
+        key = server.add_key("page")
+        v = visit(server.url)
+        expect(v.page.get_by_label("API key")).to_be_visible()
+        v.shot("key-1440")
+        v.page.get_by_label("API key").fill("wrong")
+        v.page.get_by_role("button", name="Use this key").click()
+        expect(v.page.get_by_role("alert")).to_contain_text("does not know this API key")
+        v.page.get_by_label("API key").fill(key)
+        v.page.get_by_role("button", name="Use this key").click()
+        expect(v.page.locator("#run")).to_be_enabled()
+        fill_prompt(v.page)
+        run_to_end(v.page)
