@@ -110,6 +110,13 @@ void buf_add_json_string(struct buf *b, const char *s, size_t len) {
     buf_add_byte(b, '"');
 }
 
+// Readers that know integers take "-0" for the integer 0 and lose the sign.
+static bool buf_add_negative_zero(struct buf *b, double v) {
+    if (v != 0 || !signbit(v)) return false;
+    buf_add_str(b, "-0.0");
+    return true;
+}
+
 // %g strips trailing zeros, so the first precision that reads back is the shortest. Normal numbers start at the precision that
 // any decimal of that many digits survives (DBL_DIG, FLT_DIG); subnormal ones may need fewer.
 void buf_add_json_number(struct buf *b, double v) {
@@ -117,6 +124,7 @@ void buf_add_json_number(struct buf *b, double v) {
         buf_add_str(b, "null");
         return;
     }
+    if (buf_add_negative_zero(b, v)) return;
     char text[40];
     for (int digits = isnormal(v) || v == 0 ? DBL_DIG : 1; digits <= DBL_DECIMAL_DIG; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, v);
@@ -136,6 +144,7 @@ void buf_add_json_float(struct buf *b, float v) {
         buf_add_str(b, "-9999.0");
         return;
     }
+    if (buf_add_negative_zero(b, (double)v)) return;
     char text[32];
     for (int digits = isnormal(v) || v == 0 ? FLT_DIG : 1; digits <= FLT_DECIMAL_DIG; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, (double)v);

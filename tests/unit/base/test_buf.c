@@ -71,7 +71,7 @@ TEST(json_numbers) {
     CHECK_STR(json_number(&b, 0.1), "0.1");
     CHECK_STR(json_number(&b, 1.0 / 3), "0.3333333333333333");
     CHECK_STR(json_number(&b, 1234567890123456), "1234567890123456");
-    CHECK_STR(json_number(&b, -0.0), "-0");
+    CHECK_STR(json_number(&b, -0.0), "-0.0");
     CHECK_STR(json_number(&b, 5e-324), "5e-324");
     CHECK_STR(json_number(&b, DBL_MAX), "1.7976931348623157e+308");
     CHECK_STR(json_number(&b, NAN), "null");
@@ -79,6 +79,7 @@ TEST(json_numbers) {
     CHECK_STR(json_float(&b, 0.1f), "0.1");
     CHECK_STR(json_float(&b, -1.5f), "-1.5");
     CHECK_STR(json_float(&b, 0), "0");
+    CHECK_STR(json_float(&b, -0.0f), "-0.0");
     CHECK_STR(json_float(&b, 16777216), "16777216");
     CHECK_STR(json_float(&b, -9999), "-9999");
     CHECK_STR(json_float(&b, -9999.001f), "-9999.0");

@@ -94,7 +94,7 @@ TEST(accepts_the_grammar) {
     check_rewrite(" \t\r\n[ ] ", "[]");
     check_rewrite("{}", "{}");
     check_rewrite("\xef\xbb\xbf{\"a\":1}", "{\"a\":1}");
-    check_rewrite("[1, -0, 0.5, 1e3, 1E+3, 1e-3, -12.25]", "[1,-0,0.5,1000,1000,0.001,-12.25]");
+    check_rewrite("[1, -0.0, 0.5, 1e3, 1E+3, 1e-3, -12.25]", "[1,-0.0,0.5,1000,1000,0.001,-12.25]");
     check_rewrite("{\"a\" : [true,false,null] , \"b\":{\"c\":[[],{}]},\"a\":\"\"}",
                   "{\"a\":[true,false,null],\"b\":{\"c\":[[],{}]},\"a\":\"\"}");
     check_rewrite("\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0000\\u001f\\u00e9\\u20ac\"",
