@@ -24,7 +24,7 @@ def free_port():
 
 def make_nano(folder):
     """gpt2-nano with random weights and a byte vocabulary, as an HF directory."""
-    subprocess.run([sys.executable, str(ROOT / "tests" / "tools" / "make_nano.py"), str(folder)], check=True)
+    subprocess.run([sys.executable, str(ROOT / "tests" / "tools" / "make_nano.py"), "--vocab", "257", str(folder)], check=True)
     return Path(folder)
 
 

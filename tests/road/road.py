@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The road: what couplet promises, as one journey of one user. Every issue lengthens it, none may break it.
+
+Standard library only. Each step is a function; it may use what earlier steps left in `w`, and fails by raising. A step whose
+ground a failed step took away fails too. Ends with `road: N passed, N failed`.
+"""
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+from serving import COUPLET, ROOT, Server  # noqa: E402
+
+PROMPT = "Every couplet has two lines: café, 東京, 🙂."
+ANSWER_TOKENS = 24
+
+
+def couplet(*arguments, stdin=b""):
+    run = subprocess.run([COUPLET, *map(str, arguments)], input=stdin, capture_output=True, timeout=120)
+    assert run.returncode == 0, f"couplet {arguments[0]} ended with {run.returncode}: {run.stderr.decode()}"
+    return run.stdout
+
+
+def ask(w, path, body=None, headers=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(w.server.url + path, data=data, headers={"Content-Type": "application/json", **(headers or {})})
+    return urllib.request.urlopen(request, timeout=60)
+
+
+def ask_json(w, path, body=None):
+    with ask(w, path, body) as response:
+        return json.load(response)
+
+
+def complete(w, **fields):
+    return ask_json(w, "/v1/completions", {"model": "nano", "prompt": PROMPT, "max_tokens": ANSWER_TOKENS, **fields})
+
+
+def equal(got, wanted, what):
+    assert got == wanted, f"{what}: {got!r}, expected {wanted!r}"
+
+
+def step_make_a_model(w):
+    """make gpt2-nano: random weights, byte vocabulary"""
+    w.model = Path(w.folder) / "nano"
+    subprocess.run([sys.executable, str(ROOT / "tests/tools/make_nano.py"), "--vocab", "257", str(w.model)], check=True)
+    assert (w.model / "model.safetensors").is_file()
+
+
+def step_tokenize_by_hand(w):
+    """tokenize and back on the command line"""
+    w.ids = [int(i) for i in couplet("tokenize", "--model", w.model, stdin=PROMPT.encode()).split()]
+    equal(len(w.ids), len(PROMPT.encode()), "one token a byte")
+    text = couplet("tokenize", "--model", w.model, "--decode", stdin=" ".join(map(str, w.ids)).encode())
+    equal(text.decode().rstrip("\n"), PROMPT, "decoded")
+
+
+def step_serve(w):
+    """serve it: ready, listed, healthy"""
+    w.server = Server("--model", f"nano={w.model}")
+    equal([m["id"] for m in ask_json(w, "/v1/models")["data"]], ["nano"], "models")
+    for path in ("/health", "/livez", "/version"):
+        assert ask(w, path).status == 200, path
+
+
+def step_tokenize_over_http(w):
+    """tokenize over HTTP: the same ids, the same text"""
+    answer = ask_json(w, "/tokenize", {"model": "nano", "prompt": PROMPT})
+    equal(answer["tokens"], w.ids, "tokens")
+    equal(answer["count"], len(w.ids), "count")
+    equal(ask_json(w, "/detokenize", {"model": "nano", "tokens": w.ids})["prompt"], PROMPT, "detokenized")
+
+
+def step_complete(w):
+    """complete greedily; usage adds up"""
+    answer = complete(w, temperature=0)
+    w.text, usage = answer["choices"][0]["text"], answer["usage"]
+    equal(usage["prompt_tokens"], len(w.ids), "prompt_tokens")
+    equal(usage["total_tokens"], usage["prompt_tokens"] + usage["completion_tokens"], "total_tokens")
+    assert 1 <= usage["completion_tokens"] <= ANSWER_TOKENS and w.text != ""
+    assert answer["choices"][0]["finish_reason"] in ("stop", "length")
+
+
+def read_events(response):
+    equal(response.headers.get_content_type(), "text/event-stream", "content type")
+    blocks = response.read().decode().split("\n\n")
+    equal(blocks.pop(), "", "what follows the last event")
+    blocks = [b for b in blocks if not b.startswith(":")]
+    assert all(b.startswith("data: ") and "\n" not in b for b in blocks), "an event is one data line"
+    equal(blocks.pop(), "data: [DONE]", "last event")
+    return [json.loads(b[len("data: "):]) for b in blocks]
+
+
+def step_stream(w):
+    """stream: well framed, the same text"""
+    body = {"model": "nano", "prompt": PROMPT, "max_tokens": ANSWER_TOKENS, "temperature": 0,
+            "stream": True, "stream_options": {"include_usage": True}}
+    events = read_events(ask(w, "/v1/completions", body))
+    equal("".join(c["text"] for e in events for c in e["choices"]), w.text, "streamed text")
+    equal(events[-1]["choices"], [], "choices of the usage chunk")
+    equal(events[-1]["usage"]["prompt_tokens"], len(w.ids), "usage of the stream")
+    finishes = [c["finish_reason"] for e in events for c in e["choices"]]
+    assert finishes[-1] in ("stop", "length") and all(f is None for f in finishes[:-1])
+    assert len(finishes) > 2, "one big chunk is no stream"
+
+
+def step_same_seed(w):
+    """same seed, same text; another seed, another text"""
+    texts = [complete(w, temperature=1.2, seed=seed)["choices"] for seed in (7, 7, 8)]
+    equal(texts[0], texts[1], "seed 7 again")
+    assert texts[0][0]["text"] != texts[2][0]["text"], "seed 8 gave the text of seed 7"
+
+
+def logprobs_of(answer):
+    return answer["choices"][0]["logprobs"]["token_logprobs"]
+
+
+def step_score(w):
+    """score a prompt: finite, and consistent with generation"""
+    scored = complete(w, echo=True, logprobs=3, max_tokens=0)
+    equal(scored["choices"][0]["text"], PROMPT, "echo")
+    lengths = {len(v) for v in scored["choices"][0]["logprobs"].values()}
+    equal(lengths, {len(w.ids)}, "lengths of the four arrays")
+    first, *rest = logprobs_of(scored)
+    equal(first, None, "logprob of the first token")
+    assert all(math.isfinite(x) and x <= 0 for x in rest), "a logprob is a finite number, at most 0"
+    # Generation's own logprobs, and the same tokens scored as a prompt, are one computation.
+    made = complete(w, temperature=0, logprobs=0, return_token_ids=True)
+    ids, own = made["choices"][0]["token_ids"], logprobs_of(made)
+    again = logprobs_of(complete(w, prompt=w.ids + ids, echo=True, logprobs=0, max_tokens=0))
+    equal(again[:len(w.ids)], [first, *rest], "logprobs of the prompt inside a longer one")
+    equal(again[len(w.ids):][:len(own)], own[:len(again) - len(w.ids)], "logprobs of the answer, scored as a prompt")
+    print(f"     prompt: {-sum(rest) / len(rest):.4f} nats a token")
+
+
+def step_generate_by_hand(w):
+    """generate on the command line: the server's greedy text"""
+    out = couplet("generate", "--model", w.model, "--max-tokens", ANSWER_TOKENS, "--temperature", 0, PROMPT).decode()
+    equal(out.removesuffix("\n"), w.text, "couplet generate")
+
+
+def metric(w, name):
+    text = ask(w, "/metrics").read().decode()
+    lines = [line.split() for line in text.splitlines() if line.startswith(name) and line[len(name)] in " {"]
+    assert lines, f"no metric {name}"
+    return sum(float(line[-1]) for line in lines)
+
+
+def step_leave_early(w):
+    """a client that leaves frees its place"""
+    body = {"model": "nano", "prompt": "x", "max_tokens": 200, "ignore_eos": True, "stream": True}
+    for _ in range(4):
+        response = ask(w, "/v1/completions", body)
+        response.readline()
+        response.close()
+    end = time.monotonic() + 10
+    while metric(w, "couplet:num_requests_running") + metric(w, "couplet:num_requests_waiting"):
+        assert time.monotonic() < end, "requests still run 10 s after their clients left"
+        time.sleep(0.02)
+
+
+def step_page(w):
+    """the page is there"""
+    response = ask(w, "/")
+    equal(response.headers.get_content_type(), "text/html", "content type of /")
+    page = response.read().decode()
+    assert "couplet" in page and "app.js" in page
+    equal(ask(w, "/app.js").headers.get_content_type(), "text/javascript", "content type of app.js")
+
+
+def step_stop(w):
+    """SIGTERM: it drains and ends with 0"""
+    equal(w.server.stop(), 0, "exit status")
+
+
+STEPS = (step_make_a_model, step_tokenize_by_hand, step_serve, step_tokenize_over_http, step_complete, step_stream, step_same_seed,
+         step_score, step_generate_by_hand, step_leave_early, step_page, step_stop)
+
+
+def main():
+    failed = 0
+    with tempfile.TemporaryDirectory(prefix="couplet-road-") as folder:
+        w = SimpleNamespace(folder=folder)
+        for number, step in enumerate(STEPS, 1):
+            began = time.monotonic()
+            try:
+                step(w)
+                mark = "ok"
+            except Exception as error:  # every step is tried; the first failure does not hide the others
+                failed += 1
+                mark = f"FAILED: {error}"
+                if not isinstance(error, (AssertionError, AttributeError)):
+                    traceback.print_exc()
+            print(f"{number:3}. {step.__doc__} ({time.monotonic() - began:.2f} s): {mark}", flush=True)
+        if failed and hasattr(w, "server"):
+            print(w.server.output()[-3000:])
+        if hasattr(w, "server"):
+            w.server.stop()
+    print(f"road: {len(STEPS) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
