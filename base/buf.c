@@ -85,8 +85,8 @@ static void buf_add_json_escape(struct buf *b, uint32_t c) {
     else buf_printf(b, "\\u%04x", (unsigned)c);
 }
 
-// What a JSON string may not hold, and what it had better not: DEL and C1 drive terminals (log lines are made here too),
-// U+2028 and U+2029 break lines in a script.
+// What a JSON string may not hold, and what it had better not: DEL and C1 drive terminals (log lines are made here
+// too), U+2028 and U+2029 break lines in a script.
 static inline bool json_wants_escape(uint32_t c) {
     return c < 0x20 || c == '"' || c == '\\' || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029 || c == UTF8_INVALID;
 }
@@ -117,8 +117,8 @@ static bool buf_add_negative_zero(struct buf *b, double v) {
     return true;
 }
 
-// %g strips trailing zeros, so the first precision that reads back is the shortest. Normal numbers start at the precision that
-// any decimal of that many digits survives (DBL_DIG, FLT_DIG); subnormal ones may need fewer.
+// %g strips trailing zeros, so the first precision that reads back is the shortest. Normal numbers start at the
+// precision that any decimal of that many digits survives (DBL_DIG, FLT_DIG); subnormal ones may need fewer.
 void buf_add_json_number(struct buf *b, double v) {
     if (!isfinite(v)) {
         buf_add_str(b, "null");

@@ -64,7 +64,8 @@ void file_map_close(struct file_map *m) {
 }
 
 // Reads fd to its end into *data, which the caller frees on failure too. `expected`: how much there probably is.
-static bool file_read_fd(int fd, size_t expected, size_t max_len, char **data, size_t *len, const char *name, struct err *err) {
+static bool file_read_fd(int fd, size_t expected, size_t max_len, char **data, size_t *len, const char *name,
+                         struct err *err) {
     size_t cap = 0;
     for (*len = 0;;) {
         if (cap - *len < 2) { // room for one byte and the NUL, so that the end is met without growing

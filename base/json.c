@@ -2,7 +2,8 @@
 // JSON pull reader. Not thread-safe; any number of readers over the same text.
 //
 // Invariants: text <= at <= end; stack[0..depth) names the open containers; nothing is stored into an output before the
-// whole value was found good. Strings take two passes: one that finds the end and checks, one that decodes what was checked.
+// whole value was found good. Strings take two passes: one that finds the end and checks, one that decodes what was
+// checked.
 #include "base/json.h"
 #include "base/utf8.h"
 
@@ -107,8 +108,8 @@ static int32_t hex_4(const char *p, const char *end) {
     return v;
 }
 
-// The first quote, backslash, control character or byte past ASCII (the last only if stop_high) at or behind p.
-// Eight bytes a step: a byte of (x - 0x01..) & ~x & 0x80.. is set where x has a zero byte; a borrow can set one too many
+// The first quote, backslash, control character or byte past ASCII (the last only if stop_high) at or behind p. Eight
+// bytes a step: a byte of (x - 0x01..) & ~x & 0x80.. is set where x has a zero byte; a borrow can set one too many
 // above a true one, never one below, and only the lowest is used (little endian; elsewhere the byte loop does it all).
 static inline const char *string_special(const char *p, const char *end, bool stop_high) {
     const uint64_t ones = 0x0101010101010101u, highs = 0x8080808080808080u;
@@ -346,7 +347,8 @@ bool json_read_double(struct json *j, double *out, struct err *err) {
     return json_expect(j, JSON_NUMBER, err, "a number") && number_scan(j, &n, err) && number_double(j, &n, out, err);
 }
 
-// Sign and magnitude of an integer, however it is spelled. 1e3 and 12.0 are integers; such spellings must be exact doubles.
+// Sign and magnitude of an integer, however it is spelled. 1e3 and 12.0 are integers; such spellings must be exact
+// doubles.
 static bool json_read_integer(struct json *j, bool *negative, uint64_t *magnitude, struct err *err) {
     struct number n;
     if (!json_expect(j, JSON_NUMBER, err, "an integer") || !number_scan(j, &n, err)) return false;

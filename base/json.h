@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 // JSON pull reader over memory (RFC 8259): for model configuration, tokenizer files, safetensors headers, data rows.
-// No tree, no allocation but the caller's; strings may hold NUL (\u0000). Lone surrogates \uD800 become U+FFFD.
+// No tree, no allocation but the caller's; strings may hold NUL (\u0000). Lone surrogates \uD800 become U+FFFD,
+// and so does every byte of invalid UTF-8 in a string. Raw control characters in strings and NaN are refused. A number may be
+// 1,100 characters long. Which of two equal keys counts is the caller's matter. Errors carry ERR_INVALID.
 // Depth is limited to JSON_MAX_DEPTH. Not for request bodies (server/ uses jansson).
 //
 // Usage: json_init, then pull. A value is read by exactly one of the json_read_* calls or skipped by json_skip.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Hash map: linear probing over slots that carry the whole hash, so a probe touches the key's bytes only on a true match
-// and growth never hashes again.
+// Hash map: linear probing over slots that carry the whole hash, so a probe touches the key's bytes only on a true
+// match and growth never hashes again.
 //
-// Invariants: n_slots is 0 or a power of two; count <= 3/4 n_slots, so a probe always meets an empty slot; hash 0 marks an
-// empty slot (a real 0 is stored as 1).
+// Invariants: n_slots is 0 or a power of two; count <= 3/4 n_slots, so a probe always meets an empty slot; hash 0 marks
+// an empty slot (a real 0 is stored as 1).
 #include "base/map.h"
 #include "base/mem.h"
 
@@ -36,8 +36,8 @@ static inline uint64_t fold(uint64_t a, uint64_t b) {
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
-// Folded multiplication as in wyhash (github.com/wangyi-fudan/wyhash), except that both factors are masked with bits of the
-// seed: with wyhash's public constants a key can make one factor zero and so collide under every seed.
+// Folded multiplication as in wyhash (github.com/wangyi-fudan/wyhash), except that both factors are masked with bits of
+// the seed: with wyhash's public constants a key can make one factor zero and so collide under every seed.
 uint64_t hash_bytes(const void *data, size_t len, uint64_t seed) {
     const unsigned char *p = data;
     const uint64_t k1 = (seed ^ 0xa0761d6478bd642fu) * 0xe7037ed1a0b428dbu;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 // Fork-join pool. pool_run belongs to one thread at a time; workers belong to the pool.
 //
-// The run is one 64-bit word, `ticket`: the number of parts in the high half, the next part in the low half. A thread takes
-// a part by adding 1 and learns both from the same word. Hence:
+// The run is one 64-bit word, `ticket`: the number of parts in the high half, the next part in the low half. A thread
+// takes a part by adding 1 and learns both from the same word. Hence:
 //  1. Whoever got part < n_parts keeps the run open until it adds to `done`; so fn and ctx stand still while they are read.
 //  2. Whoever got part >= n_parts touches nothing: a worker may be late by any number of runs and nobody waits for it. So
 //     with more threads than processors a run costs no more than the parts that were really taken.
 //  3. The low half overshoots n_parts by at most one a thread, which cannot carry: n_parts is at most 2^31.
-// Sleeping uses futexes with the usual pair of checks, sequentially consistent: the sleeper announces itself, then looks at
-// the word once more; the waker changes the word, then looks for sleepers.
+// Sleeping uses futexes with the usual pair of checks, sequentially consistent: the sleeper announces itself, then
+// looks at the word once more; the waker changes the word, then looks for sleepers.
 #include "base/pool.h"
 #include "base/mem.h"
 
@@ -79,8 +79,8 @@ static void futex_wake(_Atomic uint32_t *word, size_t n) {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, (int)MIN(n, (size_t)INT_MAX), NULL, NULL, 0);
 }
 
-// Spins until *word is no longer `seen`; false when spin_ns went by. Yields now and then: whoever is to change the word may
-// be waiting for this very processor.
+// Spins until *word is no longer `seen`; false when spin_ns went by. Yields now and then: whoever is to change the word
+// may be waiting for this very processor.
 static bool spin_while(_Atomic uint32_t *word, uint32_t seen, int64_t spin_ns) {
     int64_t end = 0;
     for (;;) {
@@ -242,8 +242,8 @@ static size_t affinity_count(void) {
     return 1;
 }
 
-// A container limited to two of 64 processors sees all 64 in its mask; 64 spinning threads then spend the quota in a few
-// milliseconds of each period and stand still for the rest.
+// A container limited to two of 64 processors sees all 64 in its mask; 64 spinning threads then spend the quota in a
+// few milliseconds of each period and stand still for the rest.
 static size_t quota_count(void) {
     char text[64] = "";
     int fd = open("/sys/fs/cgroup/cpu.max", O_RDONLY | O_CLOEXEC);

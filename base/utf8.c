@@ -4,8 +4,8 @@
 
 #include <string.h>
 
-// What a lead byte promises: the length of its sequence and the range of the second byte (the later ones are 80..BF). The
-// narrowed ranges refuse overlong forms (E0, F0), surrogates (ED) and code points past U+10FFFF (F4).
+// What a lead byte promises: the length of its sequence and the range of the second byte (the later ones are 80..BF).
+// The narrowed ranges refuse overlong forms (E0, F0), surrogates (ED) and code points past U+10FFFF (F4).
 struct lead {
     unsigned char len, low, high;
 };

@@ -194,7 +194,9 @@ TEST(log_lines) {
     struct err err = {0};
     json_init(&j, line, strlen(line));
     CHECK(json_skip(&j, &err) && json_finish(&j, &err));
-    CHECK(strstr(line, "\"level\":\"info\",\"event\":\"listening\",\"port\":\"8080\",\"host\":\"a b\\n\\u001b[31m\\\"\",\"none\":null}\n") != NULL);
+    CHECK(strstr(line,
+                 "\"level\":\"info\",\"event\":\"listening\",\"port\":\"8080\",\"host\":"
+                 "\"a b\\n\\u001b[31m\\\"\",\"none\":null}\n") != NULL);
     enum log_level level = LOG_ERROR;
     CHECK(log_level_parse("debug", &level) && level == LOG_DEBUG);
     CHECK(!log_level_parse("verbose", &level) && level == LOG_DEBUG);

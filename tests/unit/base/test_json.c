@@ -216,8 +216,9 @@ TEST(integers) {
 
 TEST(doubles_equal_strtod) {
     static const char *const cases[] = {
-        "0.1", "1e23", "8.5e22", "9007199254740993", "9007199254740993.0", "2.2250738585072011e-308", "4.9e-324", "1e-400", "0e999999999",
-        "1.7976931348623157e308", "179769313486231570000e288", "123456789012345678901234567890", "0.000000000000000000000001234567890123456789",
+        "0.1", "1e23", "8.5e22", "9007199254740993", "9007199254740993.0", "2.2250738585072011e-308", "4.9e-324", "1e-400",
+        "0e999999999", "1.7976931348623157e308", "179769313486231570000e288", "123456789012345678901234567890",
+        "0.000000000000000000000001234567890123456789",
         "3.14159265358979323846264338327950288419716939937510582097494459230781640628620899", "9223372036854775808", "1e22", "1e-22",
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -320,8 +321,9 @@ static size_t mutate(char *text, size_t len, size_t cap, uint64_t *state) {
     return len;
 }
 
-// Skipping and reading agree but for numbers out of range; what was read and rewritten reads back to the same; an error has
-// a whole message. The text lies in a block of its exact size, so that the address sanitizer sees any byte too many.
+// Skipping and reading agree but for numbers out of range; what was read and rewritten reads back to the same; an error
+// has a whole message. The text lies in a block of its exact size, so that the address sanitizer sees any byte too
+// many.
 TEST(mutations) {
     uint64_t state = 42;
     struct buf once = {0}, twice = {0};
@@ -355,7 +357,8 @@ TEST(mutations) {
     buf_finish(&twice);
 }
 
-// A vocabulary of 50,000 entries, as encoder.json spells it. The bound is loose: it catches a quadratic path, not a slow one.
+// A vocabulary of 50,000 entries, as encoder.json spells it. The bound is loose: it catches a quadratic path, not a
+// slow one.
 TEST(a_large_object_is_fast) {
     struct buf text = {0}, key = {0};
     struct json j;

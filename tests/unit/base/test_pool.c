@@ -153,8 +153,8 @@ static void work_us(void *ctx, size_t part) {
     while (now() < end) {}
 }
 
-// Eight parts of 5 us on two threads: 20 us where two processors are free, 40 us where one is. Prints only: the machine's
-// other load decides.
+// Eight parts of 5 us on two threads: 20 us where two processors are free, 40 us where one is. Prints only: the
+// machine's other load decides.
 TEST(short_parts_overlap) {
     struct pool *p = pool_create(2, NULL);
     REQUIRE(p != NULL);

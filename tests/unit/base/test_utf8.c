@@ -20,8 +20,10 @@ TEST(every_scalar_value_round_trips) {
 }
 
 TEST(ill_formed_is_invalid_byte_by_byte) {
-    static const char *const cases[] = {"\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xed\xbf\xbf",
-                                        "\xf0\x80\x80\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "\xe2\x28\xa1"};
+    static const char *const cases[] = {
+        "\x80", "\xc0\x80", "\xc1\xbf", "\xe0\x80\x80", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xed\xbf\xbf",
+        "\xf0\x80\x80\x80", "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "\xe2\x28\xa1",
+    };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         uint32_t c;
         CHECK_INT(utf8_decode(cases[i], strlen(cases[i]), &c), 1);
