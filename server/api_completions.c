@@ -18,9 +18,7 @@ static bool set_counts(struct generation *g, const struct completion_fields *f) 
 
 static bool read_request(struct http_request *r, const json_t *tree, struct generation *g) {
     struct completion_fields f = {0};
-    if (!fields_read(r, &completion_table, tree, &f)) return false;
-    if (json_object_get(tree, "stream_options") && !json_is_null(json_object_get(tree, "stream_options")) && !f.sampling.stream)
-        return request_fail(r, 400, "unsupported_parameter", "stream_options", "'stream_options' is only allowed with 'stream'.");
+    if (!fields_read(r, &completion_table, tree, &f) || !sampling_check_stream(r, tree, &f.sampling)) return false;
     if (!generation_init(g, r, &f.sampling, &completion_format)) return false;
     g->ignored = fields_ignored(r, &completion_table, tree);
     return sampling_params_set(r, &f.sampling, model_config(g->model)->n_vocab, &g->params) && set_counts(g, &f) &&

@@ -2,6 +2,9 @@
 // The reply half of /v1/completions: OpenAI's text_completion object and its chunks. Loop thread.
 #include "server/completions.h"
 
+#include "base/mem.h"
+#include "base/utf8.h"
+
 #include <string.h>
 
 static void add_comma(struct buf *b) {
@@ -29,7 +32,7 @@ static void add_top(const struct generation *g, const struct token_record *t, st
         bool chosen = i == t->n_top; // last: descending order for the rest
         uint32_t id = chosen ? t->id : t->top[i].id;
         struct top_key key = {.at = names.len, .logprob = chosen ? t->logprob : t->top[i].logprob};
-        token_text(g, id, &names);
+        token_text(g, id, "bytes:", &names);
         key.len = names.len - key.at;
         size_t same = 0;
         while (same < n && (keys[same].len != key.len || memcmp(names.data + keys[same].at, names.data + key.at, key.len) != 0)) same++;
@@ -65,7 +68,7 @@ static void add_token(struct choice *c, const struct token_record *t, bool of_pr
     }
     if (!g->logprobs) return;
     struct buf text = {0};
-    token_text(g, t->id, &text);
+    token_text(g, t->id, "bytes:", &text);
     add_comma(&c->tokens);
     buf_add_json_string(&c->tokens, buf_str(&text), text.len);
     buf_finish(&text);
@@ -83,17 +86,14 @@ static void add_token(struct choice *c, const struct token_record *t, bool of_pr
     if (of_prompt) c->n_prompt_seen++;
 }
 
-static void write_text(struct choice *c, bool with_prompt, struct buf *out) {
-    buf_add_str(out, "{\"text\":");
-    if (with_prompt) { // one string out of two: the text is moved behind the prompt
-        struct buf whole = {0};
-        buf_add(&whole, c->prompt->text, c->prompt->text_len);
-        buf_add(&whole, buf_str(&c->text), c->text.len);
-        buf_add_json_string(out, buf_str(&whole), whole.len);
-        buf_finish(&whole);
-    } else {
-        buf_add_json_string(out, buf_str(&c->text), c->text.len);
-    }
+// Appends the prompt's text up to code point `to`, from where the last call ended.
+static void echo_prompt(struct choice *c, size_t to, struct buf *out) {
+    const struct prompt *p = c->prompt;
+    size_t from = c->echoed_bytes, at = from;
+    if (to >= p->n_chars) at = p->text_len;
+    for (uint32_t code_point; at < p->text_len && c->echoed_chars < to; c->echoed_chars++) at += utf8_decode(p->text + at, p->text_len - at, &code_point);
+    buf_add(out, p->text + from, at - from);
+    c->echoed_bytes = at;
 }
 
 static void write_logprobs(const struct choice *c, struct buf *out) {
@@ -108,9 +108,9 @@ static void write_logprobs(const struct choice *c, struct buf *out) {
     buf_add_byte(out, '}');
 }
 
-static void write_choice_object(struct choice *c, size_t index, bool first, bool last, struct buf *out) {
-    const struct generation *g = c->generation;
-    write_text(c, g->echo && first, out);
+static void write_choice_object(const struct choice *c, const struct buf *text, size_t index, bool first, bool last, struct buf *out) {
+    buf_add_str(out, "{\"text\":");
+    buf_add_json_string(out, buf_str(text), text->len);
     buf_printf(out, ",\"index\":%zu", index);
     write_logprobs(c, out);
     if (last) {
@@ -119,22 +119,33 @@ static void write_choice_object(struct choice *c, size_t index, bool first, bool
     } else {
         buf_add_str(out, ",\"finish_reason\":null");
     }
-    if (g->fields.return_token_ids) generation_write_token_ids(c, first, out);
+    if (c->generation->fields.return_token_ids) generation_write_token_ids(c, first, out);
     buf_add_byte(out, '}');
 }
 
-static void write_choice(struct choice *c, size_t index, struct buf *out) { write_choice_object(c, index, true, true, out); }
+static void write_choice(struct choice *c, size_t index, struct buf *out) {
+    struct buf text = {0};
+    if (c->generation->echo) echo_prompt(c, SIZE_MAX, &text);
+    buf_add(&text, buf_str(&c->text), c->text.len);
+    write_choice_object(c, &text, index, true, true, out);
+    buf_finish(&text);
+}
 
-static void send_chunks(struct choice *c, bool last) {
-    bool first = !c->opened;
-    if (!last && !c->text.len && !c->tokens.len && !c->token_ids.len && !(first && c->generation->echo)) return;
-    struct buf json = {0};
-    write_choice_object(c, c->index, first, last, &json);
-    generation_send_chunk(c->generation, &json);
+static void send_chunks(struct choice *c, enum event_kind kind) {
+    const struct prompt *p = c->prompt;
+    struct buf text = {0}, json = {0};
+    bool more_prompt = kind == EVENT_PROMPT && p->char_offset && c->n_prompt_seen < p->n_ids;
+    if (c->generation->echo) echo_prompt(c, more_prompt ? p->char_offset[c->n_prompt_seen] : SIZE_MAX, &text);
+    buf_add(&text, buf_str(&c->text), c->text.len);
+    if (kind == EVENT_FINISH || text.len || c->tokens.len || c->token_ids.len) {
+        write_choice_object(c, &text, c->index, !c->opened, kind == EVENT_FINISH, &json);
+        generation_send_chunk(c->generation, &json);
+        c->opened = true;
+    }
+    buf_finish(&text);
     buf_finish(&json);
-    c->opened = true;
     struct buf *sent[] = {&c->text, &c->tokens, &c->token_logprobs, &c->top_logprobs, &c->text_offset, &c->token_ids};
-    for (size_t i = 0; i < sizeof sent / sizeof *sent; i++) buf_clear(sent[i]);
+    for (size_t i = 0; i < ARRAY_LEN(sent); i++) buf_clear(sent[i]);
 }
 
 const struct reply_format completion_format = {

@@ -101,7 +101,7 @@ size_t char_counter_add(struct char_counter *c, const char *bytes, size_t len) {
     return at;
 }
 
-void token_text(const struct generation *g, uint32_t id, struct buf *out) {
+void token_text(const struct generation *g, uint32_t id, const char *prefix, struct buf *out) {
     if (!g->tokenizer || id >= tokenizer_size(g->tokenizer)) {
         buf_printf(out, "<%u>", id);
         return;
@@ -112,7 +112,7 @@ void token_text(const struct generation *g, uint32_t id, struct buf *out) {
         buf_add(out, bytes, len);
         return;
     }
-    buf_add_str(out, "bytes:");
+    buf_add_str(out, prefix);
     for (size_t i = 0; i < len; i++) buf_printf(out, "\\x%02x", (unsigned char)bytes[i]);
 }
 
@@ -277,7 +277,7 @@ static void on_event(void *ctx, const struct engine_event *e) {
             return;
         }
     }
-    if (g->streaming && e->kind != EVENT_PROMPT) g->format->send_chunks(c, e->kind == EVENT_FINISH);
+    if (g->streaming) g->format->send_chunks(c, e->kind);
     if (g->n_live) return;
     if (g->streaming) finish_stream(g);
     else finish_reply(g);
@@ -316,7 +316,6 @@ void generation_start(struct http_request *r) {
         g->over = true;
         if (r->err.code == ERR_BUSY) {
             metrics_add(&r->server->metrics, METRIC_REJECTED, 1);
-            http_set_header(r, "Retry-After", "1");
             request_fail(r, 429, "rate_limit_exceeded", NULL, "Too many requests are waiting. Try again in a second.");
         } else if (r->err.code == ERR_TOO_LARGE) {
             request_fail(r, 400, "context_length_exceeded", "prompt", "The prompt does not fit into the memory that this server may use for one.");

@@ -37,7 +37,8 @@ struct choice {
     size_t index;          // prompt number * per_prompt + k
     uint64_t sequence;     // engine id
     bool live, finished;   // live: submitted, EVENT_FINISH not yet seen
-    bool opened;           // streaming: the first chunk (role, echo) was sent
+    bool opened;           // streaming: the first chunk was sent
+    size_t echoed_bytes, echoed_chars; // streaming: of the prompt's text
     struct char_counter chars;
     size_t n_prompt_seen;  // prompt records so far
     double logprob_sum;    // over generated tokens
@@ -58,8 +59,9 @@ struct reply_format {
     void (*add_token)(struct choice *c, const struct token_record *t, bool of_prompt);
     // Writes the choice's object of a whole reply.
     void (*write_choice)(struct choice *c, size_t index, struct buf *out);
-    // Writes the choice objects of a stream's next chunks: each through generation_send_chunk.
-    void (*send_chunks)(struct choice *c, bool last);
+    // What was added since the last call, as the stream's next chunks: each through generation_send_chunk. After every event; the prompt's
+    // events come here only with params.prompt_logprobs.
+    void (*send_chunks)(struct choice *c, enum event_kind kind);
 };
 
 struct generation {
@@ -100,5 +102,5 @@ const char *finish_name(const struct choice *c); // "stop" | "length"
 void generation_send_chunk(struct generation *g, const struct buf *choice_json);
 void generation_write_stop_reason(const struct choice *c, struct buf *out); // ,"stop_reason":...
 void generation_write_token_ids(const struct choice *c, bool with_prompt, struct buf *out); // ,"prompt_token_ids":[...],"token_ids":[...]
-// A token as text: its bytes if they are whole UTF-8, `bytes:\xe2\x80` if not, `<123>` without a tokenizer.
-void token_text(const struct generation *g, uint32_t id, struct buf *out);
+// A token as text: its bytes if they are whole UTF-8, escaped as `\xe2\x80` behind `prefix` if not, `<123>` without a tokenizer.
+void token_text(const struct generation *g, uint32_t id, const char *prefix, struct buf *out);

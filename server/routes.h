@@ -7,6 +7,10 @@
 extern const struct http_route health_routes[]; // api_health.c
 extern const struct http_route static_routes[]; // static.c
 extern const struct http_route completion_routes[]; // api_completions.c
+extern const struct http_route chat_routes[]; // api_chat.c
+extern const struct http_route model_routes[]; // api_models.c
+extern const struct http_route tokenize_routes[]; // api_tokenize.c
+extern const struct http_route openapi_routes[]; // api_openapi.c
 
 extern const struct http_route *const route_tables[]; // ended by NULL
 

@@ -29,6 +29,12 @@ uint64_t sampling_seed(const struct sampling_fields *f, size_t k) {
     return seed;
 }
 
+bool sampling_check_stream(struct http_request *r, const json_t *tree, const struct sampling_fields *f) {
+    const json_t *options = json_object_get(tree, "stream_options");
+    if (!options || json_is_null(options) || f->stream) return true;
+    return request_fail(r, 400, "unsupported_parameter", "stream_options", "'stream_options' is only allowed with 'stream'.");
+}
+
 static bool unknown_id(struct http_request *r, const char *name) {
     return request_fail(r, 400, "invalid_token_id", name, "'%s' names a token id that the model's vocabulary does not have.", name);
 }

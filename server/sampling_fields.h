@@ -56,6 +56,9 @@ enum {
 // Everything but max_tokens and the logprob fields. Checks the ids against the vocabulary. Arrays lie in r->arena.
 bool sampling_params_set(struct http_request *r, const struct sampling_fields *f, size_t n_vocab, struct sampling_params *out) MUST_CHECK;
 
+// stream_options only with stream.
+bool sampling_check_stream(struct http_request *r, const json_t *tree, const struct sampling_fields *f) MUST_CHECK;
+
 // The seed of the k-th choice of a prompt. With a seed given, choice 0 is what the prompt alone would give.
 uint64_t sampling_seed(const struct sampling_fields *f, size_t k);
 

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT
+// GET /openapi.json: written from the route tables and the field tables, so that it cannot say what the server does not do. Pool.
+#include "server/chat.h"
+#include "server/completions.h"
+#include "server/routes.h"
+#include "server/tokenize.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+
+static const struct {
+    const char *path;
+    const struct field_table *table;
+} bodies[] = {
+    {"/v1/completions", &completion_table},
+    {"/v1/chat/completions", &chat_table},
+    {"/tokenize", &tokenize_table},
+    {"/detokenize", &detokenize_table},
+};
+
+static const struct field_table *body_of(const char *path) {
+    for (size_t i = 0; i < ARRAY_LEN(bodies); i++)
+        if (strcmp(bodies[i].path, path) == 0) return bodies[i].table;
+    return NULL;
+}
+
+static void add_string(struct buf *out, const char *s) { buf_add_json_string(out, s, strlen(s)); }
+
+// -- Schemas -----------------------------------------------------------------------------------------------------------------
+static void write_bounds(const struct field *f, struct buf *out) { buf_printf(out, f->kind == FIELD_INTEGER ? ",\"minimum\":%.0f,\"maximum\":%.0f" : ",\"minimum\":%.15g,\"maximum\":%.15g", f->min, f->max); }
+
+static void write_lengths(const struct field *f, struct buf *out) {
+    if (f->min > 0) buf_printf(out, ",\"minLength\":%.0f", f->min);
+    if (f->max > 0) buf_printf(out, ",\"maxLength\":%.0f", f->max);
+}
+
+static void write_properties(const struct field_table *t, struct buf *out);
+
+static void write_type(const struct field *f, struct buf *out) {
+    switch (f->kind) {
+    case FIELD_STRING:
+        buf_add_str(out, "\"type\":[\"string\",\"null\"]");
+        write_lengths(f, out);
+        break;
+    case FIELD_INTEGER:
+    case FIELD_NUMBER:
+        buf_printf(out, "\"type\":[\"%s\",\"null\"]", f->kind == FIELD_INTEGER ? "integer" : "number");
+        write_bounds(f, out);
+        break;
+    case FIELD_BOOLEAN: buf_add_str(out, "\"type\":[\"boolean\",\"null\"]"); break;
+    case FIELD_STRINGS:
+        buf_add_str(out, "\"anyOf\":[{\"type\":\"string\"");
+        write_lengths(f, out);
+        buf_add_str(out, "},{\"type\":\"array\",\"items\":{\"type\":\"string\"");
+        write_lengths(f, out);
+        buf_printf(out, "},\"maxItems\":%zu},{\"type\":\"null\"}]", f->max_items);
+        break;
+    case FIELD_IDS: buf_printf(out, "\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"integer\",\"minimum\":0},\"maxItems\":%zu", f->max_items); break;
+    case FIELD_BIAS:
+        buf_add_str(out, "\"type\":[\"object\",\"null\"],\"additionalProperties\":{\"type\":\"number\"");
+        write_bounds(f, out);
+        buf_printf(out, "},\"maxProperties\":%zu", f->max_items);
+        break;
+    case FIELD_OBJECT:
+        buf_add_str(out, "\"type\":[\"object\",\"null\"],");
+        write_properties(f->object, out);
+        break;
+    case FIELD_VALUE: buf_printf(out, f->required ? "\"anyOf\":[%s]" : "\"anyOf\":[%s,{\"type\":\"null\"}]", f->schema); break;
+    case FIELD_REFUSED: buf_add_str(out, "\"type\":\"null\""); break;
+    }
+}
+
+static void write_properties(const struct field_table *t, struct buf *out) {
+    buf_add_str(out, "\"properties\":{");
+    for (size_t i = 0; i < t->n; i++) {
+        const struct field *f = &t->fields[i];
+        if (i) buf_add_byte(out, ',');
+        add_string(out, f->name);
+        buf_add_str(out, ":{");
+        write_type(f, out);
+        if (f->default_text) buf_printf(out, ",\"default\":%s", f->default_text);
+        buf_add_str(out, ",\"description\":");
+        add_string(out, f->doc);
+        buf_add_byte(out, '}');
+    }
+    buf_add_str(out, "},\"required\":[");
+    bool first = true;
+    for (size_t i = 0; i < t->n; i++) {
+        if (!t->fields[i].required) continue;
+        if (!first) buf_add_byte(out, ',');
+        add_string(out, t->fields[i].name);
+        first = false;
+    }
+    buf_add_byte(out, ']');
+}
+
+static void write_components(struct buf *out) {
+    buf_add_str(out, "\"components\":{\"securitySchemes\":{\"bearer\":{\"type\":\"http\",\"scheme\":\"bearer\"}},\"schemas\":{"
+                     "\"Error\":{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{\"error\":{\"type\":\"object\",\"required\":[\"message\",\"type\",\"param\",\"code\"],"
+                     "\"properties\":{\"message\":{\"type\":\"string\"},\"type\":{\"type\":\"string\"},\"param\":{\"type\":[\"string\",\"null\"]},\"code\":{\"type\":[\"string\",\"null\"]}}}}}");
+    for (size_t i = 0; i < ARRAY_LEN(bodies); i++) {
+        buf_printf(out, ",\"%s\":{\"type\":\"object\",", bodies[i].table->name);
+        write_properties(bodies[i].table, out);
+        buf_add_byte(out, '}');
+    }
+    buf_add_str(out, "}}");
+}
+
+// -- Paths -------------------------------------------------------------------------------------------------------------------
+static void write_operation(const struct http_route *route, struct buf *out) {
+    char method[16] = "";
+    for (size_t i = 0; route->method[i] && i + 1 < sizeof method; i++) method[i] = (char)(route->method[i] | 0x20);
+    buf_printf(out, "\"%s\":{\"summary\":", method);
+    add_string(out, route->summary);
+    if (route->scope == SCOPE_PUBLIC) buf_add_str(out, ",\"security\":[]");
+    if (strchr(route->path, '*')) buf_add_str(out, ",\"parameters\":[{\"name\":\"id\",\"in\":\"path\",\"required\":true,\"schema\":{\"type\":\"string\"}}]");
+    const struct field_table *body = strcmp(route->method, "POST") == 0 ? body_of(route->path) : NULL;
+    if (body) buf_printf(out, ",\"requestBody\":{\"required\":true,\"content\":{\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}}}", body->name);
+    buf_add_str(out, ",\"responses\":{\"200\":{\"description\":\"Success\"},\"default\":{\"description\":\"Failure\","
+                     "\"content\":{\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/Error\"}}}}}}");
+}
+
+// A path's first route with a summary writes the path's whole object.
+static bool is_first(const struct http_route *table, const struct http_route *route) {
+    for (const struct http_route *other = table; other < route; other++)
+        if (other->summary && strcmp(other->path, route->path) == 0) return false;
+    return true;
+}
+
+static void write_path(const struct http_route *route, struct buf *out) {
+    size_t len = strcspn(route->path, "*");
+    struct buf path = {0};
+    buf_add(&path, route->path, len);
+    if (route->path[len]) buf_add_str(&path, "{id}");
+    buf_add_json_string(out, path.data, path.len);
+    buf_finish(&path);
+    buf_add_str(out, ":{");
+    bool first = true;
+    for (const struct http_route *other = route; other->path; other++) { // a path's routes are in one table
+        if (!other->summary || strcmp(other->path, route->path) != 0) continue;
+        if (!first) buf_add_byte(out, ',');
+        write_operation(other, out);
+        first = false;
+    }
+    buf_add_byte(out, '}');
+}
+
+static bool openapi_work(struct http_request *r) {
+    struct buf *out = arena_alloc(&r->arena, 1, sizeof *out);
+    buf_add_str(out, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"couplet\",\"version\":\"" COUPLET_VERSION "\"},\"security\":[{},{\"bearer\":[]}],\"paths\":{");
+    bool first = true;
+    for (size_t i = 0; route_tables[i]; i++) {
+        for (const struct http_route *route = route_tables[i]; route->path; route++) {
+            if (!route->summary || !is_first(route_tables[i], route)) continue;
+            if (!first) buf_add_byte(out, ',');
+            write_path(route, out);
+            first = false;
+        }
+    }
+    buf_add_str(out, "},");
+    write_components(out);
+    buf_add_byte(out, '}');
+    r->state = out;
+    return true;
+}
+
+static void openapi_start(struct http_request *r) { http_reply_json(r, 200, r->state); }
+static void openapi_end(struct http_request *r) {
+    if (r->state) buf_finish(r->state);
+    r->state = NULL;
+}
+
+const struct http_route openapi_routes[] = {
+    {"GET", "/openapi.json", SCOPE_PUBLIC, openapi_work, openapi_start, openapi_end, "This description"},
+    {0},
+};

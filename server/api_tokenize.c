@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT
+// /tokenize, /detokenize, /tokenizer_info: vLLM's and llama-server's spellings at once. What /tokenize gives for a prompt by default
+// is what /v1/completions makes of the same string. Whole replies are built on the pool.
+#include "server/tokenize.h"
+
+#include "base/mem.h"
+#include "base/utf8.h"
+#include "server/chat.h"
+#include "server/completions.h"
+#include "server/routes.h"
+#include "tokenizer/text_stream.h"
+
+#include <string.h>
+
+struct tokenize_fields {
+    struct text model, prompt, content;
+    const json_t *messages;
+    struct id_list tokens;
+    bool add_special_tokens, add_special, parse_special, with_pieces, return_token_strs, add_generation_prompt;
+};
+
+#define TOKENIZE_FIELD(name_, kind_, default_, doc_) \
+    {.name = #name_, .kind = kind_, .offset = offsetof(struct tokenize_fields, name_), .default_text = default_, .doc = doc_}
+
+static const struct field tokenize_fields[] = {
+    {.name = "model", .kind = FIELD_STRING, .offset = offsetof(struct tokenize_fields, model), .max = 1024, .doc = "May be absent where one model is served."},
+    TOKENIZE_FIELD(prompt, FIELD_STRING, NULL, "The text (vLLM's name)."),
+    TOKENIZE_FIELD(content, FIELD_STRING, NULL, "The text (llama-server's name)."),
+    {.name = "messages", .kind = FIELD_VALUE, .offset = offsetof(struct tokenize_fields, messages), .schema = chat_messages_schema, .doc = "A conversation instead of a text."},
+    TOKENIZE_FIELD(add_generation_prompt, FIELD_BOOLEAN, "true", "With messages: the head of the answer too."),
+    TOKENIZE_FIELD(add_special_tokens, FIELD_BOOLEAN, "true", "BOS first, if the tokenizer says so; with prompt."),
+    TOKENIZE_FIELD(add_special, FIELD_BOOLEAN, "false", "The same, with content."),
+    TOKENIZE_FIELD(parse_special, FIELD_BOOLEAN, "true", "Special tokens written in the text become their ids; false: they are ordinary text."),
+    TOKENIZE_FIELD(return_token_strs, FIELD_BOOLEAN, "false", "Adds token_strs, the tokens' texts."),
+    TOKENIZE_FIELD(with_pieces, FIELD_BOOLEAN, "false", "tokens holds {id, piece}; a piece that is not UTF-8 is a list of bytes."),
+};
+const struct field_table tokenize_table = {"TokenizeRequest", tokenize_fields, ARRAY_LEN(tokenize_fields)};
+
+static const struct field detokenize_fields[] = {
+    {.name = "model", .kind = FIELD_STRING, .offset = offsetof(struct tokenize_fields, model), .max = 1024, .doc = "May be absent where one model is served."},
+    {.name = "tokens", .kind = FIELD_IDS, .offset = offsetof(struct tokenize_fields, tokens), .max_items = BODY_MAX_ELEMENTS + 1, .required = true, .doc = "Token ids."},
+};
+const struct field_table detokenize_table = {"DetokenizeRequest", detokenize_fields, ARRAY_LEN(detokenize_fields)};
+
+static const struct model *find_model(struct http_request *r, const char *id, size_t len) {
+    if (server_state(r->server) == SERVER_LOADING) {
+        request_fail(r, 503, "model_loading", NULL, "The models are still being loaded. Try again in a moment.");
+        return NULL;
+    }
+    const struct registry_entry *e = registry_find(&r->server->registry, len ? id : NULL);
+    if (e && (!len || strlen(e->id) == len)) return e->model;
+    if (len) request_fail(r, 404, "model_not_found", "model", "The model does not exist. GET /v1/models lists those that do.");
+    else request_fail(r, 400, "missing_required_parameter", "model", "'model' is required: not exactly one model is served.");
+    return NULL;
+}
+
+static const struct tokenizer *find_tokenizer(struct http_request *r, const struct model *m) {
+    const struct tokenizer *t = m ? model_tokenizer(m) : NULL;
+    if (m && !t) request_fail(r, 400, "unsupported_parameter", "model", "The model has no tokenizer: it reads and writes token ids only.");
+    return t;
+}
+
+// -- /tokenize ---------------------------------------------------------------------------------------------------------------
+static bool read_ids(struct http_request *r, const json_t *tree, const struct tokenize_fields *f, const struct tokenizer *t, struct ids *out) {
+    int n_texts = (f->prompt.s != NULL) + (f->content.s != NULL) + (f->messages != NULL);
+    if (n_texts != 1) return request_fail(r, 400, n_texts ? "unsupported_parameter" : "missing_required_parameter", "prompt", "Exactly one of 'prompt', 'content' and 'messages' is required.");
+    if (f->messages) return chat_messages_encode(r, t, f->messages, f->add_generation_prompt, out);
+    // Either name of the switch counts; each spelling of the text has its own program's default.
+    const json_t *named = json_object_get(tree, "add_special_tokens"), *other = json_object_get(tree, "add_special");
+    bool add = json_is_boolean(named) ? f->add_special_tokens : json_is_boolean(other) ? f->add_special : f->prompt.s != NULL;
+    struct text text = f->prompt.s ? f->prompt : f->content;
+    if (add && tokenizer_add_bos(t) && tokenizer_bos(t) >= 0) ids_add(out, (uint32_t)tokenizer_bos(t));
+    tokenizer_encode(t, text.s, text.len, f->parse_special, out);
+    return true;
+}
+
+static void add_piece(const struct tokenizer *t, uint32_t id, struct buf *out) {
+    size_t len;
+    const char *bytes = tokenizer_bytes(t, id, &len);
+    buf_printf(out, "{\"id\":%u,\"piece\":", id);
+    if (utf8_valid(bytes, len)) {
+        buf_add_json_string(out, bytes, len);
+    } else {
+        for (size_t i = 0; i < len; i++) buf_printf(out, i ? ",%u" : "[%u", (unsigned char)bytes[i]);
+        buf_add_byte(out, ']');
+    }
+    buf_add_byte(out, '}');
+}
+
+static void write_tokenized(const struct tokenize_fields *f, const struct model *m, const struct ids *ids, struct buf *out) {
+    const struct tokenizer *t = model_tokenizer(m);
+    buf_printf(out, "{\"count\":%zu,\"max_model_len\":%zu,\"tokens\":[", ids->len, model_config(m)->n_ctx);
+    for (size_t i = 0; i < ids->len; i++) {
+        if (i) buf_add_byte(out, ',');
+        if (f->with_pieces) add_piece(t, ids->data[i], out);
+        else buf_printf(out, "%u", ids->data[i]);
+    }
+    buf_add_byte(out, ']');
+    if (f->return_token_strs) {
+        buf_add_str(out, ",\"token_strs\":[");
+        for (size_t i = 0; i < ids->len; i++) {
+            size_t len;
+            const char *bytes = tokenizer_bytes(t, ids->data[i], &len);
+            if (i) buf_add_byte(out, ',');
+            buf_add_json_string(out, bytes, len);
+        }
+        buf_add_byte(out, ']');
+    }
+    buf_add_byte(out, '}');
+}
+
+static bool tokenize_tree(struct http_request *r, const json_t *tree, struct buf *reply) {
+    struct tokenize_fields f = {0};
+    if (!fields_read(r, &tokenize_table, tree, &f)) return false;
+    const struct model *m = find_model(r, f.model.s, f.model.len);
+    const struct tokenizer *t = find_tokenizer(r, m);
+    struct ids ids = {0};
+    bool ok = t && read_ids(r, tree, &f, t, &ids);
+    if (ok) write_tokenized(&f, m, &ids, reply);
+    ids_finish(&ids);
+    return ok;
+}
+
+// -- /detokenize -------------------------------------------------------------------------------------------------------------
+static bool detokenize_tree(struct http_request *r, const json_t *tree, struct buf *reply) {
+    struct tokenize_fields f = {0};
+    if (!fields_read(r, &detokenize_table, tree, &f)) return false;
+    const struct tokenizer *t = find_tokenizer(r, find_model(r, f.model.s, f.model.len));
+    if (!t) return false;
+    struct buf text = {0};
+    struct text_stream stream = {0}; // invalid UTF-8 becomes U+FFFD as everywhere
+    for (size_t i = 0; i < f.tokens.n; i++) {
+        if (f.tokens.items[i] >= tokenizer_size(t)) {
+            buf_finish(&text);
+            return request_fail(r, 400, "invalid_token_id", "tokens", "'tokens' holds an id that is not below %zu, the size of the vocabulary (entry %zu).", tokenizer_size(t), i);
+        }
+        size_t len;
+        const char *bytes = tokenizer_bytes(t, f.tokens.items[i], &len);
+        text_stream_add(&stream, bytes, len, &text);
+    }
+    text_stream_end(&stream, &text);
+    buf_add_str(reply, "{\"prompt\":");
+    buf_add_json_string(reply, buf_str(&text), text.len);
+    buf_add_str(reply, ",\"content\":");
+    buf_add_json_string(reply, buf_str(&text), text.len);
+    buf_add_byte(reply, '}');
+    buf_finish(&text);
+    return true;
+}
+
+// -- Routes ------------------------------------------------------------------------------------------------------------------
+static bool run(struct http_request *r, bool (*fn)(struct http_request *, const json_t *, struct buf *)) {
+    json_t *tree = json_body_parse(r);
+    if (!tree) return false;
+    struct buf *reply = arena_alloc(&r->arena, 1, sizeof *reply);
+    bool ok = fn(r, tree, reply);
+    json_decref(tree);
+    if (ok) r->state = reply;
+    else buf_finish(reply);
+    return ok;
+}
+static bool tokenize_work(struct http_request *r) { return run(r, tokenize_tree); }
+static bool detokenize_work(struct http_request *r) { return run(r, detokenize_tree); }
+static void reply_start(struct http_request *r) { http_reply_json(r, 200, r->state); }
+static void reply_end(struct http_request *r) {
+    if (r->state) buf_finish(r->state);
+    r->state = NULL;
+}
+
+static void add_token(struct buf *out, const char *name, const struct tokenizer *t, int64_t id) {
+    buf_printf(out, "\"%s\":", name);
+    size_t len = 0;
+    const char *bytes = id >= 0 ? tokenizer_bytes(t, (uint32_t)id, &len) : NULL;
+    if (bytes) buf_add_json_string(out, bytes, len);
+    else buf_add_str(out, "null");
+    buf_add_byte(out, ',');
+}
+
+static void info_start(struct http_request *r) {
+    const char *id = http_query(r, "model");
+    const struct model *m = find_model(r, id, id ? strlen(id) : 0);
+    const struct tokenizer *t = find_tokenizer(r, m);
+    if (!t) {
+        http_reply_error(r);
+        return;
+    }
+    struct buf reply = {0};
+    buf_add_byte(&reply, '{');
+    add_token(&reply, "bos_token", t, tokenizer_bos(t));
+    add_token(&reply, "eos_token", t, tokenizer_eos(t));
+    add_token(&reply, "pad_token", t, tokenizer_pad(t));
+    buf_printf(&reply, "\"add_bos_token\":%s,\"tokenizer_class\":\"%s\",\"model_max_length\":%zu,\"vocab_size\":%zu,\"chat_template\":",
+               tokenizer_add_bos(t) ? "true" : "false", tokenizer_pre(t) == PRE_LLAMA3 ? "PreTrainedTokenizerFast" : "GPT2TokenizerFast", model_config(m)->n_ctx, tokenizer_size(t));
+    const char *jinja = tokenizer_chat_template(t);
+    if (jinja) buf_add_json_string(&reply, jinja, strlen(jinja));
+    else buf_add_str(&reply, "null");
+    buf_add_byte(&reply, '}');
+    http_reply_json(r, 200, &reply);
+}
+
+const struct http_route tokenize_routes[] = {
+    {"POST", "/tokenize", SCOPE_INFER, tokenize_work, reply_start, reply_end, "Text or messages to token ids"},
+    {"POST", "/detokenize", SCOPE_INFER, detokenize_work, reply_start, reply_end, "Token ids to text"},
+    {"GET", "/tokenizer_info", SCOPE_INFER, NULL, info_start, NULL, "What the model's tokenizer is"},
+    {0},
+};
