@@ -93,8 +93,10 @@ async function listModels() {
     models = (await call("v1/models")).data;
   } catch (error) {
     fail(error, listModels);
+    if (error.status === 503) setTimeout(listModels, 2000); // the models are still being read
     return;
   }
+  notice("");
   const known = models.some((model) => model.id === state.model);
   if (!known) state.model = models[0]?.id ?? null;
   $("model").replaceChildren(...(models.length ? models.map((model) => new Option(model.id, model.id)) : [new Option("no model", "")]));
