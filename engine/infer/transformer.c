@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: MIT
+// The forward pass. Shapes: T rows of the step, C = n_embd, Q = n_head * HS, K = n_kv_head * HS, F = n_inner, V = n_vocab.
+//
+// A layer is:  x += out(attention(rope(qkv(norm1(x)))));  x += down(act(up(norm2(x))))
+// Row strides carry ROW_PAD extra floats: rows a multiple of 4 KB apart would fight for the same cache sets.
+#include "engine/infer/transformer.h"
+
+#include "base/mem.h"
+#include "engine/infer/linear.h"
+#include "engine/model/tensor.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROW_PAD = 16 };
+enum { QUERY_ROWS = 16 }; // rows of one attention task
+
+struct array { // [max_rows][width], rows `stride` floats apart
+    float *data;
+    size_t stride;
+};
+
+struct attention_unit { // one task of the pool: some rows of a sequence, one key/value head
+    const struct step_sequence *sequence;
+    size_t first, n_rows, kv_head;
+};
+
+struct transformer {
+    const struct weights *w;
+    const struct model_config *c;
+    const struct kernels *kernels;
+    struct pool *pool;
+    size_t max_rows;
+    float *memory; // one block for all arrays
+    size_t memory_bytes;
+    struct array x, h, qkv, att, up, act, proj, hidden, logits;
+    float *scores; // [threads][QUERY_ROWS * group][score_stride]
+    size_t score_stride, score_size;
+    struct attention_unit *units;
+    uint32_t *row_position, *row_sequence; // [max_rows]
+    // the step in progress
+    struct kv_cache *kv;
+    const struct step *step;
+    size_t layer;
+};
+
+static float *row_of(const struct array *a, size_t row) { return a->data + row * a->stride; }
+
+static bool array_place(struct array *a, size_t *total, size_t rows, size_t width) {
+    size_t bytes;
+    a->stride = (width + 15) / 16 * 16 + ROW_PAD;
+    if (!size_mul(rows, a->stride * sizeof(float), &bytes)) return false;
+    a->data = (float *)NULL + *total / sizeof(float); // offset for now, see transformer_create
+    return size_add(*total, (bytes + 63) & ~(size_t)63, total);
+}
+
+struct transformer *transformer_create(const struct weights *w, size_t max_rows, struct pool *pool, struct err *err) {
+    const struct model_config *c = w->config;
+    const struct kernels *kernels = kernels_get(err);
+    if (!kernels) return NULL;
+    size_t group = c->n_head / c->n_kv_head, threads = pool_threads(pool), total = 0;
+    struct transformer *t = mem_new(struct transformer);
+    *t = (struct transformer){.w = w, .c = c, .kernels = kernels, .pool = pool, .max_rows = max_rows};
+    t->score_stride = (c->n_ctx + KV_BLOCK - 1) / KV_BLOCK * KV_BLOCK;
+    t->score_size = QUERY_ROWS * group * t->score_stride;
+    struct array scores, *all[] = {&t->x, &t->h, &t->qkv, &t->att, &t->up, &t->act, &t->proj, &t->hidden, &t->logits, &scores};
+    bool fits = array_place(&t->x, &total, max_rows, c->n_embd) && array_place(&t->h, &total, max_rows, c->n_embd) &&
+                array_place(&t->qkv, &total, max_rows, w->layers[0].qkv.n_out) &&
+                array_place(&t->att, &total, max_rows, c->n_head * c->head_size) &&
+                array_place(&t->up, &total, max_rows, w->layers[0].up.n_out) && array_place(&t->act, &total, max_rows, c->n_inner) &&
+                array_place(&t->proj, &total, max_rows, c->n_embd) && array_place(&t->hidden, &total, max_rows, c->n_embd) &&
+                array_place(&t->logits, &total, LOGIT_ROWS, c->n_vocab) && array_place(&scores, &total, threads, t->score_size);
+    t->memory = fits ? mem_map_array(total, "activations", err) : NULL;
+    if (!t->memory) {
+        if (!fits) err_set(err, ERR_NO_MEMORY, "the activations of a step do not fit in memory");
+        free(t);
+        return NULL;
+    }
+    t->memory_bytes = total;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) all[i]->data = t->memory + (all[i]->data - (float *)NULL);
+    t->scores = scores.data;
+    t->score_size = scores.stride;
+    t->units = mem_alloc(max_rows * c->n_kv_head, sizeof *t->units);
+    t->row_position = mem_alloc(max_rows, sizeof *t->row_position);
+    t->row_sequence = mem_alloc(max_rows, sizeof *t->row_sequence);
+    return t;
+}
+
+void transformer_destroy(struct transformer *t) {
+    if (!t) return;
+    mem_unmap_array(t->memory, t->memory_bytes);
+    free(t->units);
+    free(t->row_position);
+    free(t->row_sequence);
+    free(t);
+}
+
+// ---- rows: small work, on the caller when there are few ---------------------------------------------------------------
+
+typedef void row_fn(struct transformer *t, size_t row);
+struct rows_job {
+    struct transformer *t;
+    row_fn *fn;
+    size_t n, each;
+};
+
+static void rows_task(void *ctx, size_t part) {
+    const struct rows_job *j = ctx;
+    for (size_t r = part * j->each, end = MIN(r + j->each, j->n); r < end; r++) j->fn(j->t, r);
+}
+
+static void for_rows(struct transformer *t, row_fn *fn, size_t n) {
+    struct rows_job job = {t, fn, n, n < 16 ? n : 8};
+    if (n > 0) pool_run(n < 16 ? NULL : t->pool, rows_task, &job, (n + job.each - 1) / job.each);
+}
+
+static const struct layer_weights *layer_of(const struct transformer *t) { return &t->w->layers[t->layer]; }
+
+static void norm(const struct transformer *t, float *y, const float *x, const float *w, const float *b) {
+    if (t->c->norm == NORM_LAYERNORM) t->kernels->layernorm(y, x, w, b, t->c->n_embd, t->c->norm_eps);
+    else t->kernels->rmsnorm(y, x, w, t->c->n_embd, t->c->norm_eps);
+}
+
+static void embed_row(struct transformer *t, size_t row) {
+    float *x = row_of(&t->x, row);
+    tensor_row(t->w->embedding, t->step->ids[row], x);
+    if (t->w->positions) t->kernels->add(x, t->w->positions + t->row_position[row] * t->c->n_embd, t->c->n_embd);
+}
+
+static void norm1_row(struct transformer *t, size_t row) {
+    norm(t, row_of(&t->h, row), row_of(&t->x, row), layer_of(t)->norm1_w, layer_of(t)->norm1_b);
+}
+
+// x += attention's projection; h = norm2(x)
+static void norm2_row(struct transformer *t, size_t row) {
+    t->kernels->add(row_of(&t->x, row), row_of(&t->proj, row), t->c->n_embd);
+    norm(t, row_of(&t->h, row), row_of(&t->x, row), layer_of(t)->norm2_w, layer_of(t)->norm2_b);
+}
+
+static void act_row(struct transformer *t, size_t row) {
+    const float *up = row_of(&t->up, row);
+    if (t->c->mlp == MLP_SWIGLU) t->kernels->swiglu(row_of(&t->act, row), up, up + t->c->n_inner, t->c->n_inner);
+    else t->kernels->gelu_tanh(row_of(&t->act, row), up, t->c->n_inner);
+}
+
+static void residual_row(struct transformer *t, size_t row) { t->kernels->add(row_of(&t->x, row), row_of(&t->proj, row), t->c->n_embd); }
+
+static void final_row(struct transformer *t, size_t i) {
+    norm(t, row_of(&t->hidden, i), row_of(&t->x, t->step->wanted[i]), t->w->norm_w, t->w->norm_b);
+}
+
+// Rotates q and k, then files k (transposed: positions side by side) and v in the cache.
+static void cache_row(struct transformer *t, size_t row) {
+    const struct model_config *c = t->c;
+    const struct kv_layout *l = kv_cache_layout(t->kv);
+    size_t HS = c->head_size, position = t->row_position[row], slot = position % KV_BLOCK;
+    float *q = row_of(&t->qkv, row), *k = q + c->n_head * HS, *v = k + c->n_kv_head * HS;
+    if (t->w->rope_cos) {
+        const float *cos = t->w->rope_cos + position * (HS / 2), *sin = t->w->rope_sin + position * (HS / 2);
+        t->kernels->rope(q, cos, sin, c->n_head, HS);
+        t->kernels->rope(k, cos, sin, c->n_kv_head, HS);
+    }
+    const struct step_sequence *s = &t->step->sequences[t->row_sequence[row]];
+    float *block = l->base + s->blocks[position / KV_BLOCK] * l->block_stride + t->layer * l->layer_stride;
+    for (size_t h = 0; h < c->n_kv_head; h++) {
+        float *keys = block + h * l->head_stride, *values = keys + l->value_at + slot * l->v_stride;
+        for (size_t d = 0; d < HS; d++) keys[d * KV_BLOCK + slot] = k[h * HS + d];
+        memcpy(values, v + h * HS, HS * sizeof *values);
+    }
+}
+
+// ---- attention ----------------------------------------------------------------------------------------------------------
+
+static struct attention_task attention_task_of(const struct transformer *t, const struct attention_unit *u, float *scores) {
+    const struct model_config *c = t->c;
+    const struct kv_layout *l = kv_cache_layout(t->kv);
+    size_t group = c->n_head / c->n_kv_head, row = u->sequence->row + u->first, head = u->kv_head * group;
+    size_t keys = t->layer * l->layer_stride + u->kv_head * l->head_stride;
+    return (struct attention_task){
+        .n_rows = u->n_rows, .n_group = group, .position = u->sequence->position + u->first, .head_size = c->head_size,
+        .v_stride = l->v_stride, .scale = 1.0f / sqrtf((float)c->head_size),
+        .q = row_of(&t->qkv, row) + head * c->head_size, .q_stride = t->qkv.stride,
+        .out = row_of(&t->att, row) + head * c->head_size, .out_stride = t->att.stride,
+        .kv = l->base, .table = u->sequence->blocks, .kv_stride = l->block_stride, .key_at = keys, .value_at = keys + l->value_at,
+        .scores = scores, .score_stride = t->score_stride,
+    };
+}
+
+static void attention_unit_run(void *ctx, size_t part) {
+    struct transformer *t = ctx;
+    struct attention_task task = attention_task_of(t, &t->units[part], t->scores + pool_self() * t->score_size);
+    t->kernels->attention(&task);
+}
+
+// Plain C, row by row, so that the softmax itself can be shown.
+static void attention_tapped(struct transformer *t, const struct step_sequence *s) {
+    size_t group = t->c->n_head / t->c->n_kv_head, positions = s->position + s->n_rows;
+    float *weights = mem_alloc(group * s->n_rows * positions, sizeof *weights); // [group][rows][positions]
+    for (size_t kv_head = 0; kv_head < t->c->n_kv_head; kv_head++) {
+        memset(weights, 0, group * s->n_rows * positions * sizeof *weights);
+        for (size_t r = 0; r < s->n_rows; r++) {
+            struct attention_unit u = {s, r, 1, kv_head};
+            struct attention_task task = attention_task_of(t, &u, t->scores);
+            kernels_c.attention(&task);
+            for (size_t g = 0; g < group; g++)
+                memcpy(weights + (g * s->n_rows + r) * positions, task.scores + g * task.score_stride, (s->position + r + 1) * sizeof *weights);
+        }
+        for (size_t g = 0; g < group; g++)
+            s->tap->see(s->tap->ctx, "weights", (int)t->layer, (int)(kv_head * group + g), weights + g * s->n_rows * positions,
+                        (size_t[]){s->n_rows, positions}, 2);
+    }
+    free(weights);
+}
+
+static void attention_run(struct transformer *t) {
+    size_t n = 0;
+    for (size_t i = 0; i < t->step->n_sequences; i++) {
+        const struct step_sequence *s = &t->step->sequences[i];
+        if (s->tap) {
+            attention_tapped(t, s);
+            continue;
+        }
+        for (size_t first = 0; first < s->n_rows; first += QUERY_ROWS)
+            for (size_t h = 0; h < t->c->n_kv_head; h++)
+                t->units[n++] = (struct attention_unit){s, first, MIN((size_t)QUERY_ROWS, s->n_rows - first), h};
+    }
+    if (n > 0) pool_run(t->pool, attention_unit_run, t, n);
+}
+
+// ---- taps ---------------------------------------------------------------------------------------------------------------
+
+// Columns [column, column + width) of the tapped sequences' rows, made contiguous.
+static void show(const struct transformer *t, const char *name, int layer, const struct array *a, size_t column, size_t width) {
+    for (size_t i = 0; i < t->step->n_sequences; i++) {
+        const struct step_sequence *s = &t->step->sequences[i];
+        if (!s->tap) continue;
+        float *copy = mem_alloc(s->n_rows * width, sizeof *copy);
+        for (size_t r = 0; r < s->n_rows; r++) memcpy(copy + r * width, row_of(a, s->row + r) + column, width * sizeof *copy);
+        s->tap->see(s->tap->ctx, name, layer, -1, copy, (size_t[]){s->n_rows, width}, 2);
+        free(copy);
+    }
+}
+
+// ---- the pass -----------------------------------------------------------------------------------------------------------
+
+static void linear_apply(struct transformer *t, const struct linear *l, const struct array *x, const struct array *y) {
+    struct linear_rows rows = {t->step->n_rows, x->data, x->stride, y->data, y->stride};
+    linear_forward(l, &rows, t->kernels, t->pool);
+}
+
+static void layer_forward(struct transformer *t) {
+    const struct model_config *c = t->c;
+    const struct layer_weights *y = layer_of(t);
+    size_t n = t->step->n_rows, C = c->n_embd, Q = c->n_head * c->head_size, K = c->n_kv_head * c->head_size;
+    int layer = (int)t->layer;
+    for_rows(t, norm1_row, n);                       // h   [T][C]
+    linear_apply(t, &y->qkv, &t->h, &t->qkv);         // qkv [T][Q + 2K]
+    for_rows(t, cache_row, n);                       // q, k rotated; k, v in the cache
+    show(t, "norm1", layer, &t->h, 0, C);
+    show(t, "q", layer, &t->qkv, 0, Q);
+    show(t, "k", layer, &t->qkv, Q, K);
+    show(t, "v", layer, &t->qkv, Q + K, K);
+    attention_run(t);                                // att [T][Q]
+    linear_apply(t, &y->out, &t->att, &t->proj);      // proj [T][C]
+    for_rows(t, norm2_row, n);                       // x += proj; h [T][C]
+    show(t, "context", layer, &t->att, 0, Q);
+    show(t, "attention", layer, &t->proj, 0, C);
+    show(t, "norm2", layer, &t->h, 0, C);
+    linear_apply(t, &y->up, &t->h, &t->up);           // up  [T][F] or gate|up [T][2F]
+    for_rows(t, act_row, n);                         // act [T][F]
+    linear_apply(t, &y->down, &t->act, &t->proj);     // proj [T][C]
+    for_rows(t, residual_row, n);                    // x += proj
+    show(t, "mlp", layer, &t->proj, 0, C);
+    show(t, "block", layer, &t->x, 0, C);
+}
+
+void transformer_forward(struct transformer *t, struct kv_cache *kv, const struct step *step) {
+    assert(step->n_rows > 0 && step->n_rows <= t->max_rows);
+    t->kv = kv;
+    t->step = step;
+    for (size_t i = 0; i < step->n_sequences; i++)
+        for (size_t r = 0; r < step->sequences[i].n_rows; r++) {
+            size_t row = step->sequences[i].row + r;
+            t->row_sequence[row] = (uint32_t)i;
+            t->row_position[row] = (uint32_t)(step->sequences[i].position + r);
+            assert(t->row_position[row] < t->c->n_ctx && step->ids[row] < t->c->n_vocab);
+        }
+    for_rows(t, embed_row, step->n_rows);            // x [T][C]
+    show(t, "embedding", -1, &t->x, 0, t->c->n_embd);
+    for (t->layer = 0; t->layer < t->c->n_layer; t->layer++) layer_forward(t);
+    for_rows(t, final_row, step->n_wanted);          // hidden [wanted][C]
+    t->step = NULL;
+}
+
+const float *transformer_logits(struct transformer *t, size_t first, size_t n, size_t *logit_stride) {
+    assert(n <= LOGIT_ROWS);
+    struct linear_rows rows = {n, row_of(&t->hidden, first), t->hidden.stride, t->logits.data, t->logits.stride};
+    linear_forward(&t->w->head, &rows, t->kernels, t->pool);
+    *logit_stride = t->logits.stride;
+    return t->logits.data;
+}
