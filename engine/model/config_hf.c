@@ -275,7 +275,7 @@ bool config_hf_parse(const char *text, size_t len, struct model_config *out, str
                  .partial = NAN},
     };
     struct model_config c;
-    if (!hf_read(text, len, &h, err)) return false;
+    if (!hf_read(text, len, &h, err)) return json_corrupt(err);
     if (!family_config(&h, &c, err) || !config_check(&c, err)) return false;
     *out = c;
     return true;

@@ -35,6 +35,12 @@ bool model_file_finish(struct model_file *f, struct err *err) MUST_CHECK;
 bool hf_load_dir(struct model_file *f, const char *dir, struct err *err) MUST_CHECK;
 bool gguf_load(struct model_file *f, const unsigned char *data, size_t len, struct err *err) MUST_CHECK;
 
+// The JSON reader calls bad syntax the caller's fault (ERR_INVALID); in a model's files it is damage. Returns false.
+static inline bool json_corrupt(struct err *err) {
+    if (err && err->code == ERR_INVALID) err->code = ERR_CORRUPT;
+    return false;
+}
+
 // config.json of Hugging Face transformers, 4 and 5 style.
 bool config_hf_parse(const char *text, size_t len, struct model_config *out, struct err *err) MUST_CHECK;
 // Dimensions positive, bounded, divisible; eps and theta finite; scaling sane. `in` names the source in messages.

@@ -217,7 +217,7 @@ bool safetensors_load(struct model_file *f, const unsigned char *data, size_t le
     const size_t data_len = len - 8 - (size_t)header_len;
     struct header h = {0};
     bool ok = header_read(&h, (const char *)data + 8, (size_t)header_len, data_len, err);
-    if (!ok) (void)err_prefix(err, "safetensors header");
+    if (!ok) (void)(json_corrupt(err) || err_prefix(err, "safetensors header"));
     for (size_t i = 0; ok && i < h.n_entries; i++) {
         ok = !expect || expect(ctx, h.entries[i].name, err);
         ok = ok && entry_add(f, &h.entries[i], data + 8 + header_len, err);
