@@ -40,7 +40,7 @@ function notice(text, { again = null, wantKey = false } = {}) {
   $("notice").hidden = !text;
   $("notice-text").textContent = text;
   $("key-form").hidden = !wantKey;
-  $("notice-retry").hidden = !again;
+  $("notice-retry").hidden = !again || wantKey;
   retry = again;
   if (wantKey) $("key").focus();
 }
@@ -65,6 +65,7 @@ function showPage() {
   const page = location.hash === "#chat" ? "chat" : "complete";
   const empty = models.length === 0 && !$("model").disabled;
   $("empty").hidden = !empty;
+  $("side").hidden = empty;
   for (const name of ["complete", "chat"]) $(name).hidden = empty || name !== page;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.dataset.page === page) link.setAttribute("aria-current", "page");
