@@ -10,6 +10,12 @@
 
 #define MAX_FILE_BYTES ((size_t)128 << 20)
 
+bool vocab_file_fail(struct err *err, const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (err && err->code == ERR_INVALID) err->code = ERR_CORRUPT;
+    return err_prefix(err, "%s", slash ? slash + 1 : path);
+}
+
 bool vocab_read_object(struct vocab_builder *b, struct json *j, struct err *err) {
     struct buf key = {0};
     bool ok = json_open(j, '{', err);
@@ -29,7 +35,7 @@ static bool vocab_file_load(struct vocab_builder *b, const char *path, struct er
     bool ok = map.len <= MAX_FILE_BYTES || err_set(err, ERR_TOO_LARGE, "larger than %zu bytes", MAX_FILE_BYTES);
     ok = ok && vocab_read_object(b, &j, err) && json_finish(&j, err);
     file_map_close(&map);
-    return ok || err_prefix(err, "%s", strrchr(path, '/') ? strrchr(path, '/') + 1 : path);
+    return ok || vocab_file_fail(err, path);
 }
 
 // Lines "left right"; a first line "#version..." and empty lines mean nothing.
@@ -54,7 +60,7 @@ static bool merges_file_load(struct vocab_builder *b, const char *path, struct e
     bool ok = map.len <= MAX_FILE_BYTES || err_set(err, ERR_TOO_LARGE, "larger than %zu bytes", MAX_FILE_BYTES);
     ok = ok && merges_read(b, (const char *)map.data, map.len, err);
     file_map_close(&map);
-    return ok || err_prefix(err, "%s", strrchr(path, '/') ? strrchr(path, '/') + 1 : path);
+    return ok || vocab_file_fail(err, path);
 }
 
 bool vocab_load_files(struct vocab_builder *b, const char *vocab_path, const char *merges_path, struct err *err) {

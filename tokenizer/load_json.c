@@ -325,7 +325,7 @@ static bool loader_settle(struct loader *l, struct err *err) {
 
 bool vocab_load_json(struct vocab_builder *b, struct vocab_options *options, const char *path, struct err *err) {
     struct file_map map;
-    if (!file_map_open(&map, path, err)) return err_prefix(err, "tokenizer.json");
+    if (!file_map_open(&map, path, err)) return false;
     struct loader l = {.b = b, .o = options};
     struct json j;
     json_init(&j, (const char *)map.data, map.len);
@@ -341,5 +341,5 @@ bool vocab_load_json(struct vocab_builder *b, struct vocab_options *options, con
     buf_finish(&l.key);
     buf_finish(&l.text);
     file_map_close(&map);
-    return ok || err_prefix(err, "tokenizer.json");
+    return ok || vocab_file_fail(err, path);
 }

@@ -132,7 +132,7 @@ bool vocab_roles_load(struct vocab_roles *r, const char *dir, struct err *err) {
         bool ok = true;
         if (file_exists(path)) ok = i < 4 ? read_json(r, path, err) : read_jinja(r, path, err);
         free(path);
-        if (!ok) return err_prefix(err, "%s", names[i]);
+        if (!ok) return vocab_file_fail(err, names[i]);
     }
     return true;
 }

@@ -12,6 +12,9 @@ struct vocab_roles {
     struct buf chat_template;         // empty: none
 };
 
+// load_files.c. Puts the file's name before the message; broken JSON is a corrupt file here. Returns false.
+bool vocab_file_fail(struct err *err, const char *path);
+
 // load_json.c: tokenizer.json of HF tokenizers. options->bos is set where the post-processor puts a token before the text.
 bool vocab_load_json(struct vocab_builder *b, struct vocab_options *options, const char *path, struct err *err) MUST_CHECK;
 // load_files.c: {"token": id} and the list of merges. <|endoftext|>, where present, becomes special.
