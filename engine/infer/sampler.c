@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // See sampler.h. What makes it fast on 50,000 tokens: maxima of blocks of 128, found in the one pass that greedy needs anyway, bound
-// what any "k best" can hold; a bound on the tail's weight leaves top_p a short list; the rest is one weighted quickselect.
+// what any "k best" can hold; a bound on the tail's weight leaves top_p a shorter list; a cut is found by a histogram over keys,
+// then by weighted quickselect inside the one bucket it falls in. Copies that keep some elements are written without branches.
 //
 // Invariants
 //   S1 candidates are in order of ids: the draw's order never depends on how a filter found its cut
@@ -21,10 +22,16 @@
 static const float BANNED = -FLT_MAX;  // finite: row_max's check then finds the model's own infinities
 static const double MASS_ONE = 0x1p40; // fixed point of the largest weight; 2^24 tokens fit in 64 bits
 
+enum { BUCKETS = 1024, BUCKETS_PER_UNIT = 16 }; // of keys below the largest; the last one takes the rest
+
 struct pick { // an element of a selection
     float key;
     uint32_t id;
     uint64_t mass;
+};
+struct cut { // S2
+    float key;
+    uint32_t id;
 };
 
 struct sampler {
@@ -33,7 +40,8 @@ struct sampler {
     float *weight;     // [V] exp of the scaled row
     float *block_max;  // [V / 128]
     double *block_sum; // [V / 128]
-    struct pick *picks; // [V] scratch of select_cut
+    uint64_t bucket[BUCKETS]; // mass
+    struct pick *picks;       // [V] scratch of find_cut
     // candidates (S1)
     size_t n;
     uint32_t *id; // [V]
@@ -196,95 +204,109 @@ static struct pick select_cut(struct pick *p, size_t n, uint64_t target) {
     return p[0];
 }
 
-// Keeps the candidates up to the cut; key[i] is candidate i's.
-static void candidates_cut(struct sampler *s, const float *key, struct pick cut) {
-    size_t kept = 0;
-    for (size_t i = 0; i < s->n; i++) {
-        if (key[i] < cut.key || (key[i] == cut.key && s->id[i] > cut.id)) continue;
-        s->id[kept] = s->id[i];
-        s->y[kept] = s->y[i];
-        s->w[kept++] = s->w[i];
-    }
-    s->n = kept;
+static uint64_t mass_of(double weight) { return (uint64_t)(int64_t)(weight * MASS_ONE); }
+
+static size_t bucket_of(float key, float largest) {
+    float d = (largest - key) * BUCKETS_PER_UNIT;
+    return d < BUCKETS - 1 ? (size_t)(int)d : BUCKETS - 1;
 }
 
-static uint64_t mass_of(double weight) { return (uint64_t)(weight * MASS_ONE); }
+// Of n elements with keys up to `largest`, w NULL: each has mass 1. Returns the mass of all.
+static uint64_t buckets_fill(struct sampler *s, const float *key, const float *w, size_t n, float largest) {
+    uint64_t total = 0;
+    memset(s->bucket, 0, sizeof s->bucket);
+    for (size_t i = 0; i < n; i++) s->bucket[bucket_of(key[i], largest)] += w ? mass_of(w[i]) : 1;
+    for (size_t b = 0; b < BUCKETS; b++) total += s->bucket[b];
+    return total;
+}
 
-static uint64_t mass_target(uint64_t total, double share) {
-    double target = ceil((double)total * share);
-    return target < 1 ? 1 : MIN((uint64_t)target, total);
+// Where the mass, in order, reaches target (at most the total). After buckets_fill of the same elements. id NULL: 0, 1, 2...
+static struct cut find_cut(struct sampler *s, const float *key, const uint32_t *id, const float *w, size_t n, float largest,
+                           uint64_t target) {
+    size_t at = 0, picked = 0;
+    for (; at + 1 < BUCKETS && s->bucket[at] < target; at++) target -= s->bucket[at];
+    for (size_t i = 0; i < n; i++) {
+        if (bucket_of(key[i], largest) != at) continue;
+        s->picks[picked++] = (struct pick){.key = key[i], .id = id ? id[i] : (uint32_t)i, .mass = w ? mass_of(w[i]) : 1};
+    }
+    struct pick last = select_cut(s->picks, picked, target);
+    return (struct cut){.key = last.key, .id = last.id};
+}
+
+static bool within(struct cut cut, float key, uint32_t id) { return key > cut.key || (key == cut.key && id <= cut.id); }
+
+// Candidate i moves to place *kept if it stays.
+static void candidate_keep(struct sampler *s, size_t i, bool stays, size_t *kept) {
+    s->id[*kept] = s->id[i];
+    s->y[*kept] = s->y[i];
+    s->w[*kept] = s->w[i];
+    *kept += stays;
+}
+
+// Keeps the fewest candidates, largest key first, that have this share of the mass of all and of the tail.
+static void candidates_share(struct sampler *s, const float *key, double share, uint64_t tail) {
+    uint64_t total = buckets_fill(s, key, s->w, s->n, 0);
+    double target = ceil((double)(total + tail) * share);
+    struct cut cut = find_cut(s, key, s->id, s->w, s->n, 0, target < 1 ? 1 : MIN((uint64_t)target, total));
+    size_t kept = 0;
+    for (size_t i = 0; i < s->n; i++) candidate_keep(s, i, within(cut, key[i], s->id[i]), &kept);
+    s->n = kept;
 }
 
 // ---- 7, 8: candidates ----
 
-static void candidate_add(struct sampler *s, uint32_t id, float y, float w) {
-    s->id[s->n] = id;
-    s->y[s->n] = y;
-    s->w[s->n++] = w;
-}
-
 // A value that at least k elements reach: the k-th largest block maximum. -FLT_MAX when there are fewer blocks.
-static float top_k_bound(struct sampler *s, size_t n_vocab, size_t k) {
+static float top_k_bound(struct sampler *s, size_t n_vocab, size_t k, float max) {
     size_t blocks = row_blocks(n_vocab);
     if (k > blocks) return -FLT_MAX;
-    for (size_t b = 0; b < blocks; b++) s->picks[b] = (struct pick){.key = s->block_max[b], .id = (uint32_t)b, .mass = 1};
-    return select_cut(s->picks, blocks, k).key;
+    buckets_fill(s, s->block_max, NULL, blocks, max);
+    return find_cut(s, s->block_max, NULL, NULL, blocks, max, k).key;
 }
 
 static void candidates_top_k(struct sampler *s, const float *x, size_t n_vocab, size_t k, float max, float scale) {
-    float bound = top_k_bound(s, n_vocab, k);
+    float bound = top_k_bound(s, n_vocab, k, max);
+    float *key = s->weight; // no dense weights on this path
     size_t n = 0;
     for (size_t b = 0, at = 0; at < n_vocab; b++, at += ROW_BLOCK) {
         if (s->block_max[b] < bound) continue;
-        for (size_t i = at; i < MIN(at + ROW_BLOCK, n_vocab); i++)
-            if (x[i] >= bound) s->id[n++] = (uint32_t)i;
+        for (size_t i = at; i < MIN(at + ROW_BLOCK, n_vocab); i++) {
+            s->id[n] = (uint32_t)i;
+            key[n] = x[i];
+            n += x[i] >= bound;
+        }
     }
-    for (size_t i = 0; i < n; i++) s->picks[i] = (struct pick){.key = x[s->id[i]], .id = s->id[i], .mass = 1};
-    struct pick cut = select_cut(s->picks, n, k);
+    buckets_fill(s, key, NULL, n, max);
+    struct cut cut = find_cut(s, key, s->id, NULL, n, max, k);
     s->n = 0;
     for (size_t i = 0; i < n; i++) { // the list shrinks in place: s->n <= i
         uint32_t id = s->id[i];
-        if (x[id] < cut.key || (x[id] == cut.key && id > cut.id)) continue;
-        float y = (x[id] - max) * scale;
-        candidate_add(s, id, y, exp_nonpositive(y));
+        s->id[s->n] = id;
+        s->y[s->n] = (key[i] - max) * scale;
+        s->n += within(cut, key[i], id);
     }
+    for (size_t i = 0; i < s->n; i++) s->w[i] = exp_nonpositive(s->y[i]);
 }
 
 // Candidates of at least `floor` in weight, from the dense weights.
 static void candidates_dense(struct sampler *s, const float *x, size_t n_vocab, float max, float scale, float floor) {
-    s->n = 0;
+    size_t n = 0;
     for (size_t b = 0, at = 0; at < n_vocab; b++, at += ROW_BLOCK) {
         if (s->block_sum[b] < floor) continue;
-        for (size_t i = at; i < MIN(at + ROW_BLOCK, n_vocab); i++)
-            if (s->weight[i] >= floor) candidate_add(s, (uint32_t)i, (x[i] - max) * scale, s->weight[i]);
+        for (size_t i = at; i < MIN(at + ROW_BLOCK, n_vocab); i++) {
+            s->id[n] = (uint32_t)i;
+            s->y[n] = (x[i] - max) * scale;
+            s->w[n] = s->weight[i];
+            n += s->weight[i] >= floor;
+        }
     }
+    s->n = n;
 }
 
 // ---- 9-11: filters on candidates ----
 
-static uint64_t candidates_pick(struct sampler *s, const float *key) {
-    uint64_t total = 0;
-    for (size_t i = 0; i < s->n; i++) {
-        s->picks[i] = (struct pick){.key = key[i], .id = s->id[i], .mass = mass_of(s->w[i])};
-        total += s->picks[i].mass;
-    }
-    return total;
-}
-
-// tail: mass of what was already left out as too light to matter.
-static void filter_top_p(struct sampler *s, double top_p, uint64_t tail) {
-    uint64_t total = candidates_pick(s, s->y) + tail;
-    candidates_cut(s, s->y, select_cut(s->picks, s->n, mass_target(total, top_p)));
-}
-
 static void filter_min_p(struct sampler *s, float min_p) {
     size_t kept = 0;
-    for (size_t i = 0; i < s->n; i++) {
-        if (s->w[i] < min_p) continue; // the largest weight is 1
-        s->id[kept] = s->id[i];
-        s->y[kept] = s->y[i];
-        s->w[kept++] = s->w[i];
-    }
+    for (size_t i = 0; i < s->n; i++) candidate_keep(s, i, s->w[i] >= min_p, &kept); // the largest weight is 1
     s->n = kept;
 }
 
@@ -299,8 +321,7 @@ static void filter_typical(struct sampler *s, double typical_p) {
     double mean = zy / z;
     float *key = s->weight; // the dense weights are no longer needed
     for (size_t i = 0; i < s->n; i++) key[i] = (float)-fabs(s->y[i] - mean);
-    uint64_t total = candidates_pick(s, key);
-    candidates_cut(s, key, select_cut(s->picks, s->n, mass_target(total, typical_p)));
+    candidates_share(s, key, typical_p, 0);
 }
 
 // ---- 12: draw ----
@@ -349,7 +370,7 @@ static uint32_t draw(struct sampler *s, const float *x, size_t n_vocab, float ma
         for (size_t i = 0; i < s->n; i++) kept += s->w[i];
         tail = kept < z ? mass_of(z - kept) : 0;
     }
-    if (p->top_p < 1) filter_top_p(s, p->top_p, tail);
+    if (p->top_p < 1) candidates_share(s, s->y, p->top_p, tail);
     if (p->min_p > 0) filter_min_p(s, p->min_p);
     if (p->typical_p < 1) filter_typical(s, p->typical_p);
     return draw_candidate(s, u);
