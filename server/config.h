@@ -50,5 +50,5 @@ void config_print(const struct config *c, FILE *out); // as a file that config_l
 void config_print_help(FILE *out);
 bool config_host_is_loopback(const char *host); // 127.0.0.0/8, ::1, localhost
 
-// The table, for tests: key and default of row i; false past its end.
-bool config_key_at(size_t i, const char **key, const char **help);
+// The table, for tests: row i; false past its end.
+bool config_key_at(size_t i, const char **key, const char **initial, const char **help);

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: MIT
+// The sub-commands: one function each, cmd_NAME.c. argv[0] is the sub-command's name; the result is the exit status.
+#pragma once
+
+int cmd_serve(int argc, char **argv);
+int cmd_keys(int argc, char **argv);
+int cmd_tokenize(int argc, char **argv);

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: MIT
+// A request's life between libmicrohttpd's callbacks and a route: headers -> guard -> body -> work (pool) -> start -> answer -> end.
+//
+// Invariants:
+//   1. route->end is called once if work or start was, never while work runs, and nothing is called after it.
+//   2. An exchange is freed once libmicrohttpd has completed it and no work runs.
+//   3. The access handler returns only after it queued an answer, suspended the connection, or asked for more body.
+// Thread: loop, but for http_work.
+#include "server/http_internal.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "server/routes.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+static struct http_connection *connection_of(struct MHD_Connection *mhd) {
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
+// ---- the request line and headers ----
+
+// A request target is visible ASCII, and what is percent-encoded decodes to something other than NUL.
+static bool uri_clean(const char *s) {
+    for (; *s; s++) {
+        if ((unsigned char)*s <= ' ' || (unsigned char)*s >= 0x7f) return false;
+        if (*s != '%') continue;
+        if (!isxdigit((unsigned char)s[1]) || !isxdigit((unsigned char)s[2])) return false;
+        if (s[1] == '0' && s[2] == '0') return false;
+    }
+    return true;
+}
+
+void *http_on_uri(void *cls, const char *uri, struct MHD_Connection *mhd) {
+    struct http *h = cls;
+    struct http_connection *c = connection_of(mhd);
+    if (!c) return NULL;
+    c->uri_seen = true;
+    c->uri_bad = !uri || !uri_clean(uri);
+    c->uri_end = uri ? uri + strlen(uri) : NULL;
+    uint64_t deadline = uv_hrtime() + (uint64_t)h->server->config.header_seconds * 1000000000u;
+    if (!c->deadline_ns || deadline < c->deadline_ns) c->deadline_ns = deadline; // a first request's clock started at accept
+    return NULL;
+}
+
+struct pair_sink {
+    struct http_exchange *x;
+    struct http_pair *pairs;
+    size_t n, cap;
+};
+
+static enum MHD_Result count_pair(void *cls, enum MHD_ValueKind kind, const char *key, size_t key_len, const char *value, size_t value_len) {
+    ((struct pair_sink *)cls)->cap++;
+    return MHD_YES;
+}
+
+static enum MHD_Result copy_pair(void *cls, enum MHD_ValueKind kind, const char *key, size_t key_len, const char *value, size_t value_len) {
+    struct pair_sink *s = cls;
+    if (s->n == s->cap) return MHD_NO;
+    // A key stays in libmicrohttpd's buffer alone: see authorize in http_guard.c.
+    if (kind == MHD_HEADER_KIND && key && strcasecmp(key, "authorization") == 0) return MHD_YES;
+    struct arena *a = &s->x->r.arena;
+    s->pairs[s->n++] = (struct http_pair){arena_strndup(a, key ? key : "", key_len), arena_strndup(a, value ? value : "", value_len)};
+    return MHD_YES;
+}
+
+// Copies, so that a route's work on the pool can read them whatever becomes of the connection.
+static size_t copy_pairs(struct http_exchange *x, struct MHD_Connection *mhd, enum MHD_ValueKind kind, struct http_pair **out) {
+    struct pair_sink s = {.x = x};
+    MHD_get_connection_values_n(mhd, kind, count_pair, &s);
+    s.pairs = arena_alloc(&x->r.arena, s.cap + 1, sizeof *s.pairs);
+    MHD_get_connection_values_n(mhd, kind, copy_pair, &s);
+    *out = s.pairs;
+    return s.n;
+}
+
+const char *http_header(const struct http_request *r, const char *name) {
+    const struct http_exchange *x = (const struct http_exchange *)r;
+    for (size_t i = 0; i < x->n_headers; i++)
+        if (strcasecmp(x->headers[i].name, name) == 0) return x->headers[i].value;
+    return NULL;
+}
+
+const char *http_query(const struct http_request *r, const char *name) {
+    const struct http_exchange *x = (const struct http_exchange *)r;
+    for (size_t i = 0; i < x->n_query; i++)
+        if (strcmp(x->query[i].name, name) == 0) return x->query[i].value;
+    return NULL;
+}
+
+// The client's own id where it is short and plain, so that both logs can be laid side by side.
+static void choose_request_id(struct http_exchange *x) {
+    const char *theirs = http_header(&x->r, "x-request-id");
+    size_t n = theirs ? strlen(theirs) : 0;
+    bool plain = n > 0 && n < sizeof x->r.id;
+    for (size_t i = 0; i < n && plain; i++) plain = isalnum((unsigned char)theirs[i]) || strchr("-_.", theirs[i]);
+    if (plain) memcpy(x->r.id, theirs, n + 1);
+    else snprintf(x->r.id, sizeof x->r.id, "%s%llu", x->http->id_prefix, (unsigned long long)x->r.serial);
+}
+
+static struct http_exchange *exchange_create(struct http *h, struct http_connection *c, const char *url, const char *method) {
+    struct http_exchange *x = mem_new(struct http_exchange);
+    x->http = h;
+    x->connection = c;
+    c->exchange = x;
+    c->deadline_ns = 0;
+    h->n_requests++;
+    http_probe_lag(h);
+    struct http_request *r = &x->r;
+    r->server = h->server;
+    r->connection = c;
+    r->serial = ++h->next_serial;
+    r->method = arena_strndup(&r->arena, method, strlen(method));
+    r->path = arena_strndup(&r->arena, url, strlen(url));
+    r->tail = "";
+    r->body = "";
+    r->received_ns = uv_hrtime();
+    x->n_headers = copy_pairs(x, c->mhd, MHD_HEADER_KIND, &x->headers);
+    x->n_query = copy_pairs(x, c->mhd, MHD_GET_ARGUMENT_KIND, &x->query);
+    choose_request_id(x);
+    return x;
+}
+
+static void exchange_free(struct http_exchange *x) {
+    assert(!x->working && !x->connection);
+    if (x->response) MHD_destroy_response(x->response);
+    buf_finish(&x->body);
+    buf_finish(&x->queue);
+    arena_finish(&x->r.arena);
+    free(x);
+}
+
+static void exchange_end(struct http_exchange *x) {
+    if (x->ended || !x->entered) return;
+    x->ended = true;
+    if (x->r.route->end) x->r.route->end(&x->r);
+}
+
+void http_exchange_gone(struct http_exchange *x) {
+    if (x->r.gone) return;
+    x->r.gone = true;
+    metrics_add(&x->http->server->metrics, METRIC_DISCONNECTS, 1);
+    if (!x->working) exchange_end(x);
+    if (!x->connection) return;
+    // A client that closed half its side, or reads nothing, would leave libmicrohttpd waiting: cut, so that it notices too.
+    http_cut(x->connection);
+    http_wake(x->connection);
+}
+
+// ---- work and start ----
+
+static void http_work(uv_work_t *w) {
+    struct http_exchange *x = w->data;
+    x->work_ok = x->r.route->work(&x->r);
+}
+
+static void http_after_work(uv_work_t *w, int status) {
+    struct http_exchange *x = w->data;
+    x->working = false;
+    x->http->n_working--;
+    if (http_exchange_mute(x)) {
+        exchange_end(x);
+        if (!x->connection) exchange_free(x);
+        return;
+    }
+    if (status == 0 && x->work_ok) x->r.route->start(&x->r);
+    else http_reply_error(&x->r);
+}
+
+static void route_enter(struct http_exchange *x) {
+    struct http_request *r = &x->r;
+    x->stage = STAGE_ROUTE;
+    r->body = buf_str(&x->body);
+    r->body_len = x->body.len;
+    x->entered = true;
+    if (!r->route->work) {
+        r->route->start(r);
+        return;
+    }
+    x->work.data = x;
+    x->working = true;
+    x->http->n_working++;
+    int rc = uv_queue_work(x->http->loop, &x->work, http_work, http_after_work);
+    assert(rc == 0); // fails only for a NULL work function
+}
+
+// ---- libmicrohttpd's callbacks ----
+
+static enum MHD_Result queue_response(struct http_exchange *x) {
+    assert(x->response);
+    enum MHD_Result ok = MHD_queue_response(x->connection->mhd, (unsigned)x->status, x->response);
+    MHD_destroy_response(x->response); // our reference; the connection holds its own
+    x->response = NULL;
+    x->stage = STAGE_REPLYING;
+    return ok;
+}
+
+static enum MHD_Result headers_received(struct http_exchange *x, const char *method, const char *version) {
+    if (!http_guard(x, method, version)) {
+        x->stage = STAGE_REFUSED;
+        http_refuse(x);
+        // With a body under way the answer goes out now and the connection ends; without, it can live on.
+        if (!x->has_body && !x->close_after) return MHD_YES;
+        x->connection->linger = true;
+        return queue_response(x);
+    }
+    x->stage = STAGE_BODY;
+    x->body_started_ns = uv_hrtime();
+    return MHD_YES;
+}
+
+static enum MHD_Result body_received(struct http_exchange *x, const char *data, size_t len) {
+    if (x->stage != STAGE_BODY) return MHD_NO;
+    const struct config *config = &x->http->server->config;
+    if (!x->body_too_large && x->body.len + len > config->max_body_bytes) {
+        x->body_too_large = true;
+        err_set(&x->r.err, ERR_TOO_LARGE, "The request body is over %zu bytes.", config->max_body_bytes);
+        x->r.err_status = 413;
+    } else if (!x->body_too_large && x->http->body_bytes + len > config->max_body_total_bytes) {
+        x->body_too_large = true;
+        err_set(&x->r.err, ERR_BUSY, "Too many request bodies are being read; try again.");
+        x->r.err_status = 503;
+    }
+    if (x->body_too_large) { // a chunked body: libmicrohttpd takes no answer before its end
+        x->discarded += len;
+        return x->discarded > HTTP_DISCARD_BYTES ? MHD_NO : MHD_YES;
+    }
+    buf_add(&x->body, data, len);
+    x->http->body_bytes += len;
+    return MHD_YES;
+}
+
+static enum MHD_Result request_received(struct http_exchange *x) {
+    if (x->r.gone) return MHD_NO;
+    if (x->stage == STAGE_BODY) {
+        if (x->body_too_large) {
+            x->stage = STAGE_REFUSED;
+            http_refuse(x);
+        } else {
+            route_enter(x);
+        }
+    }
+    if (x->response) return queue_response(x);
+    http_suspend(x->connection);
+    return MHD_YES;
+}
+
+enum MHD_Result http_on_request(void *cls, struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
+                                const char *upload, size_t *upload_size, void **ctx) {
+    struct http_exchange *x = *ctx;
+    if (!x) {
+        struct http_connection *c = connection_of(mhd);
+        if (!c) return MHD_NO;
+        x = exchange_create(cls, c, url, method);
+        *ctx = x;
+        return headers_received(x, method, version);
+    }
+    if (*upload_size) {
+        size_t n = *upload_size;
+        *upload_size = 0;
+        return body_received(x, upload, n);
+    }
+    return request_received(x);
+}
+
+static void log_request(const struct http_exchange *x, bool whole) {
+    const struct http_request *r = &x->r;
+    double ms = (double)(uv_hrtime() - r->received_ns) / 1e6;
+    const char *path = r->route ? r->path : "(no such path)"; // a hostile path is not worth a log line's safety
+    log_line(LOG_INFO, "request", "id", r->id, "method", r->method, "path", path, "status", log_value("%d", x->status), "ms",
+             log_value("%.1f", ms), "bytes", log_value("%llu", (unsigned long long)x->bytes), "key", r->key_id[0] ? r->key_id : "-",
+             "end", whole ? "whole" : "gone", NULL);
+}
+
+void http_on_completed(void *cls, struct MHD_Connection *mhd, void **ctx, enum MHD_RequestTerminationCode toe) {
+    struct http *h = cls;
+    struct http_connection *c = connection_of(mhd);
+    struct http_exchange *x = *ctx;
+    *ctx = NULL;
+    if (c) { // the next request on this connection may take this long to come
+        c->uri_seen = c->uri_bad = false;
+        c->exchange = NULL;
+        c->deadline_ns = uv_hrtime() + (uint64_t)(h->server->config.stall_seconds + h->server->config.header_seconds) * 1000000000u;
+        if (c->watching) uv_poll_stop(&c->watch);
+        c->watching = false;
+    }
+    if (!x) return; // its headers never were complete
+    x->connection = NULL;
+    x->r.connection = NULL;
+    bool whole = toe == MHD_REQUEST_TERMINATED_COMPLETED_OK && !x->r.gone;
+    if (!whole) http_exchange_gone(x);
+    h->n_requests--;
+    h->body_bytes -= x->body.len;
+    const struct http_route *route = x->r.route;
+    metrics_count_http(&h->server->metrics, route ? route->path : "none", route ? route->method : "any", whole ? x->status : 499);
+    log_request(x, whole);
+    if (x->working) return; // http_after_work ends and frees it
+    exchange_end(x);
+    exchange_free(x);
+}

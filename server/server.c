@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: MIT
+// `couplet serve` from start to end: listens at once, loads the models on a thread of their own, drains on SIGTERM.
+//
+// Order of the end: no new connection -> running requests finish (or are told, at the deadline) -> daemon -> engine -> models.
+// Thread: loop, but for load_models.
+#include "server/http_internal.h"
+#include "server/server_internal.h"
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { DRAIN_TICK_MS = 20 };
+enum drain_stage { DRAIN_RUNNING, DRAIN_TOLD, DRAIN_CUT };
+
+// ---- models ----
+
+static void on_engine_wake(void *ctx) { uv_async_send(ctx); } // engine thread
+
+static bool engine_open(struct server *s, struct err *err) {
+    struct server_private *p = s->priv;
+    const struct engine_config config = {.pool = p->pool, .max_running = s->config.max_running, .max_waiting = s->config.max_waiting,
+                                         .step_rows = s->config.step_rows, .wake = on_engine_wake, .wake_ctx = &p->engine_wake};
+    s->engine = engine_create(&config, err);
+    if (!s->engine) return false;
+    for (size_t i = 0; i < s->registry.n; i++)
+        if (!engine_add_model(s->engine, s->registry.entries[i].model, s->config.kv_cache_mb << 20, err)) return false;
+    return engine_start(s->engine, err);
+}
+
+static bool models_open(struct server *s, struct err *err) {
+    size_t threads = s->config.threads ? s->config.threads : pool_cpu_count();
+    s->priv->pool = pool_create(threads, err);
+    if (!s->priv->pool) return false;
+    for (size_t i = 0; i < s->registry.n; i++) {
+        struct registry_entry *e = &s->registry.entries[i];
+        uint64_t begin = uv_hrtime();
+        if (!registry_load(&s->registry, i, s->config.weights, s->priv->pool, err)) return err_prefix(err, "model %s", e->id);
+        log_line(LOG_INFO, "model loaded", "id", e->id, "weights", model_weights_name(e->model), "mib",
+                 log_value("%zu", model_bytes(e->model) >> 20), "ms", log_value("%.0f", (double)(uv_hrtime() - begin) / 1e6), NULL);
+    }
+    return engine_open(s, err);
+}
+
+static void load_models(void *arg) { // loader thread
+    struct server *s = arg;
+    s->priv->load_ok = models_open(s, &s->priv->load_err);
+    uv_async_send(&s->priv->loaded);
+}
+
+static void drain_begin(struct server *s, int exit_status);
+
+static void on_loaded(uv_async_t *async) {
+    struct server *s = async->data;
+    uv_thread_join(&s->priv->loader);
+    s->priv->loading = false;
+    if (!s->priv->load_ok) {
+        log_line(LOG_ERROR, "no model", "message", s->priv->load_err.message, NULL);
+        drain_begin(s, 1);
+        return;
+    }
+    int expected = SERVER_LOADING;
+    if (atomic_compare_exchange_strong(&s->state, &expected, SERVER_READY)) log_line(LOG_INFO, "ready", NULL);
+}
+
+// ---- the end ----
+
+static void on_drain_tick(uv_timer_t *t) {
+    struct server *s = t->data;
+    struct server_private *p = s->priv;
+    uint64_t now = uv_hrtime();
+    if (http_idle(s->http)) {
+        uv_stop(&p->loop);
+        return;
+    }
+    if (now < p->drain_deadline_ns) return;
+    if (p->drain_stage == DRAIN_RUNNING) {
+        log_line(LOG_WARN, "drain deadline", "requests", log_value("%zu", s->http->n_requests), NULL);
+        http_abort_requests(s->http);
+    } else if (p->drain_stage == DRAIN_TOLD) {
+        http_cut_connections(s->http);
+    } else {
+        log_line(LOG_ERROR, "requests do not end", NULL);
+        _exit(1);
+    }
+    p->drain_stage++;
+    p->drain_deadline_ns = now + 1000000000u;
+}
+
+static void drain_begin(struct server *s, int exit_status) {
+    struct server_private *p = s->priv;
+    p->exit_status = exit_status;
+    p->drain_deadline_ns = uv_hrtime() + (uint64_t)s->config.drain_seconds * 1000000000u;
+    atomic_store(&s->state, SERVER_DRAINING);
+    http_quiesce(s->http);
+    uv_timer_start(&p->drain_timer, on_drain_tick, 0, DRAIN_TICK_MS);
+}
+
+static void on_stop_signal(uv_signal_t *handle, int signum) {
+    struct server *s = handle->data;
+    if (server_state(s) == SERVER_DRAINING) {
+        log_line(LOG_WARN, "stopping at once", NULL);
+        _exit(128 + signum);
+    }
+    log_line(LOG_INFO, "draining", "requests", log_value("%zu", s->http->n_requests), "seconds", log_value("%zu", s->config.drain_seconds), NULL);
+    drain_begin(s, 0);
+}
+
+// ---- keys ----
+
+static void keys_reread(struct server *s) {
+    struct err err = {0};
+    bool changed = false;
+    if (!keys_refresh(&s->keys, &changed, &err)) log_line(LOG_ERROR, "keys not read", "message", err.message, NULL);
+    else if (changed) log_line(LOG_INFO, "keys read", "keys", log_value("%zu", s->keys.n), NULL);
+}
+static void on_keys_timer(uv_timer_t *t) { keys_reread(t->data); }
+static void on_sighup(uv_signal_t *handle, int signum) { keys_reread(handle->data); }
+
+// Whoever can reach the port could use the server: with another address than loopback a key comes first.
+static bool reach_ok(const struct server *s, struct err *err) {
+    const struct config *c = &s->config;
+    if (config_host_is_loopback(c->bound_host) || s->keys.n > 0) return true;
+    return err_set(err, ERR_INVALID, "refusing to listen on %s without a key: anyone who reaches it could use this server", c->host);
+}
+
+static void print_reach_help(const struct config *c) {
+    fprintf(stderr, "Make a key, then start again:\n  couplet keys add NAME --data-dir %s\n  couplet serve --host %s --data-dir %s --public-host %s ...\n",
+            c->data_dir, c->host, c->data_dir, c->public_host.n ? c->public_host.items[0] : "HOST.EXAMPLE");
+}
+
+// ---- start ----
+
+static void on_engine_events(uv_async_t *async) { server_dispatch(async->data); }
+
+static void handles_open(struct server *s) {
+    struct server_private *p = s->priv;
+    uv_loop_init(&p->loop);
+    uv_async_init(&p->loop, &p->engine_wake, on_engine_events);
+    uv_async_init(&p->loop, &p->loaded, on_loaded);
+    uv_timer_init(&p->loop, &p->keys_timer);
+    uv_timer_init(&p->loop, &p->drain_timer);
+    uv_signal_init(&p->loop, &p->sigterm);
+    uv_signal_init(&p->loop, &p->sigint);
+    uv_signal_init(&p->loop, &p->sighup);
+    p->engine_wake.data = p->loaded.data = p->keys_timer.data = p->drain_timer.data = s;
+    p->sigterm.data = p->sigint.data = p->sighup.data = s;
+    uv_timer_start(&p->keys_timer, on_keys_timer, 1000, 1000);
+    uv_signal_start(&p->sigterm, on_stop_signal, SIGTERM);
+    uv_signal_start(&p->sigint, on_stop_signal, SIGINT);
+    uv_signal_start(&p->sighup, on_sighup, SIGHUP);
+}
+
+static void close_handle(uv_handle_t *handle, void *arg) {
+    if (!uv_is_closing(handle)) uv_close(handle, NULL);
+}
+
+static void handles_close(struct server *s) {
+    uv_loop_t *loop = &s->priv->loop;
+    while (s->http && s->http->n_lingering) uv_run(loop, UV_RUN_ONCE); // their close callbacks free them
+    http_destroy(s->http);
+    s->http = NULL;
+    uv_walk(loop, close_handle, NULL);
+    while (uv_run(loop, UV_RUN_DEFAULT)) {}
+    uv_loop_close(loop);
+}
+
+static bool server_open(struct server *s, struct err *err) {
+    const struct config *c = &s->config;
+    enum log_level level;
+    if (!log_level_parse(c->log_level, &level)) return err_set(err, ERR_INVALID, "unknown log level");
+    log_configure(level, strcmp(c->log_format, "json") == 0);
+    for (size_t i = 0; i < c->model.n; i++)
+        if (!registry_add(&s->registry, c->model.items[i], err)) return false;
+    if (!keys_open(&s->keys, c->data_dir, err)) return false;
+    if (!reach_ok(s, err)) {
+        fprintf(stderr, "couplet serve: %s\n", err->message);
+        print_reach_help(c);
+        err->message[0] = 0;
+        return false;
+    }
+    return true;
+}
+
+static bool server_listen(struct server *s, struct err *err) {
+    struct server_private *p = s->priv;
+    s->http = http_create(s, &p->loop, err);
+    if (!s->http) return false;
+    bool v6 = strchr(s->config.bound_host, ':') != NULL;
+    log_line(LOG_INFO, "listening", "url", log_value("http://%s%s%s:%u", v6 ? "[" : "", s->config.bound_host, v6 ? "]" : "", s->http->port),
+             "models", log_value("%zu", s->registry.n), "keys", log_value("%zu", s->keys.n), NULL);
+    if (s->registry.n == 0) {
+        log_line(LOG_WARN, "no model to serve", "hint", "couplet serve --model PATH", NULL);
+        atomic_store(&s->state, SERVER_READY);
+        return true;
+    }
+    p->loading = uv_thread_create(&p->loader, load_models, s) == 0;
+    return p->loading || err_set(err, ERR_NO_MEMORY, "no thread to load models on");
+}
+
+int server_run(struct config *config) {
+    prctl(PR_SET_DUMPABLE, 0); // no core file, no debugger: keys and prompts are in memory
+    signal(SIGPIPE, SIG_IGN);
+    struct server_private *p = mem_new(struct server_private);
+    struct server *s = mem_new(struct server);
+    s->priv = p;
+    s->config = *config;
+    s->started_s = (int64_t)time(NULL);
+    struct err err = {0};
+    bool ok = server_open(s, &err);
+    if (ok) {
+        handles_open(s);
+        ok = server_listen(s, &err);
+        if (ok) uv_run(&p->loop, UV_RUN_DEFAULT);
+        if (p->loading) _exit(p->exit_status); // a model is still being read: nothing of it needs an orderly end
+        handles_close(s);
+    }
+    if (!ok && err.message[0]) fprintf(stderr, "couplet serve: %s\n", err.message);
+    engine_destroy(s->engine);
+    server_forget_sequences(s);
+    registry_finish(&s->registry);
+    pool_destroy(p->pool);
+    keys_close(&s->keys);
+    metrics_finish(&s->metrics);
+    int status = ok ? p->exit_status : err.code == ERR_INVALID ? 2 : 1;
+    if (ok) log_line(LOG_INFO, "stopped", NULL);
+    free(p);
+    free(s);
+    return status;
+}
