@@ -161,8 +161,8 @@ static size_t step_layout(struct lane *lane, size_t n) {
             size_t position = q->n_computed + r;
             struct wanted_row row = {.live = l};
             if (position + 1 == q->n_tokens && q->max_tokens > 0) row.draw = true;
-            // Records 0..n_scored are out after a preemption too: position p scores token p + 1.
-            else if (q->score_prompt && position + 1 < q->n_prompt && position + 1 > l->n_scored) row.target = q->tokens[position + 1];
+            // Position p scores token p + 1; records [0, n_scored) are out already, also after a preemption.
+            else if (q->score_prompt && position + 1 < q->n_prompt && position + 1 >= l->n_scored) row.target = q->tokens[position + 1];
             else continue;
             lane->rows[n_wanted] = row;
             lane->wanted[n_wanted++] = (uint32_t)(q->step_row + r);
