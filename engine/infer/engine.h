@@ -84,7 +84,7 @@ struct engine_event {
     // token is released with the text that its first byte belongs to. NULL tokenizer: always empty.
     const char *text;
     size_t text_len;
-    // EVENT_FINISH
+    // EVENT_FINISH. An eos or stop id that ended the text is the last of tokens (scoring clients count on its logprob), without text.
     enum finish_reason finish;
     bool stopped_by_id, stopped_by_string; // at most one; neither for the model's own stop ids
     uint32_t stop_id;

@@ -138,7 +138,8 @@ bool output_push(struct output *o, const struct token_record *r) {
     o->n_pushed++;
     size_t len = 0, from = output_produced(o);
     const char *bytes = "";
-    if (o->tokenizer && !tokenizer_is_special(o->tokenizer, r->id)) bytes = tokenizer_bytes(o->tokenizer, r->id, &len);
+    bool known = o->tokenizer && r->id < tokenizer_size(o->tokenizer); // a model's vocabulary may be padded
+    if (known && !tokenizer_is_special(o->tokenizer, r->id)) bytes = tokenizer_bytes(o->tokenizer, r->id, &len);
     size_t place = len ? text_add(o, bytes, len) : from;
     queue_add(o, r, (struct place){.at = place, .bare = len == 0});
     return text_added(o, from);
@@ -153,6 +154,12 @@ bool output_finish(struct output *o) {
     release_to(o, output_produced(o));
     assert(o->n_released == o->n);
     return false;
+}
+
+void output_add_end(struct output *o, const struct token_record *r) {
+    assert(o->ended);
+    queue_add(o, r, (struct place){.at = output_produced(o), .bare = true});
+    release_to(o, output_produced(o));
 }
 
 // ---- events ----

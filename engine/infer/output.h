@@ -6,7 +6,7 @@
 // special one, a hole) is released with what precedes it. When a stop string is found the text is cut where it begins: tokens
 // whose place is at or past the cut are dropped, a token that straddles it is kept whole.
 // Stop strings are looked for from the text on that comes after the first min_tokens tokens, afresh: nothing before takes part in a match.
-// Tokens that end a sequence (eos, stop ids) are not pushed. Owned by the sequence, engine thread.
+// A token that ends a sequence (eos, a stop id) is not pushed: output_add_end puts its record behind all others, without text. Owned by the sequence, engine thread.
 #pragma once
 
 #include "engine/infer/engine.h"
@@ -21,6 +21,8 @@ void output_destroy(struct output *o); // accepts NULL
 bool output_push(struct output *o, const struct token_record *r) MUST_CHECK;
 // The end by length, eos, stop id or cancel: releases what is held, an unfinished character as U+FFFD. True: that completed a stop string.
 bool output_finish(struct output *o);
+// The record of the eos or stop id that ended the sequence; after output_finish returned false.
+void output_add_end(struct output *o, const struct token_record *r);
 
 // What was released since the last take, as an event of one malloc block (engine_event_free). EVENT_TOKENS: NULL when there is
 // nothing. EVENT_FINISH: never NULL; stopped_by_string and stop_index are set, the rest is the engine's to fill.
