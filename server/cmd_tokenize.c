@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // `couplet tokenize`: text to ids and back, on standard streams. One thread; nothing is kept between lines.
 //
-// Plain text is the file's bytes as they are, special tokens never parsed. --jsonl answers each line before the next is read, so
-// a program can hold a conversation with it over two pipes.
+// Plain text is the file's bytes as they are, special tokens never parsed. --jsonl answers each line before the next is
+// read, so a program can hold a conversation with it over two pipes.
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -67,7 +67,8 @@ static void source_close(struct source *s) {
 }
 
 static bool output_flush(struct err *err) {
-    return (fflush(stdout) == 0 && !ferror(stdout)) || err_set(err, ERR_IO, "cannot write the output: %s", strerror(errno));
+    return (fflush(stdout) == 0 && !ferror(stdout)) ||
+           err_set(err, ERR_IO, "cannot write the output: %s", strerror(errno));
 }
 
 static bool output_write(const struct buf *b, struct err *err) {
@@ -135,7 +136,9 @@ static bool run_whole(const struct tokenizer *t, const struct tokenize_options *
     bool ok = true;
     if (o->decode) {
         ok = ids_parse(text, len, &ids, err);
-        if (ok) ok = o->json ? text_write_json(t, &ids, &out, err) : tokenizer_decode(t, ids.data, ids.len, true, &out, err);
+        if (ok)
+            ok =
+                o->json ? text_write_json(t, &ids, &out, err) : tokenizer_decode(t, ids.data, ids.len, true, &out, err);
     } else {
         tokenizer_encode(t, text, len, false, &ids);
         if (o->json) ids_write_json(&ids, &out);
@@ -166,7 +169,8 @@ static bool line_read_ids(struct line *l, struct json *j, struct err *err) {
     bool ok = json_open(j, '[', err);
     while (ok && json_next_item(j, err)) {
         size_t id;
-        ok = json_read_size(j, &id, err) && (id <= UINT32_MAX || err_set(err, ERR_INVALID, "%zu is not a token id", id));
+        ok =
+            json_read_size(j, &id, err) && (id <= UINT32_MAX || err_set(err, ERR_INVALID, "%zu is not a token id", id));
         if (ok) ids_add(&l->ids, (uint32_t)id);
     }
     return ok && !j->failed;

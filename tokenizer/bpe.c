@@ -31,9 +31,9 @@ bool bpe_init(struct bpe *b, size_t n_merges, struct err *err) {
     struct bpe_slot *slots = mem_try_alloc((size_t)1 << bits, sizeof *slots, "the merge table", err);
     if (!slots) return false;
     for (size_t i = 0; i < (size_t)1 << bits; i++) slots[i].rank = BPE_NONE;
-    uint64_t seed = 0x9e3779b97f4a7c15;
-    if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) < 0) seed ^= (uintptr_t)slots; // no entropy yet: still correct
-    *b = (struct bpe){.slots = slots, .n_slots = (size_t)1 << bits, .multiplier = seed | 1, .shift = 64 - bits};
+    uint64_t seeds[2] = {(uintptr_t)slots, 0x9e3779b97f4a7c15};
+    if (getrandom(seeds, sizeof seeds, GRND_NONBLOCK) < 0) seeds[1] ^= seeds[0]; // no entropy yet: correct all the same
+    *b = (struct bpe){.slots = slots, .n_slots = (size_t)1 << bits, .seed = seeds[0], .multiplier = seeds[1] | 1};
     memset(b->byte_id, 0xff, sizeof b->byte_id);
     return true;
 }
@@ -45,7 +45,8 @@ void bpe_finish(struct bpe *b) {
 
 // The slot that holds the pair, or the empty one where it would go.
 static inline struct bpe_slot *slot_of(const struct bpe *b, uint32_t left, uint32_t right) {
-    size_t i = (size_t)((((uint64_t)left << 32 | right) * b->multiplier) >> b->shift);
+    __uint128_t product = (__uint128_t)(((uint64_t)left << 32 | right) ^ b->seed) * b->multiplier;
+    size_t i = (size_t)(product ^ product >> 64) & (b->n_slots - 1);
     struct bpe_slot *s = &b->slots[i];
     while (s->rank != BPE_NONE && (s->left != left || s->right != right)) s = &b->slots[i = (i + 1) & (b->n_slots - 1)];
     return s;
@@ -72,7 +73,8 @@ static size_t symbols_init(const struct bpe *b, struct bpe_symbol *s, const char
     for (size_t i = 0; i < len; i++) {
         uint32_t id = b->byte_id[(unsigned char)piece[i]];
         if (id == BPE_NONE) continue;
-        s[n] = (struct bpe_symbol){.id = id, .start = at + (uint32_t)i, .prev = (uint32_t)n - 1, .next = (uint32_t)n + 1};
+        s[n] =
+            (struct bpe_symbol){.id = id, .start = at + (uint32_t)i, .prev = (uint32_t)n - 1, .next = (uint32_t)n + 1};
         n++;
     }
     for (size_t i = 0; i + 1 < n; i++) symbol_pair(b, &s[i], &s[i + 1]);
@@ -80,7 +82,8 @@ static size_t symbols_init(const struct bpe *b, struct bpe_symbol *s, const char
     return n;
 }
 
-static void encode_short(const struct bpe *b, const char *piece, size_t len, uint32_t at, struct ids *out, struct ids *offsets) {
+static void encode_short(const struct bpe *b, const char *piece, size_t len, uint32_t at, struct ids *out,
+                         struct ids *offsets) {
     struct bpe_symbol s[SHORT_PIECE];
     size_t n = symbols_init(b, s, piece, len, at);
     while (n > 1) {
@@ -98,7 +101,8 @@ static void encode_short(const struct bpe *b, const char *piece, size_t len, uin
     for (size_t i = 0; i < n; i++) emit(&s[i], out, offsets);
 }
 
-// ---- long pieces: a 4-ary heap of keys rank << 32 | symbol. A key is stale when its symbol was swallowed or got another rank.
+// ---- long pieces: a 4-ary heap of keys rank << 32 | symbol. A key is stale when its symbol was swallowed or got another
+// rank.
 
 static void heap_sift_down(uint64_t *heap, size_t n, size_t i) {
     uint64_t key = heap[i];
@@ -133,8 +137,8 @@ static void pair_refresh(const struct bpe *b, struct bpe_scratch *s, size_t *n_h
     if (symbol->rank != BPE_NONE) heap_push(s, n_heap, heap_key(s->symbols, i));
 }
 
-static void encode_long(const struct bpe *b, struct bpe_scratch *s, const char *piece, size_t len, uint32_t at, struct ids *out,
-                        struct ids *offsets) {
+static void encode_long(const struct bpe *b, struct bpe_scratch *s, const char *piece, size_t len, uint32_t at,
+                        struct ids *out, struct ids *offsets) {
     mem_grow(&s->symbols, &s->symbols_cap, len);
     struct bpe_symbol *symbols = s->symbols;
     size_t n = symbols_init(b, symbols, piece, len, at), n_heap = 0;

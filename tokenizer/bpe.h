@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Byte-pair merging inside one piece of text. struct bpe is immutable once filled; a struct bpe_scratch belongs to one call.
+// Byte-pair merging inside one piece of text. struct bpe is immutable once filled; a struct bpe_scratch belongs to one
+// call.
 //
-// The rule (Sennrich et al. 2016 as in GPT-2's encoder.py, ties as in HF tokenizers): start from single bytes; while some pair of neighbours
-// is in the merge list, replace the one of lowest rank, the leftmost of equals. Bytes without a token vanish first.
+// The rule (Sennrich et al. 2016 as in GPT-2's encoder.py, ties as in HF tokenizers): start from single bytes; while
+// some pair of neighbours is in the merge list, replace the one of lowest rank, the leftmost of equals. Bytes without a
+// token vanish first.
 #pragma once
 
 #include "tokenizer/tokenizer.h"
@@ -12,9 +14,8 @@
 struct bpe {
     struct bpe_slot *slots; // hash table of merges; n_slots is a power of two, at most half full
     size_t n_slots;
-    uint64_t multiplier; // random and odd: a hostile vocabulary cannot choose collisions
-    int shift;
-    uint32_t byte_id[256]; // BPE_NONE: the vocabulary has no token for this byte
+    uint64_t seed, multiplier; // random: a hostile vocabulary cannot choose collisions; multiplier is odd
+    uint32_t byte_id[256];     // BPE_NONE: the vocabulary has no token for this byte
 };
 
 struct bpe_scratch {

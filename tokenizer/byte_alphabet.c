@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Both directions of GPT-2's printable alphabet, by arithmetic: no table to initialise, so any thread may call at any time.
+// Both directions of GPT-2's printable alphabet, by arithmetic: no table to initialise, so any thread may call at any
+// time.
 #include "tokenizer/byte_alphabet.h"
 
 #include "base/utf8.h"

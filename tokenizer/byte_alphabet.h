@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // GPT-2's printable alphabet: vocabulary files spell each of the 256 bytes as one visible character (encoder.py,
-// bytes_to_unicode): '!'..'~', U+00A1..U+00AC and U+00AE..U+00FF stand for themselves, the other 68 bytes for U+0100 onwards.
+// bytes_to_unicode): '!'..'~', U+00A1..U+00AC and U+00AE..U+00FF stand for themselves, the other 68 bytes for U+0100
+// onwards.
 #pragma once
 
 #include "base/buf.h"

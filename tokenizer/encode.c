@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Text -> ids: special tokens cut the text, the pre-tokenizer cuts what lies between, pairs are merged inside each piece.
+// Text -> ids: special tokens cut the text, the pre-tokenizer cuts what lies between, pairs are merged inside each
+// piece.
 //
-// All state is the call's own (struct encoder). Long texts repeat their pieces: a small direct-mapped cache remembers the
-// ids of short pieces for the length of one call, so that a tokenizer stays immutable.
+// All state is the call's own (struct encoder). Long texts repeat their pieces: a small direct-mapped cache remembers
+// the ids of short pieces for the length of one call, so that a tokenizer stays immutable.
 #include "base/mem.h"
 #include "tokenizer/pretokenize.h"
 #include "tokenizer/tokenizer_impl.h"
@@ -11,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CACHE_BITS 12
+#define CACHE_BITS     12
 #define CACHE_MIN_TEXT 4096 // bytes of text from which the cache pays for being zeroed
 
 struct cached_piece {

@@ -12,11 +12,23 @@ static const struct pre_name {
     enum pre_tokenizer pre;
     bool ignore_merges;
 } pre_names[] = {
-    {"", PRE_GPT2, false},            {"default", PRE_GPT2, false},   {"gpt-2", PRE_GPT2, false},    {"gpt2", PRE_GPT2, false},
-    {"phi-2", PRE_GPT2, false},       {"mpt", PRE_GPT2, false},       {"olmo", PRE_GPT2, false},     {"jais", PRE_GPT2, false},
-    {"smollm", PRE_SMOLLM, false},    {"starcoder", PRE_SMOLLM, false}, {"codeshell", PRE_SMOLLM, false},
-    {"llama3", PRE_LLAMA3, true},     {"llama-v3", PRE_LLAMA3, true}, {"llama-bpe", PRE_LLAMA3, true}, {"falcon3", PRE_LLAMA3, true},
-    {"dbrx", PRE_LLAMA3, false},      {"smaug-bpe", PRE_LLAMA3, false},
+    {"", PRE_GPT2, false},
+    {"default", PRE_GPT2, false},
+    {"gpt-2", PRE_GPT2, false},
+    {"gpt2", PRE_GPT2, false},
+    {"phi-2", PRE_GPT2, false},
+    {"mpt", PRE_GPT2, false},
+    {"olmo", PRE_GPT2, false},
+    {"jais", PRE_GPT2, false},
+    {"smollm", PRE_SMOLLM, false},
+    {"starcoder", PRE_SMOLLM, false},
+    {"codeshell", PRE_SMOLLM, false},
+    {"llama3", PRE_LLAMA3, true},
+    {"llama-v3", PRE_LLAMA3, true},
+    {"llama-bpe", PRE_LLAMA3, true},
+    {"falcon3", PRE_LLAMA3, true},
+    {"dbrx", PRE_LLAMA3, false},
+    {"smaug-bpe", PRE_LLAMA3, false},
 };
 
 static const struct pre_name *pre_find(const struct str *name) {
@@ -37,7 +49,9 @@ static bool tokens_add(struct vocab_builder *b, const struct gguf_vocab *v, stru
         case TYPE_CONTROL: ok = vocab_builder_add_special(b, token->s, token->len, i, true, err); break;
         case TYPE_USER_DEFINED: ok = vocab_builder_add_special(b, token->s, token->len, i, false, err); break;
         case TYPE_UNUSED: break; // padding of the embedding table
-        default: return err_set(err, ERR_UNSUPPORTED, "token %zu has type %d, which byte-level BPE does not know", i, v->types[i]);
+        default:
+            return err_set(err, ERR_UNSUPPORTED, "token %zu has type %d, which byte-level BPE does not know", i,
+                           v->types[i]);
         }
         if (!ok) return false;
     }
@@ -46,19 +60,29 @@ static bool tokens_add(struct vocab_builder *b, const struct gguf_vocab *v, stru
 
 struct tokenizer *tokenizer_create_gguf(const struct gguf_vocab *v, struct err *err) {
     if (v->model.len != 4 || memcmp(v->model.s, "gpt2", 4) != 0)
-        return err_set(err, ERR_UNSUPPORTED, "tokenizer model \"%.*s\" is not supported, only \"gpt2\" (byte-level BPE)",
-                       (int)MIN(v->model.len, (size_t)60), v->model.len ? v->model.s : ""), NULL;
+        return err_set(err, ERR_UNSUPPORTED,
+                       "tokenizer model \"%.*s\" is not supported, only \"gpt2\" (byte-level BPE)",
+                       (int)MIN(v->model.len, (size_t)60), v->model.len ? v->model.s : ""),
+               NULL;
     const struct pre_name *pre = pre_find(&v->pre);
     if (!pre)
-        return err_set(err, ERR_UNSUPPORTED, "pre-tokenizer \"%.*s\" is not supported", (int)MIN(v->pre.len, (size_t)60), v->pre.s), NULL;
+        return err_set(err, ERR_UNSUPPORTED, "pre-tokenizer \"%.*s\" is not supported",
+                       (int)MIN(v->pre.len, (size_t)60), v->pre.s),
+               NULL;
     struct vocab_builder b = {0};
     struct tokenizer *t = NULL;
     bool ok = tokens_add(&b, v, err);
-    for (size_t i = 0; ok && i < v->n_merges; i++) ok = vocab_builder_merge_text(&b, v->merges[i].s, v->merges[i].len, err);
+    for (size_t i = 0; ok && i < v->n_merges; i++)
+        ok = vocab_builder_merge_text(&b, v->merges[i].s, v->merges[i].len, err);
     if (ok) {
         const struct vocab_options options = {
-            .pre = pre->pre, .ignore_merges = pre->ignore_merges, .add_bos = v->add_bos,
-            .bos = v->bos, .eos = v->eos, .pad = v->pad, .chat_template = v->chat_template,
+            .pre = pre->pre,
+            .ignore_merges = pre->ignore_merges,
+            .add_bos = v->add_bos,
+            .bos = v->bos,
+            .eos = v->eos,
+            .pad = v->pad,
+            .chat_template = v->chat_template,
         };
         t = vocab_builder_build(&b, &options, err);
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// GPT-2's two files: encoder.json or vocab.json ({"token": id}) and vocab.bpe or merges.txt (one merge a line, by rank).
+// GPT-2's two files: encoder.json or vocab.json ({"token": id}) and vocab.bpe or merges.txt (one merge a line, by
+// rank).
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"

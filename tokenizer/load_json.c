@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// tokenizer.json of HF tokenizers, recognised by structure: byte-level BPE with one of the three pre-tokenizers. Whatever would
-// change an id and is not known here is refused by name, never ignored.
+// tokenizer.json of HF tokenizers, recognised by structure: byte-level BPE with one of the three pre-tokenizers.
+// Whatever would change an id and is not known here is refused by name, never ignored.
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -9,10 +9,10 @@
 #include <string.h>
 
 #define MAX_FILE_BYTES ((size_t)128 << 20)
-#define MAX_STEPS 4
+#define MAX_STEPS      4
 
-static const char llama3_pattern[] =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+static const char llama3_pattern[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+                                     "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 static const char gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 // A component of the pipeline; which fields mean something depends on its type.
@@ -35,7 +35,8 @@ static bool refuse(struct err *err, const char *what, const struct buf *name) {
     return err_set(err, ERR_UNSUPPORTED, "%s \"%.60s\" is not supported", what, buf_str(name));
 }
 
-// The string member `name` of the object at j (its reader is a copy: j does not move). *out is empty when there is none.
+// The string member `name` of the object at j (its reader is a copy: j does not move). *out is empty when there is
+// none.
 static bool peek_string(struct json j, const char *name, struct buf *out, struct err *err) {
     struct buf key = {0};
     buf_clear(out);
@@ -56,7 +57,8 @@ static bool read_pattern(struct json *j, struct buf *out, struct err *err) {
 
 static bool read_steps(struct loader *l, struct json *j, int depth, struct err *err);
 
-static bool read_step_field(struct loader *l, struct step *s, struct json *j, const struct buf *key, int depth, struct err *err) {
+static bool read_step_field(struct loader *l, struct step *s, struct json *j, const struct buf *key, int depth,
+                            struct err *err) {
     if (buf_is(key, "individual_digits")) return json_read_bool(j, &s->individual_digits, err);
     if (buf_is(key, "use_regex")) return json_read_bool(j, &s->use_regex, err);
     if (buf_is(key, "add_prefix_space")) return json_read_bool(j, &s->add_prefix_space, err);
@@ -100,20 +102,25 @@ static bool steps_recognise(const struct loader *l, enum pre_tokenizer *pre, str
     }
     const struct step *last = l->n_steps ? &s[l->n_steps - 1] : NULL;
     if (!last || !buf_is(&last->type, "ByteLevel") || l->n_steps > 2)
-        return err_set(err, ERR_UNSUPPORTED, "this pre_tokenizer is not supported: it must end with ByteLevel after at most one other step");
+        return err_set(err, ERR_UNSUPPORTED,
+                       "this pre_tokenizer is not supported: it must end with ByteLevel after at most one other step");
     if (l->n_steps == 1 && last->use_regex) return *pre = PRE_GPT2, true;
-    if (l->n_steps == 1) return err_set(err, ERR_UNSUPPORTED, "pre_tokenizer ByteLevel without its regex is not supported");
+    if (l->n_steps == 1)
+        return err_set(err, ERR_UNSUPPORTED, "pre_tokenizer ByteLevel without its regex is not supported");
     if (buf_is(&s[0].type, "Digits") && s[0].individual_digits && last->use_regex) return *pre = PRE_SMOLLM, true;
     if (!buf_is(&s[0].type, "Split"))
-        return err_set(err, ERR_UNSUPPORTED, "this pre_tokenizer is not supported: %s before ByteLevel in this form", buf_str(&s[0].type));
+        return err_set(err, ERR_UNSUPPORTED, "this pre_tokenizer is not supported: %s before ByteLevel in this form",
+                       buf_str(&s[0].type));
     bool isolated = buf_is(&s[0].behavior, "Isolated") && !s[0].invert && !last->use_regex;
     if (isolated && buf_is(&s[0].pattern, llama3_pattern)) return *pre = PRE_LLAMA3, true;
     if (isolated && buf_is(&s[0].pattern, gpt2_pattern)) return *pre = PRE_GPT2, true;
-    return err_set(err, ERR_UNSUPPORTED, "pre_tokenizer Split with the pattern %.200s is not supported", buf_str(&s[0].pattern));
+    return err_set(err, ERR_UNSUPPORTED, "pre_tokenizer Split with the pattern %.200s is not supported",
+                   buf_str(&s[0].pattern));
 }
 
 static bool read_pre_tokenizer(struct loader *l, struct json *j, struct err *err) {
-    if (json_peek(j) != JSON_OBJECT) return err_set(err, ERR_UNSUPPORTED, "a vocabulary without pre_tokenizer is not supported");
+    if (json_peek(j) != JSON_OBJECT)
+        return err_set(err, ERR_UNSUPPORTED, "a vocabulary without pre_tokenizer is not supported");
     return read_steps(l, j, 0, err) && steps_recognise(l, &l->o->pre, err);
 }
 
@@ -131,7 +138,8 @@ static bool check_decoder(struct loader *l, struct json *j, struct err *err) {
     return json_skip(j, err);
 }
 
-// TemplateProcessing's "single": [{"SpecialToken": {"id": text}}, {"Sequence": ...}]: at most one token, before the text.
+// TemplateProcessing's "single": [{"SpecialToken": {"id": text}}, {"Sequence": ...}]: at most one token, before the
+// text.
 static bool read_template(struct loader *l, struct json *j, struct err *err) {
     size_t n = 0, n_special = 0;
     bool ok = json_open(j, '[', err), sequence = false;
@@ -140,7 +148,9 @@ static bool read_template(struct loader *l, struct json *j, struct err *err) {
         while (ok && json_next_key(j, &l->key, err)) {
             bool special = buf_is(&l->key, "SpecialToken");
             if (special) ok = ++n_special == 1 && !sequence;
-            if (!ok) return err_set(err, ERR_UNSUPPORTED, "a post_processor that adds more than one token before the text is not supported");
+            if (!ok)
+                return err_set(err, ERR_UNSUPPORTED,
+                               "a post_processor that adds more than one token before the text is not supported");
             sequence |= !special;
             ok = !special || peek_string(*j, "id", &l->bos, err);
             ok = ok && json_skip(j, err);
@@ -148,7 +158,8 @@ static bool read_template(struct loader *l, struct json *j, struct err *err) {
         ok = ok && !j->failed;
         n++;
     }
-    return ok && !j->failed && (n <= 2 || err_set(err, ERR_UNSUPPORTED, "this post_processor template is not supported"));
+    return ok && !j->failed &&
+           (n <= 2 || err_set(err, ERR_UNSUPPORTED, "this post_processor template is not supported"));
 }
 
 static bool read_post_processor(struct loader *l, struct json *j, int depth, struct err *err) {
@@ -156,7 +167,8 @@ static bool read_post_processor(struct loader *l, struct json *j, int depth, str
     if (depth > 2) return err_set(err, ERR_UNSUPPORTED, "post_processor has too many steps");
     if (!peek_string(*j, "type", &l->text, err)) return false;
     bool template = buf_is(&l->text, "TemplateProcessing");
-    if (!template && !buf_is(&l->text, "Sequence") && !buf_is(&l->text, "ByteLevel")) return refuse(err, "post_processor", &l->text);
+    if (!template && !buf_is(&l->text, "Sequence") && !buf_is(&l->text, "ByteLevel"))
+        return refuse(err, "post_processor", &l->text);
     struct buf key = {0};
     bool ok = json_open(j, '{', err);
     while (ok && json_next_key(j, &key, err)) {
@@ -179,9 +191,10 @@ static bool read_post_processor(struct loader *l, struct json *j, int depth, str
 // "left right" or ["left", "right"].
 static bool read_merge(struct loader *l, struct json *j, struct buf *right, struct err *err) {
     if (json_peek(j) == JSON_STRING)
-        return json_read_string(j, &l->text, err) && vocab_builder_merge_text(l->b, buf_str(&l->text), l->text.len, err);
-    return json_open(j, '[', err) && json_next_item(j, err) && json_read_string(j, &l->text, err) && json_next_item(j, err) &&
-           json_read_string(j, right, err) && !json_next_item(j, err) && !j->failed &&
+        return json_read_string(j, &l->text, err) &&
+               vocab_builder_merge_text(l->b, buf_str(&l->text), l->text.len, err);
+    return json_open(j, '[', err) && json_next_item(j, err) && json_read_string(j, &l->text, err) &&
+           json_next_item(j, err) && json_read_string(j, right, err) && !json_next_item(j, err) && !j->failed &&
            vocab_builder_merge(l->b, buf_str(&l->text), l->text.len, buf_str(right), right->len, err);
 }
 
@@ -214,10 +227,12 @@ static bool read_model_option(struct loader *l, struct json *j, const struct buf
         return json_read_string(j, &l->text, err) && (!l->text.len || refuse(err, buf_str(key), &l->text));
     }
     if (buf_is(key, "byte_fallback") && type == JSON_BOOL)
-        return json_read_bool(j, &flag, err) && (!flag || err_set(err, ERR_UNSUPPORTED, "byte_fallback is not supported"));
+        return json_read_bool(j, &flag, err) &&
+               (!flag || err_set(err, ERR_UNSUPPORTED, "byte_fallback is not supported"));
     if (buf_is(key, "dropout") && type == JSON_NUMBER) {
         double dropout;
-        return json_read_double(j, &dropout, err) && (dropout == 0 || err_set(err, ERR_UNSUPPORTED, "dropout is not supported"));
+        return json_read_double(j, &dropout, err) &&
+               (dropout == 0 || err_set(err, ERR_UNSUPPORTED, "dropout is not supported"));
     }
     return json_skip(j, err);
 }
@@ -260,7 +275,9 @@ static bool read_added_token(struct loader *l, struct json *j, struct err *err) 
         const char *name = NULL;
         for (size_t i = 0; i < ARRAY_LEN(refused); i++)
             if (buf_is(&l->key, refused[i])) name = refused[i];
-        if (name) ok = json_read_bool(j, &flag, err) && (!flag || err_set(err, ERR_UNSUPPORTED, "an added token with %s is not supported", name));
+        if (name)
+            ok = json_read_bool(j, &flag, err) &&
+                 (!flag || err_set(err, ERR_UNSUPPORTED, "an added token with %s is not supported", name));
         else if (buf_is(&l->key, "id")) ok = json_read_size(j, &id, err);
         else if (buf_is(&l->key, "content")) ok = json_read_string(j, &l->text, err);
         else if (buf_is(&l->key, "special")) ok = json_read_bool(j, &special, err);
@@ -315,7 +332,9 @@ static bool read_file(struct loader *l, struct json *j, struct err *err) {
 static bool loader_settle(struct loader *l, struct err *err) {
     if (l->bos.len) {
         l->o->bos = vocab_builder_find(l->b, l->bos.data, l->bos.len);
-        if (l->o->bos < 0) return err_set(err, ERR_CORRUPT, "the post_processor's token \"%.60s\" is not in the vocabulary", l->bos.data);
+        if (l->o->bos < 0)
+            return err_set(err, ERR_CORRUPT, "the post_processor's token \"%.60s\" is not in the vocabulary",
+                           l->bos.data);
         l->o->add_bos = true;
     }
     if (l->unknown.len && !vocab_builder_has_all_bytes(l->b))

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The small files beside a vocabulary. Each may be absent; a broken one is an error, an unknown field is not.
 //
-// Precedence (as transformers): tokenizer_config.json, special_tokens_map.json, generation_config.json, config.json; the template in
-// chat_template.jinja wins over the one in tokenizer_config.json.
+// Precedence (as transformers): tokenizer_config.json, special_tokens_map.json, generation_config.json, config.json;
+// the template in chat_template.jinja wins over the one in tokenizer_config.json.
 #include "base/file.h"
 #include "base/json.h"
 #include "tokenizer/vocab_load.h"
@@ -72,7 +72,8 @@ static bool read_id(struct json *j, int64_t *out, struct err *err) {
         ok = json_read_int(j, &id, err);
     } else if (json_peek(j) == JSON_ARRAY) {
         ok = json_open(j, '[', err);
-        while (ok && json_next_item(j, err)) ok = id < 0 && json_peek(j) == JSON_NUMBER ? json_read_int(j, &id, err) : json_skip(j, err);
+        while (ok && json_next_item(j, err))
+            ok = id < 0 && json_peek(j) == JSON_NUMBER ? json_read_int(j, &id, err) : json_skip(j, err);
         ok = ok && !j->failed;
     } else {
         return json_skip(j, err);
@@ -125,8 +126,8 @@ static bool read_jinja(struct vocab_roles *r, const char *path, struct err *err)
 }
 
 bool vocab_roles_load(struct vocab_roles *r, const char *dir, struct err *err) {
-    static const char *const names[] = {"tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "config.json",
-                                        "chat_template.jinja"};
+    static const char *const names[] = {"tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
+                                        "config.json", "chat_template.jinja"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char *path = path_join(dir, names[i]);
         bool ok = true;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The three pre-tokenizers as hand-written matchers (regular expressions in tokenizer.h).
 //
-// An invalid byte is one character of class CHAR_OTHER. Every match_* takes a non-empty text and returns the end of its first piece.
+// An invalid byte is one character of class CHAR_OTHER. Every match_* takes a non-empty text and returns the end of its
+// first piece.
 #include "tokenizer/pretokenize.h"
 
 #include "base/utf8.h"
@@ -33,9 +34,7 @@ static const char *run_end(const char *s, const char *end, enum char_class class
     return s;
 }
 
-static inline bool is_newline(char c) {
-    return c == '\r' || c == '\n';
-}
+static inline bool is_newline(char c) { return c == '\r' || c == '\n'; }
 
 // 's|'t|'re|'ve|'m|'ll|'d: the length of the match at s, or 0. Case folding (fold) is Unicode's: U+017F, the long s,
 // folds to s; none of the other letters has a partner outside ASCII.
@@ -51,8 +50,8 @@ static size_t contraction_len(const char *s, const char *end, bool fold) {
     return (a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
 }
 
-// \s+(?!\S)|\s+ at a white space character: the run without its last character when something else follows (that character goes with
-// what follows), but never nothing.
+// \s+(?!\S)|\s+ at a white space character: the run without its last character when something else follows (that
+// character goes with what follows), but never nothing.
 static const char *match_space(const char *s, const char *end) {
     const char *last = s, *p = s;
     while (p < end) {

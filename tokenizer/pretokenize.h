@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Cuts text into the pieces that byte pairs are merged inside. No allocation; any thread.
 //
-// The regular expressions of enum pre_tokenizer are written out as code: each alternative is tried in its order, and every
-// run of white space is looked at a fixed number of times, so cutting is linear whatever the text.
+// The regular expressions of enum pre_tokenizer are written out as code: each alternative is tried in its order, and
+// every run of white space is looked at a fixed number of times, so cutting is linear whatever the text.
 #pragma once
 
 #include "tokenizer/tokenizer.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Special tokens are few and start with a rare byte ('<'): jump to the next possible first byte, then narrow a range of the
-// sorted entries byte by byte. No automaton to build, and the memory is the list itself.
+// Special tokens are few and start with a rare byte ('<'): jump to the next possible first byte, then narrow a range of
+// the sorted entries byte by byte. No automaton to build, and the memory is the list itself.
 #include "tokenizer/special_match.h"
 
 #include "base/mem.h"

@@ -18,9 +18,11 @@ struct special_matcher {
     int only_first;      // the byte that all of them start with, or -1
 };
 
-// Copies the n entries, borrows their bytes. Empty ones are left out; of equal ones the lowest id stays. A zeroed matcher finds nothing.
+// Copies the n entries, borrows their bytes. Empty ones are left out; of equal ones the lowest id stays. A zeroed
+// matcher finds nothing.
 void special_matcher_init(struct special_matcher *m, const struct special_entry *entries, size_t n);
 void special_matcher_finish(struct special_matcher *m);
-// The first match in text[from..len): its place, with *found set; len when there is none. At most (longest entry) steps a byte.
+// The first match in text[from..len): its place, with *found set; len when there is none. At most (longest entry) steps
+// a byte.
 size_t special_matcher_find(const struct special_matcher *m, const char *text, size_t from, size_t len,
                             const struct special_entry **found);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Streaming UTF-8 repair, one byte at a time by table 3-7 of the Unicode standard (the tables of "well-formed byte sequences").
-// Invariant: held[0..n_held) is a proper prefix of a well-formed sequence; n_held <= 3.
+// Streaming UTF-8 repair, one byte at a time by table 3-7 of the Unicode standard (the tables of "well-formed byte
+// sequences"). Invariant: held[0..n_held) is a proper prefix of a well-formed sequence; n_held <= 3.
 #include "tokenizer/text_stream.h"
 
 // Bytes of the sequence that `lead` opens; 0 when no well-formed sequence starts so.
@@ -10,8 +10,8 @@ static size_t sequence_len(unsigned char lead) {
     return lead < 0xe0 ? 2 : lead < 0xf0 ? 3 : 4;
 }
 
-// May byte b stand at position `at` (1-3) behind this lead? Only the second byte's range depends on the lead: it shuts out
-// overlong forms, surrogates and what lies past U+10FFFF.
+// May byte b stand at position `at` (1-3) behind this lead? Only the second byte's range depends on the lead: it shuts
+// out overlong forms, surrogates and what lies past U+10FFFF.
 static bool continues(unsigned char lead, size_t at, unsigned char b) {
     unsigned char low = 0x80, high = 0xbf;
     if (at == 1) {
@@ -23,9 +23,7 @@ static bool continues(unsigned char lead, size_t at, unsigned char b) {
     return b >= low && b <= high;
 }
 
-static void replace(struct buf *out) {
-    buf_add(out, "\xef\xbf\xbd", 3);
-}
+static void replace(struct buf *out) { buf_add(out, "\xef\xbf\xbd", 3); }
 
 void text_stream_add(struct text_stream *s, const char *bytes, size_t len, struct buf *out) {
     for (size_t i = 0; i < len;) {

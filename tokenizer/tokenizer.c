@@ -26,7 +26,8 @@ static bool tokens_copy(struct tokenizer *t, const struct tokenizer_spec *spec, 
     size_t total = 0;
     if (!spec->n_vocab) return err_set(err, ERR_CORRUPT, "the vocabulary is empty");
     if (spec->n_vocab > TOKENIZER_MAX_IDS)
-        return err_set(err, ERR_TOO_LARGE, "a vocabulary of %zu ids is over the limit of %zu", spec->n_vocab, TOKENIZER_MAX_IDS);
+        return err_set(err, ERR_TOO_LARGE, "a vocabulary of %zu ids is over the limit of %zu", spec->n_vocab,
+                       TOKENIZER_MAX_IDS);
     for (size_t i = 0; i < spec->n_vocab; i++)
         if (!size_add(total, spec->vocab[i].len, &total) || total > UINT32_MAX)
             return err_set(err, ERR_TOO_LARGE, "the vocabulary's tokens hold more than 4 GiB");
@@ -44,9 +45,7 @@ static bool tokens_copy(struct tokenizer *t, const struct tokenizer_spec *spec, 
     return true;
 }
 
-static const char *token_bytes(const struct tokenizer *t, size_t id) {
-    return t->bytes + t->tokens[id].at;
-}
+static const char *token_bytes(const struct tokenizer *t, size_t id) { return t->bytes + t->tokens[id].at; }
 
 // The maps from bytes to ids and the tokens of single bytes. Of equal plain tokens the lowest id is found.
 static void tokens_index(struct tokenizer *t) {
@@ -105,7 +104,10 @@ static bool merges_copy(struct tokenizer *t, const struct tokenizer_spec *spec, 
 }
 
 static bool roles_copy(struct tokenizer *t, const struct tokenizer_spec *spec, struct err *err) {
-    const struct { const char *name; int64_t id; } roles[] = {{"bos", spec->bos}, {"eos", spec->eos}, {"pad", spec->pad}};
+    const struct {
+        const char *name;
+        int64_t id;
+    } roles[] = {{"bos", spec->bos}, {"eos", spec->eos}, {"pad", spec->pad}};
     for (size_t i = 0; i < ARRAY_LEN(roles); i++)
         if (roles[i].id < -1 || roles[i].id >= (int64_t)t->n_vocab)
             return err_set(err, ERR_CORRUPT, "the %s token is not an id of the vocabulary", roles[i].name);
@@ -124,7 +126,8 @@ static void stop_ids_find(struct tokenizer *t) {
     if (t->eos >= 0) t->stop_ids[t->n_stop_ids++] = (uint32_t)t->eos;
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         uint32_t id;
-        if (tokenizer_find(t, names[i], strlen(names[i]), &id) && (int64_t)id != t->eos) t->stop_ids[t->n_stop_ids++] = id;
+        if (tokenizer_find(t, names[i], strlen(names[i]), &id) && (int64_t)id != t->eos)
+            t->stop_ids[t->n_stop_ids++] = id;
     }
 }
 
@@ -142,7 +145,8 @@ struct tokenizer *tokenizer_create(const struct tokenizer_spec *spec, struct err
 
 // ---- decode and look
 
-bool tokenizer_decode(const struct tokenizer *t, const uint32_t *ids, size_t n, bool special, struct buf *out, struct err *err) {
+bool tokenizer_decode(const struct tokenizer *t, const uint32_t *ids, size_t n, bool special, struct buf *out,
+                      struct err *err) {
     for (size_t i = 0; i < n; i++)
         if (ids[i] >= t->n_vocab)
             return err_set(err, ERR_INVALID, "token id %u is not in the vocabulary (0 to %zu)", ids[i], t->n_vocab - 1);
@@ -168,25 +172,15 @@ bool tokenizer_find(const struct tokenizer *t, const char *bytes, size_t len, ui
     return map_get(&t->special, bytes, len, id) || map_get(&t->plain, bytes, len, id);
 }
 
-size_t tokenizer_size(const struct tokenizer *t) {
-    return t->n_vocab;
-}
+size_t tokenizer_size(const struct tokenizer *t) { return t->n_vocab; }
 
-int64_t tokenizer_bos(const struct tokenizer *t) {
-    return t->bos;
-}
+int64_t tokenizer_bos(const struct tokenizer *t) { return t->bos; }
 
-int64_t tokenizer_eos(const struct tokenizer *t) {
-    return t->eos;
-}
+int64_t tokenizer_eos(const struct tokenizer *t) { return t->eos; }
 
-int64_t tokenizer_pad(const struct tokenizer *t) {
-    return t->pad;
-}
+int64_t tokenizer_pad(const struct tokenizer *t) { return t->pad; }
 
-bool tokenizer_add_bos(const struct tokenizer *t) {
-    return t->add_bos;
-}
+bool tokenizer_add_bos(const struct tokenizer *t) { return t->add_bos; }
 
 bool tokenizer_has_all_bytes(const struct tokenizer *t) {
     for (size_t i = 0; i < 256; i++)
@@ -194,13 +188,9 @@ bool tokenizer_has_all_bytes(const struct tokenizer *t) {
     return true;
 }
 
-enum pre_tokenizer tokenizer_pre(const struct tokenizer *t) {
-    return t->pre;
-}
+enum pre_tokenizer tokenizer_pre(const struct tokenizer *t) { return t->pre; }
 
-const char *tokenizer_chat_template(const struct tokenizer *t) {
-    return t->chat_template;
-}
+const char *tokenizer_chat_template(const struct tokenizer *t) { return t->chat_template; }
 
 const uint32_t *tokenizer_stop_ids(const struct tokenizer *t, size_t *n) {
     *n = t->n_stop_ids;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What a struct tokenizer is made of: for the files of this room only. Everything here is immutable after tokenizer_create.
+// What a struct tokenizer is made of: for the files of this room only. Everything here is immutable after
+// tokenizer_create.
 #pragma once
 
 #include "base/map.h"

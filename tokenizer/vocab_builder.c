@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Gathers a vocabulary and hands it over as a tokenizer_spec. Texts are compared as the file spells them, as HF tokenizers does.
+// Gathers a vocabulary and hands it over as a tokenizer_spec. Texts are compared as the file spells them, as HF
+// tokenizers does.
 //
-// Invariants: (1) by_text maps every token's text to its place in tokens, texts are distinct; (2) merges hold ids, in rank order,
-// of tokens that are no literals (a literal cannot be reached by merging).
+// Invariants: (1) by_text maps every token's text to its place in tokens, texts are distinct; (2) merges hold ids, in
+// rank order, of tokens that are no literals (a literal cannot be reached by merging).
 #include "tokenizer/vocab_builder.h"
 
 #include "base/mem.h"
@@ -13,8 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_TOKEN_BYTES ((size_t)1 << 20)
-#define MAX_HOLES ((size_t)1 << 16) // ids without a token that a vocabulary may have
+#define MAX_TOKEN_BYTES   ((size_t)1 << 20)
+#define MAX_HOLES         ((size_t)1 << 16) // ids without a token that a vocabulary may have
 #define QUOTED(text, len) (int)MIN((len), (size_t)60), (text)
 
 void vocab_builder_finish(struct vocab_builder *b) {
@@ -31,12 +32,16 @@ static struct builder_token *token_of(const struct vocab_builder *b, const char 
     return map_get(&b->by_text, text, len, &i) ? &b->tokens[i] : NULL;
 }
 
-static bool token_add(struct vocab_builder *b, const char *text, size_t len, size_t id, struct builder_token **out, struct err *err) {
-    if (id >= TOKENIZER_MAX_IDS) return err_set(err, ERR_TOO_LARGE, "token id %zu is over the limit of %zu", id, TOKENIZER_MAX_IDS - 1);
-    if (len > MAX_TOKEN_BYTES) return err_set(err, ERR_TOO_LARGE, "token %zu is longer than %zu bytes", id, MAX_TOKEN_BYTES);
+static bool token_add(struct vocab_builder *b, const char *text, size_t len, size_t id, struct builder_token **out,
+                      struct err *err) {
+    if (id >= TOKENIZER_MAX_IDS)
+        return err_set(err, ERR_TOO_LARGE, "token id %zu is over the limit of %zu", id, TOKENIZER_MAX_IDS - 1);
+    if (len > MAX_TOKEN_BYTES)
+        return err_set(err, ERR_TOO_LARGE, "token %zu is longer than %zu bytes", id, MAX_TOKEN_BYTES);
     if (b->n_tokens == TOKENIZER_MAX_IDS) return err_set(err, ERR_TOO_LARGE, "more than %zu tokens", TOKENIZER_MAX_IDS);
     mem_grow(&b->tokens, &b->tokens_cap, b->n_tokens + 1);
-    if (!map_put(&b->by_text, text, len, (uint32_t)b->n_tokens)) // the caller saw that the text is new, but not what added it
+    if (!map_put(&b->by_text, text, len,
+                 (uint32_t)b->n_tokens)) // the caller saw that the text is new, but not what added it
         return err_set(err, ERR_CORRUPT, "token \"%.*s\" is given twice", QUOTED(text, len));
     struct builder_token *t = &b->tokens[b->n_tokens++];
     *t = (struct builder_token){.at = b->texts.len, .len = (uint32_t)len, .id = (uint32_t)id};
@@ -62,10 +67,12 @@ bool vocab_builder_add(struct vocab_builder *b, const char *text, size_t len, si
     return true;
 }
 
-bool vocab_builder_add_special(struct vocab_builder *b, const char *text, size_t len, size_t id, bool special, struct err *err) {
+bool vocab_builder_add_special(struct vocab_builder *b, const char *text, size_t len, size_t id, bool special,
+                               struct err *err) {
     struct builder_token *t = token_of(b, text, len);
     if (t && t->id != id)
-        return err_set(err, ERR_CORRUPT, "special token \"%.*s\" has two ids, %u and %zu", QUOTED(text, len), t->id, id);
+        return err_set(err, ERR_CORRUPT, "special token \"%.*s\" has two ids, %u and %zu", QUOTED(text, len), t->id,
+                       id);
     if (!t) {
         if (!token_add(b, text, len, id, &t, err)) return false;
         t->literal = true;
@@ -75,8 +82,8 @@ bool vocab_builder_add_special(struct vocab_builder *b, const char *text, size_t
     return true;
 }
 
-bool vocab_builder_merge(struct vocab_builder *b, const char *left, size_t left_len, const char *right, size_t right_len,
-                         struct err *err) {
+bool vocab_builder_merge(struct vocab_builder *b, const char *left, size_t left_len, const char *right,
+                         size_t right_len, struct err *err) {
     if (b->n_merges == TOKENIZER_MAX_IDS) return err_set(err, ERR_TOO_LARGE, "more than %zu merges", TOKENIZER_MAX_IDS);
     buf_clear(&b->pair);
     buf_add(&b->pair, left, left_len);
@@ -123,7 +130,8 @@ bool vocab_builder_has_all_bytes(const struct vocab_builder *b) {
 }
 
 // Every token at its id, holes marked absent. bytes receives what the texts spell.
-static bool vocab_place(const struct vocab_builder *b, struct vocab_entry *vocab, size_t n_vocab, struct buf *bytes, struct err *err) {
+static bool vocab_place(const struct vocab_builder *b, struct vocab_entry *vocab, size_t n_vocab, struct buf *bytes,
+                        struct err *err) {
     for (size_t i = 0; i < n_vocab; i++) vocab[i].absent = true;
     buf_reserve(bytes, b->texts.len + 1);
     const char *data = bytes->data;
@@ -131,10 +139,12 @@ static bool vocab_place(const struct vocab_builder *b, struct vocab_entry *vocab
         const struct builder_token *t = &b->tokens[i];
         const char *text = b->texts.data + t->at;
         struct vocab_entry *v = &vocab[t->id];
-        if (!v->absent) return err_set(err, ERR_CORRUPT, "token id %u is given twice (\"%.*s\")", t->id, QUOTED(text, t->len));
+        if (!v->absent)
+            return err_set(err, ERR_CORRUPT, "token id %u is given twice (\"%.*s\")", t->id, QUOTED(text, t->len));
         size_t start = bytes->len;
         if (t->literal) buf_add(bytes, text, t->len);
-        else if (!byte_alphabet_decode(text, t->len, bytes)) return err_set(err, ERR_CORRUPT, "token %u is not spelled in bytes", t->id);
+        else if (!byte_alphabet_decode(text, t->len, bytes))
+            return err_set(err, ERR_CORRUPT, "token %u is not spelled in bytes", t->id);
         *v = (struct vocab_entry){bytes->data + start, bytes->len - start, t->special, t->added, false};
     }
     assert(bytes->data == data); // a spelling is never shorter than its bytes, so the entries' pointers still hold
@@ -152,9 +162,17 @@ struct tokenizer *vocab_builder_build(struct vocab_builder *b, const struct voca
     struct vocab_entry *vocab = mem_try_alloc(n_vocab, sizeof *vocab, "the vocabulary", err);
     if (vocab && vocab_place(b, vocab, n_vocab, &bytes, err)) {
         const struct tokenizer_spec spec = {
-            .vocab = vocab, .n_vocab = n_vocab, .merges = b->merges, .n_merges = b->n_merges, .pre = options->pre,
-            .ignore_merges = options->ignore_merges, .bos = options->bos, .eos = options->eos, .pad = options->pad,
-            .add_bos = options->add_bos, .chat_template = options->chat_template,
+            .vocab = vocab,
+            .n_vocab = n_vocab,
+            .merges = b->merges,
+            .n_merges = b->n_merges,
+            .pre = options->pre,
+            .ignore_merges = options->ignore_merges,
+            .bos = options->bos,
+            .eos = options->eos,
+            .pad = options->pad,
+            .add_bos = options->add_bos,
+            .chat_template = options->chat_template,
         };
         t = tokenizer_create(&spec, err);
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Shared by the tokenizer's tests: the golden set (tests/golden/tokenizer, made by make_golden.py) and a place for files.
+// Shared by the tokenizer's tests: the golden set (tests/golden/tokenizer, made by make_golden.py) and a place for
+// files.
 #pragma once
 
 #include "base/file.h"
@@ -35,7 +36,8 @@ static inline bool vector_parse(struct vector *v, const char *line, size_t len) 
         } else if (buf_is(&v->key, "ids")) {
             size_t id;
             ok = json_open(&j, '[', &err);
-            while (ok && json_next_item(&j, &err) && (ok = json_read_size(&j, &id, &err))) ids_add(&v->ids, (uint32_t)id);
+            while (ok && json_next_item(&j, &err) && (ok = json_read_size(&j, &id, &err)))
+                ids_add(&v->ids, (uint32_t)id);
         } else if (buf_is(&v->key, "special")) {
             ok = json_read_bool(&j, &v->special, &err);
         } else {
@@ -75,6 +77,13 @@ static inline struct tokenizer *golden_load(const char *name) {
     return t;
 }
 
+// Where GPT-2's own vocabulary is; NULL: nowhere (./start brings it to models/gpt2-vocab).
+static inline const char *gpt2_vocabulary_dir(void) {
+    const char *dir = getenv("COUPLET_GPT2_VOCAB");
+    if (!dir) dir = SOURCE_ROOT "/models/gpt2-vocab";
+    return dir_exists(dir) ? dir : NULL;
+}
+
 static inline uint64_t random_next(uint64_t *state) { // splitmix64
     uint64_t z = *state += 0x9e3779b97f4a7c15;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
@@ -112,8 +121,16 @@ static inline void scratch_remove(const struct scratch_dir *d, const char *name)
 }
 
 static inline void scratch_finish(const struct scratch_dir *d) {
-    static const char *const names[] = {"tokenizer.json", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe", "tokenizer_config.json",
-                                        "special_tokens_map.json", "generation_config.json", "config.json", "chat_template.jinja"};
+    static const char *const names[] = {"tokenizer.json",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "encoder.json",
+                                        "vocab.bpe",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "generation_config.json",
+                                        "config.json",
+                                        "chat_template.jinja"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) scratch_remove(d, names[i]);
     rmdir(d->path);
 }

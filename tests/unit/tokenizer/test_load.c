@@ -2,10 +2,10 @@
 // Vocabulary files: what is understood, what is refused by name, what a damaged one does (one sentence, nothing else).
 #include "tests/unit/tokenizer/golden.h"
 
-#define VOCAB "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\xc4\xa0\":3}"
+#define VOCAB      "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\xc4\xa0\":3}"
 #define BYTE_LEVEL "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true}"
-#define MODEL "\"model\":{\"type\":\"BPE\"," VOCAB ",\"merges\":[\"a b\"]}"
-#define PRE "\"pre_tokenizer\":" BYTE_LEVEL
+#define MODEL      "\"model\":{\"type\":\"BPE\"," VOCAB ",\"merges\":[\"a b\"]}"
+#define PRE        "\"pre_tokenizer\":" BYTE_LEVEL
 
 static struct tokenizer *load_json(const char *text, struct err *err) {
     struct scratch_dir d;
@@ -27,13 +27,20 @@ static struct tokenizer *load_files(const char *vocab, const char *merges, struc
 }
 
 TEST(json_accepted) {
-    static const struct { const char *text; enum pre_tokenizer pre; } cases[] = {
+    static const struct {
+        const char *text;
+        enum pre_tokenizer pre;
+    } cases[] = {
         {"{" PRE "," MODEL "}", PRE_GPT2},
-        {"{" MODEL "," PRE ",\"normalizer\":null,\"decoder\":null,\"post_processor\":null,\"added_tokens\":[]}", PRE_GPT2},
+        {"{" MODEL "," PRE ",\"normalizer\":null,\"decoder\":null,\"post_processor\":null,\"added_tokens\":[]}",
+         PRE_GPT2},
         {"{" PRE ",\"model\":{\"merges\":[[\"a\",\"b\"]]," VOCAB "}}", PRE_GPT2},
-        {"{" PRE ",\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"continuing_subword_prefix\":\"\",\"end_of_word_suffix\":\"\","
-         "\"fuse_unk\":false,\"byte_fallback\":false,\"ignore_merges\":true," VOCAB ",\"merges\":[\"a b\"]}}", PRE_GPT2},
-        {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true}," BYTE_LEVEL "]}," MODEL "}",
+        {"{" PRE ",\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"continuing_subword_prefix\":\"\","
+                 "\"end_of_word_suffix\":\"\","
+         "\"fuse_unk\":false,\"byte_fallback\":false,\"ignore_merges\":true," VOCAB ",\"merges\":[\"a b\"]}}",
+         PRE_GPT2},
+        {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true}"
+         "," BYTE_LEVEL "]}," MODEL "}",
          PRE_SMOLLM},
         {"{\"pre_tokenizer\":{\"pretokenizers\":[" BYTE_LEVEL "],\"type\":\"Sequence\"}," MODEL "}", PRE_GPT2},
     };
@@ -54,7 +61,11 @@ TEST(json_accepted) {
 }
 
 TEST(json_refused) {
-    static const struct { const char *text; enum err_code code; const char *says; } cases[] = {
+    static const struct {
+        const char *text;
+        enum err_code code;
+        const char *says;
+    } cases[] = {
         {"", ERR_CORRUPT, "tokenizer.json"},
         {"[]", ERR_CORRUPT, "tokenizer.json"},
         {"{}", ERR_CORRUPT, "model"},
@@ -63,22 +74,30 @@ TEST(json_refused) {
         {"{\"pre_tokenizer\":null," MODEL "}", ERR_UNSUPPORTED, "pre_tokenizer"},
         {"{\"pre_tokenizer\":{\"type\":\"Whitespace\"}," MODEL "}", ERR_UNSUPPORTED, "Whitespace"},
         {"{\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\"}," MODEL "}", ERR_UNSUPPORTED, "Metaspace"},
-        {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true}," MODEL "}", ERR_UNSUPPORTED, "add_prefix_space"},
+        {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true}," MODEL "}", ERR_UNSUPPORTED,
+         "add_prefix_space"},
         {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"use_regex\":false}," MODEL "}", ERR_UNSUPPORTED, "ByteLevel"},
-        {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[]}," MODEL "}", ERR_UNSUPPORTED, "pre_tokenizer"},
-        {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":false}," BYTE_LEVEL "]}," MODEL "}",
+        {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[]}," MODEL "}", ERR_UNSUPPORTED,
+         "pre_tokenizer"},
+        {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":"
+         "false}," BYTE_LEVEL "]}," MODEL "}",
          ERR_UNSUPPORTED, "Digits"},
-        {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a-z]+\"},\"behavior\":\"Isolated\","
-         "\"invert\":false},{\"type\":\"ByteLevel\",\"use_regex\":false}]}," MODEL "}", ERR_UNSUPPORTED, "[a-z]+"},
+        {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a-"
+         "z]+\"},\"behavior\":\"Isolated\","
+         "\"invert\":false},{\"type\":\"ByteLevel\",\"use_regex\":false}]}," MODEL "}",
+         ERR_UNSUPPORTED, "[a-z]+"},
         {"{\"normalizer\":{\"type\":\"NFC\"}," PRE "," MODEL "}", ERR_UNSUPPORTED, "NFC"},
         {"{\"decoder\":{\"type\":\"WordPiece\"}," PRE "," MODEL "}", ERR_UNSUPPORTED, "WordPiece"},
         {"{\"post_processor\":{\"type\":\"BertProcessing\"}," PRE "," MODEL "}", ERR_UNSUPPORTED, "BertProcessing"},
         {"{" PRE ",\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", ERR_UNSUPPORTED, "WordPiece"},
         {"{" PRE ",\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",0.5]]}}", ERR_UNSUPPORTED, "Unigram"},
-        {"{" PRE ",\"model\":{\"type\":\"BPE\",\"byte_fallback\":true," VOCAB ",\"merges\":[]}}", ERR_UNSUPPORTED, "byte_fallback"},
+        {"{" PRE ",\"model\":{\"type\":\"BPE\",\"byte_fallback\":true," VOCAB ",\"merges\":[]}}", ERR_UNSUPPORTED,
+         "byte_fallback"},
         {"{" PRE ",\"model\":{\"type\":\"BPE\",\"dropout\":0.1," VOCAB ",\"merges\":[]}}", ERR_UNSUPPORTED, "dropout"},
-        {"{" PRE ",\"model\":{\"type\":\"BPE\",\"unk_token\":\"a\"," VOCAB ",\"merges\":[]}}", ERR_UNSUPPORTED, "unk_token"},
-        {"{" PRE ",\"model\":{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\"," VOCAB ",\"merges\":[]}}", ERR_UNSUPPORTED, "</w>"},
+        {"{" PRE ",\"model\":{\"type\":\"BPE\",\"unk_token\":\"a\"," VOCAB ",\"merges\":[]}}", ERR_UNSUPPORTED,
+         "unk_token"},
+        {"{" PRE ",\"model\":{\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\"," VOCAB ",\"merges\":[]}}",
+         ERR_UNSUPPORTED, "</w>"},
         {"{" PRE ",\"model\":{\"type\":\"BPE\",\"merges\":[]}}", ERR_CORRUPT, "vocab"},
         {"{" PRE ",\"model\":{\"type\":\"BPE\"," VOCAB "}}", ERR_CORRUPT, "merges"},
         {"{" PRE ",\"model\":{\"vocab\":{},\"merges\":[]}}", ERR_CORRUPT, "empty"},
@@ -97,7 +116,8 @@ TEST(json_refused) {
         {"{\"added_tokens\":[{\"id\":1,\"content\":\"a\"}]," PRE "," MODEL "}", ERR_CORRUPT, "two ids"},
         {"{\"added_tokens\":[{\"id\":1,\"content\":\"<x>\"}]," PRE "," MODEL "}", ERR_CORRUPT, "twice"},
         {"{\"added_tokens\":[{\"content\":\"<x>\"}]," PRE "," MODEL "}", ERR_CORRUPT, "no id"},
-        {"{\"added_tokens\":[{\"id\":9,\"content\":\"<x>\",\"lstrip\":true}]," PRE "," MODEL "}", ERR_UNSUPPORTED, "lstrip"},
+        {"{\"added_tokens\":[{\"id\":9,\"content\":\"<x>\",\"lstrip\":true}]," PRE "," MODEL "}", ERR_UNSUPPORTED,
+         "lstrip"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct err err = {0};
@@ -110,7 +130,9 @@ TEST(json_refused) {
 }
 
 TEST(files_refused) {
-    static const struct { const char *vocab, *merges, *says; } cases[] = {
+    static const struct {
+        const char *vocab, *merges, *says;
+    } cases[] = {
         {"", "", "vocab.json: "},
         {"{\"a\":\"0\"}", "", "vocab.json: "},
         {"{\"a\":0", "", "vocab.json: "},
@@ -124,7 +146,8 @@ TEST(files_refused) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct err err = {0};
         struct tokenizer *t = load_files(cases[i].vocab, cases[i].merges, &err);
-        if (t || strncmp(err.message, cases[i].says, strlen(cases[i].says)) != 0) TEST_FAIL("case %zu: \"%s\"", i, err.message);
+        if (t || strncmp(err.message, cases[i].says, strlen(cases[i].says)) != 0)
+            TEST_FAIL("case %zu: \"%s\"", i, err.message);
         tokenizer_destroy(t);
     }
     struct scratch_dir d;
@@ -140,7 +163,8 @@ TEST(files_refused) {
 }
 
 TEST(two_files_and_end_of_text) {
-    struct tokenizer *t = load_files("{\"a\":0,\"b\":1,\"ab\":2,\"<|endoftext|>\":3}", "#version: 0.2\r\na b\r\n", NULL);
+    struct tokenizer *t =
+        load_files("{\"a\":0,\"b\":1,\"ab\":2,\"<|endoftext|>\":3}", "#version: 0.2\r\na b\r\n", NULL);
     REQUIRE(t);
     CHECK_INT(tokenizer_eos(t), 3);
     CHECK_INT(tokenizer_bos(t), 3);
@@ -158,14 +182,17 @@ TEST(two_files_and_end_of_text) {
 
 // bos, eos, pad, add_bos and the template from the files beside the vocabulary, in their order of precedence.
 TEST(roles) {
-    static const char json[] = "{\"added_tokens\":[{\"id\":4,\"content\":\"<s>\",\"special\":true},{\"id\":5,\"content\":\"</s>\",\"special\":true},"
+    static const char json[] = "{\"added_tokens\":[{\"id\":4,\"content\":\"<s>\",\"special\":true},{\"id\":5,"
+                               "\"content\":\"</s>\",\"special\":true},"
                                "{\"id\":9,\"content\":\"<|im_end|>\",\"special\":true}]," PRE "," MODEL "}";
     struct scratch_dir d;
     REQUIRE(scratch_init(&d));
     struct err err = {0};
     scratch_write(&d, "tokenizer.json", json, sizeof json - 1);
-    const char *config = "{\"bos_token\":{\"content\":\"<s>\"},\"eos_token\":null,\"pad_token\":\"nowhere\",\"add_bos_token\":true,"
-                         "\"chat_template\":[{\"name\":\"tool\",\"template\":\"T\"},{\"template\":\"D\",\"name\":\"default\"},{\"name\":\"z\",\"template\":\"Z\"}]}";
+    const char *config =
+        "{\"bos_token\":{\"content\":\"<s>\"},\"eos_token\":null,\"pad_token\":\"nowhere\",\"add_bos_token\":true,"
+        "\"chat_template\":[{\"name\":\"tool\",\"template\":\"T\"},{\"template\":\"D\",\"name\":\"default\"},{\"name\":"
+        "\"z\",\"template\":\"Z\"}]}";
     scratch_write(&d, "tokenizer_config.json", config, strlen(config));
     const char *map = "{\"bos_token\":\"</s>\",\"eos_token\":\"</s>\"}";
     scratch_write(&d, "special_tokens_map.json", map, strlen(map));
@@ -212,14 +239,25 @@ TEST(bos_from_the_post_processor) {
 
 // ---- GGUF
 
-#define STR(s) {s, sizeof s - 1}
+#define STR(s)                                                                                                         \
+    { s, sizeof s - 1 }
 
 TEST(gguf) {
-    static const struct str tokens[] = {STR("a"), STR("b"), STR("\xc4\xa0"), STR("ab"), STR("<|x|>"), STR("u v"), STR("[PAD6]")};
+    static const struct str tokens[] = {STR("a"),     STR("b"),   STR("\xc4\xa0"), STR("ab"),
+                                        STR("<|x|>"), STR("u v"), STR("[PAD6]")};
     static const int32_t types[] = {1, 1, 1, 1, 3, 4, 5};
     static const struct str merges[] = {STR("a b")};
-    struct gguf_vocab v = {.tokens = tokens, .merges = merges, .n_tokens = 7, .n_merges = 1, .types = types, .model = STR("gpt2"),
-                           .pre = STR("smollm"), .bos = 4, .eos = 4, .pad = -1, .chat_template = "C"};
+    struct gguf_vocab v = {.tokens = tokens,
+                           .merges = merges,
+                           .n_tokens = 7,
+                           .n_merges = 1,
+                           .types = types,
+                           .model = STR("gpt2"),
+                           .pre = STR("smollm"),
+                           .bos = 4,
+                           .eos = 4,
+                           .pad = -1,
+                           .chat_template = "C"};
     struct err err = {0};
     struct tokenizer *t = tokenizer_create_gguf(&v, &err);
     REQUIRE(t);
@@ -270,8 +308,9 @@ static void check_outcome(const struct scratch_dir *d) {
 }
 
 static void mutate(uint64_t *state, char *data, size_t *len, size_t cap) {
-    static const char *const inserts[] = {"\"", "{", "}", "[", "]", ",", ":", "\\u0000", "\\ud800", "-", "1e999", "999999999", "null", " ", "\n", "\\", "\xff",
-                                          "true", "\"id\":", "\xc4\xa0"};
+    static const char *const inserts[] = {"\"",      "{",       "}",    "[",     "]",         ",",       ":",
+                                          "\\u0000", "\\ud800", "-",    "1e999", "999999999", "null",    " ",
+                                          "\n",      "\\",      "\xff", "true",  "\"id\":",   "\xc4\xa0"};
     for (size_t k = 1 + random_next(state) % 4; k-- && *len;) {
         uint64_t r = random_next(state);
         size_t at = r % *len, n = 1 + (r >> 32) % 8;

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
-// text_stream equals Python's bytes.decode("utf-8", "replace") wherever the bytes are cut (stream.jsonl of make_golden.py).
+// text_stream equals Python's bytes.decode("utf-8", "replace") wherever the bytes are cut (stream.jsonl of
+// make_golden.py).
 #include "tests/unit/tokenizer/golden.h"
 #include "tokenizer/text_stream.h"
 
-static int hex_digit(char c) {
-    return c <= '9' ? c - '0' : c - 'a' + 10;
-}
+static int hex_digit(char c) { return c <= '9' ? c - '0' : c - 'a' + 10; }
 
 struct stream_vector {
     struct buf key, hex, text, bytes;
@@ -15,7 +14,8 @@ static bool stream_vector_parse(struct stream_vector *v, const char *line, size_
     struct json j;
     json_init(&j, line, len);
     bool ok = json_open(&j, '{', NULL);
-    while (ok && json_next_key(&j, &v->key, NULL)) ok = json_read_string(&j, buf_is(&v->key, "hex") ? &v->hex : &v->text, NULL);
+    while (ok && json_next_key(&j, &v->key, NULL))
+        ok = json_read_string(&j, buf_is(&v->key, "hex") ? &v->hex : &v->text, NULL);
     buf_clear(&v->bytes);
     for (size_t i = 0; i + 1 < v->hex.len; i += 2)
         buf_add_byte(&v->bytes, (unsigned char)(hex_digit(v->hex.data[i]) << 4 | hex_digit(v->hex.data[i + 1])));

@@ -21,9 +21,8 @@ TEST(smollm_with_missing_bytes) { check_golden("smollm", "smollm/vectors.jsonl",
 TEST(llama3_with_added_token) { check_golden("llama3", "llama3/vectors.jsonl", PRE_LLAMA3); }
 
 TEST(gpt2_full_vocabulary) {
-    const char *dir = getenv("COUPLET_GPT2_VOCAB");
-    if (!dir) dir = SOURCE_ROOT "/models/gpt2-vocab";
-    if (!dir_exists(dir)) {
+    const char *dir = gpt2_vocabulary_dir();
+    if (!dir) {
         printf("skipped: GPT-2's vocabulary is not there (./start brings it to models/gpt2-vocab)\n");
         return;
     }
