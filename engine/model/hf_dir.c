@@ -112,7 +112,8 @@ static bool shards_load(struct model_file *f, const char *dir, const char *index
     struct shard_index x = {0};
     struct file_map m = {0};
     if (!file_map_open(&m, index_path, err)) return false;
-    bool ok = index_read(&x, m.data, m.len, err) || json_corrupt(err) || err_prefix(err, "model.safetensors.index.json");
+    bool ok =
+        index_read(&x, m.data, m.len, err) || json_corrupt(err) || err_prefix(err, "model.safetensors.index.json");
     file_map_close(&m);
     for (x.current = 0; ok && x.current < x.n_shards; x.current++)
         ok = weights_load(f, dir, x.shards[x.current], &x, err);

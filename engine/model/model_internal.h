@@ -11,8 +11,10 @@
 #include "base/file.h"
 #include "engine/model/model_file.h"
 
-// Bounds on what a file may make us allocate. The largest supported models have a few hundred tensors.
-enum { MODEL_MAX_TENSORS = 65536, MODEL_MAX_SHARDS = 1024, MODEL_MAX_VOCAB = 1 << 20, MODEL_MAX_NAME = 255 };
+// Bounds on what a file may make us allocate. The largest supported models have a few hundred tensors. A tokenizer
+// takes about 200 bytes a token whatever the token's length: with the largest vocabulary in use, 2^18, that stays
+// inside 64 MiB + 4 x the file.
+enum { MODEL_MAX_TENSORS = 65536, MODEL_MAX_SHARDS = 1024, MODEL_MAX_VOCAB = 1 << 18, MODEL_MAX_NAME = 255 };
 
 struct model_file {
     struct model_config config;

@@ -5,6 +5,7 @@
 #include "tests/unit/test.h"
 
 #include "base/file.h"
+#include "engine/model/gguf.h"
 #include "tests/fuzz/hostile.h"
 
 #include <fcntl.h>
@@ -293,6 +294,77 @@ TEST(safetensors_headers) {
     refuse_safetensors("no tensor", "{\"__metadata__\":{\"format\":\"pt\"}}", 0);
     refuse_safetensors("missing", "{" A "}", 16);
 #undef A
+}
+
+// The golden Llama with n bytes changed, `skip` behind the end of the first place where `find` stands.
+static void refuse_gguf(const char *what, const char *find, size_t skip, uint64_t value, size_t n) {
+    struct subject s;
+    struct err err = {0};
+    if (!subject_load(&s, GOLDEN "gguf/llama_q4_1.gguf", NULL)) return;
+    unsigned char *at = memmem(s.data, s.len, find, strlen(find));
+    if (!at)
+        TEST_FAIL("%s is not in the file", find);
+    else
+        memcpy(at + strlen(find) + skip, &value, n);
+    struct model_file *f = model_file_open_gguf_memory(s.data, s.len, &err);
+    if (f || !strstr(err.message, what))
+        TEST_FAIL("wanted \"...%s...\" for %s, got \"%s\"", what, find, f ? "a model" : err.message);
+    model_file_close(f);
+    subject_finish(&s);
+}
+
+// Renames the first `find` to `name`, of the same length.
+static void refuse_gguf_name(const char *what, const char *find, const char *name) {
+    struct subject s;
+    struct err err = {0};
+    CHECK_INT(strlen(find), strlen(name));
+    if (!subject_load(&s, GOLDEN "gguf/llama_q4_1.gguf", NULL)) return;
+    unsigned char *at = memmem(s.data, s.len, find, strlen(find));
+    if (!at)
+        TEST_FAIL("%s is not in the file", find);
+    else
+        memcpy(at, name, strlen(name));
+    struct model_file *f = model_file_open_gguf_memory(s.data, s.len, &err);
+    if (f || !strstr(err.message, what))
+        TEST_FAIL("wanted \"...%s...\" for %s, got \"%s\"", what, name, f ? "a model" : err.message);
+    model_file_close(f);
+    subject_finish(&s);
+}
+
+TEST(gguf_headers) {
+    refuse_gguf("version 1 ", "GGUF", 0, 1, 4);
+    refuse_gguf("version 4 ", "GGUF", 0, 4, 4);
+    refuse_gguf("big-endian", "GGUF", 0, 0x03000000, 4);
+    refuse_gguf("tensors", "GGUF", 4, UINT64_MAX, 8);
+    refuse_gguf("tensors", "GGUF", 4, 0, 8);
+    refuse_gguf("metadata values", "GGUF", 12, (uint64_t)1 << 61, 8);
+    refuse_gguf("longer than the file", "general.architecture", 4, UINT64_MAX - 7, 8);
+    refuse_gguf("unknown type 13", "llama.context_length", 0, 13, 4);
+    refuse_gguf("not a non-negative integer", "llama.context_length", 0, GGUF_F32, 4);
+    refuse_gguf("context length", "llama.context_length", 4, 0, 4);
+    refuse_gguf("context length", "llama.context_length", 4, UINT32_MAX, 4);
+    refuse_gguf("is missing", "llama.block_count", 4, 3, 4);
+    refuse_gguf("is missing", "llama.block_count", 4, 1 << 20, 4);
+    refuse_gguf("does not account for", "llama.block_count", 4, 1, 4);
+    refuse_gguf("cannot share", "llama.attention.head_count", 4, 3, 4);
+    refuse_gguf("configuration asks for", "llama.attention.head_count_kv", 4, 4, 4);
+    refuse_gguf("vocabulary entries", "llama.vocab_size", 4, 1, 4);
+    refuse_gguf("partial rotation", "llama.rope.dimension_count", 4, 4, 4);
+    refuse_gguf("finite", "llama.rope.freq_base", 4, 0x7f800000, 4);
+    refuse_gguf("epsilon", "llama.attention.layer_norm_rms_epsilon", 4, 0, 4);
+    refuse_gguf("type Q4_K", "blk.0.ffn_up.weight", 20, 12, 4);
+    refuse_gguf("unknown type 99", "blk.0.ffn_up.weight", 20, 99, 4);
+    refuse_gguf("5 dimensions", "blk.0.ffn_up.weight", 0, 5, 4);
+    refuse_gguf("0 dimensions", "blk.0.ffn_up.weight", 0, 0, 4);
+    refuse_gguf("multiple of the block", "blk.0.ffn_up.weight", 4, 33, 8);
+    refuse_gguf("too large", "blk.0.ffn_up.weight", 12, (uint64_t)1 << 62, 8);
+    refuse_gguf("too large", "blk.0.ffn_up.weight", 12, 0, 8);
+    refuse_gguf("expected at", "blk.0.ffn_up.weight", 24, 32, 8);
+    refuse_gguf_name("given twice", "llama.context_length", "general.architecture");
+    refuse_gguf_name("twice", "blk.1.ffn_up.weight", "blk.0.ffn_up.weight");
+    refuse_gguf_name("does not account for", "blk.1.ffn_up.weight", "blk.1.ffn_up.wright");
+    refuse_gguf_name("does not account for", "blk.1.ffn_up.weight", "blk.01.ffn_u.weight");
+    refuse_gguf_name("not account for", "rope_freqs.weight", "rope_freqz.weight");
 }
 
 TEST_MAIN("model_hostile")
