@@ -90,6 +90,14 @@ static inline double hostile_exercise(const struct model_file *f) {
     return sum;
 }
 
+// Where the last tensor's data end: what a file holds behind it is padding, whose loss is no damage.
+static inline size_t hostile_data_end(const struct model_file *f, const void *file) {
+    const unsigned char *end = file;
+    for (size_t i = 0; i < model_file_tensor_count(f); i++)
+        end = MAX(end, model_file_tensor_at(f, i)->data + model_file_tensor_at(f, i)->n_bytes);
+    return (size_t)(end - (const unsigned char *)file);
+}
+
 // NULL when the error is one clear sentence, else what is wrong with it.
 static inline const char *hostile_error_fault(const struct err *e) {
     const size_t n = strlen(e->message);

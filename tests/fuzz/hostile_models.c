@@ -48,13 +48,15 @@ int main(int argc, char **argv) {
     const size_t cuts = argc > 2 ? strtoull(argv[2], NULL, 10) : 1000,
                  mutations = argc > 3 ? strtoull(argv[3], NULL, 10) : 100;
     uint64_t state = argc > 4 ? strtoull(argv[4], NULL, 10) : 1;
-    struct model_file *whole = model_file_open(argv[1], &err);
-    if (!whole || !file_map_open(&m, argv[1], &err)) return fprintf(stderr, "%s\n", err.message), 1;
+    if (!file_map_open(&m, argv[1], &err)) return fprintf(stderr, "%s\n", err.message), 1;
+    struct model_file *whole = model_file_open_gguf_memory(m.data, m.len, &err);
+    if (!whole) return fprintf(stderr, "%s\n", err.message), 1;
+    const size_t data_end = hostile_data_end(whole, m.data);
     model_file_close(whole);
     const double start = seconds();
     const size_t front = MIN(m.len, (size_t)2 << 20);
     hostile_memory_start();
-    for (size_t i = 0; i < cuts; i++) cut(&m, hostile_random(&state) % (i % 2 ? front : m.len));
+    for (size_t i = 0; i < cuts; i++) cut(&m, hostile_random(&state) % MIN(i % 2 ? front : m.len, data_end));
     const size_t cut_opened = opened, peak = hostile_memory_peak();
     for (size_t i = 0; i < mutations; i++) {
         size_t len = m.len;

@@ -20,7 +20,7 @@ struct subject {
     const char *path, *config_path;
     unsigned char *data;
     char *config;
-    size_t len, config_len, header; // header: bytes before the tensors' data
+    size_t len, config_len, header, data_end; // header: bytes before the tensors' data
 };
 
 static struct model_file *subject_open(const struct subject *s, const void *data, size_t len, struct err *err) {
@@ -39,6 +39,7 @@ static bool subject_load(struct subject *s, const char *path, const char *config
     const unsigned char *first = s->data + s->len;
     for (size_t i = 0; i < model_file_tensor_count(f); i++) first = MIN(first, model_file_tensor_at(f, i)->data);
     s->header = (size_t)(first - s->data);
+    s->data_end = hostile_data_end(f, s->data);
     model_file_close(f);
     return true;
 }
@@ -64,7 +65,7 @@ static bool survive(const struct subject *s, const void *data, size_t len, size_
 
 static void truncate_everywhere(const struct subject *s) {
     hostile_memory_start();
-    for (size_t cut = 0; cut < s->len; cut += cut <= s->header ? 1 : 997) {
+    for (size_t cut = 0; cut < s->data_end; cut += cut <= s->header ? 1 : 997) {
         unsigned char *part = malloc(cut ? cut : 1);
         memcpy(part, s->data, cut);
         if (survive(s, part, cut, cut)) TEST_FAIL("%s opens when cut to %zu of %zu bytes", s->path, cut, s->len);
