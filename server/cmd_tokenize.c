@@ -113,18 +113,17 @@ static bool text_write_json(const struct tokenizer *t, const struct ids *ids, st
 // ---- one text
 
 // Ids as tokenize prints them; commas and brackets count as spaces.
-static bool ids_parse(const char *text, size_t len, struct ids *out, struct err *err) {
-    const char *end = text + len;
-    while (true) {
-        while (text < end && *text && strchr(" \t\r\n,[]", *text)) text++;
-        if (text == end) return true;
-        const char *start = text;
-        uint64_t id = 0;
-        while (text < end && *text >= '0' && *text <= '9' && id <= UINT32_MAX) id = id * 10 + (uint64_t)(*text++ - '0');
-        if (text == start || id > UINT32_MAX || (text < end && (!*text || !strchr(" \t\r\n,[]", *text))))
-            return err_set(err, ERR_INVALID, "\"%.*s\" is not a token id", (int)MIN(end - start, 20), start);
+static bool ids_parse(const char *text, struct ids *out, struct err *err) {
+    static const char separators[] = " \t\r\n,[]";
+    while (*(text += strspn(text, separators))) {
+        size_t len = strcspn(text, separators), digits = strspn(text, "0123456789");
+        uint64_t id = digits <= 10 ? strtoull(text, NULL, 10) : UINT64_MAX;
+        if (digits != len || id > UINT32_MAX)
+            return err_set(err, ERR_INVALID, "\"%.*s\" is not a token id", (int)MIN(len, (size_t)20), text);
         ids_add(out, (uint32_t)id);
+        text += len;
     }
+    return true;
 }
 
 static bool run_whole(const struct tokenizer *t, const struct tokenize_options *o, const char *path, struct err *err) {
@@ -135,7 +134,8 @@ static bool run_whole(const struct tokenizer *t, const struct tokenize_options *
     struct buf out = {0};
     bool ok = true;
     if (o->decode) {
-        ok = ids_parse(text, len, &ids, err);
+        ok =
+            (strlen(text) == len || err_set(err, ERR_INVALID, "the ids hold a NUL byte")) && ids_parse(text, &ids, err);
         if (ok)
             ok =
                 o->json ? text_write_json(t, &ids, &out, err) : tokenizer_decode(t, ids.data, ids.len, true, &out, err);
@@ -188,7 +188,11 @@ static bool line_parse(struct line *l, const char *text, size_t len, struct err 
         else if (buf_is(&l->key, "ids") && !l->has_ids) ok = l->has_ids = line_read_ids(l, &j, err);
         else ok = json_skip(&j, err);
     }
-    return ok && !j.failed && json_finish(&j, err);
+    ok = ok && !j.failed && json_finish(&j, err);
+    static const char first[] = "line 1, "; // the reader counts inside this text, which is one line
+    if (!ok && !strncmp(err->message, first, sizeof first - 1))
+        memmove(err->message, err->message + sizeof first - 1, strlen(err->message) - sizeof first + 2);
+    return ok;
 }
 
 static bool line_answer(const struct tokenizer *t, bool decode, struct line *l, struct buf *out, struct err *err) {

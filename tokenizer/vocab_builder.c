@@ -32,22 +32,22 @@ static struct builder_token *token_of(const struct vocab_builder *b, const char 
     return map_get(&b->by_text, text, len, &i) ? &b->tokens[i] : NULL;
 }
 
-static bool token_add(struct vocab_builder *b, const char *text, size_t len, size_t id, struct builder_token **out,
-                      struct err *err) {
+// NULL on failure; by_text is then of no more use, as the load ends.
+static struct builder_token *token_add(struct vocab_builder *b, const char *text, size_t len, size_t id,
+                                       struct err *err) {
     if (id >= TOKENIZER_MAX_IDS)
-        return err_set(err, ERR_TOO_LARGE, "token id %zu is over the limit of %zu", id, TOKENIZER_MAX_IDS - 1);
+        return err_set(err, ERR_TOO_LARGE, "token id %zu is over the limit of %zu", id, TOKENIZER_MAX_IDS - 1), NULL;
     if (len > MAX_TOKEN_BYTES)
-        return err_set(err, ERR_TOO_LARGE, "token %zu is longer than %zu bytes", id, MAX_TOKEN_BYTES);
-    if (b->n_tokens == TOKENIZER_MAX_IDS) return err_set(err, ERR_TOO_LARGE, "more than %zu tokens", TOKENIZER_MAX_IDS);
+        return err_set(err, ERR_TOO_LARGE, "token %zu is longer than %zu bytes", id, MAX_TOKEN_BYTES), NULL;
+    if (b->n_tokens == TOKENIZER_MAX_IDS)
+        return err_set(err, ERR_TOO_LARGE, "more than %zu tokens", TOKENIZER_MAX_IDS), NULL;
     mem_grow(&b->tokens, &b->tokens_cap, b->n_tokens + 1);
-    if (!map_put(&b->by_text, text, len,
-                 (uint32_t)b->n_tokens)) // the caller saw that the text is new, but not what added it
-        return err_set(err, ERR_CORRUPT, "token \"%.*s\" is given twice", QUOTED(text, len));
+    if (!map_put(&b->by_text, text, len, (uint32_t)b->n_tokens))
+        return err_set(err, ERR_CORRUPT, "token \"%.*s\" is given twice", QUOTED(text, len)), NULL;
     struct builder_token *t = &b->tokens[b->n_tokens++];
     *t = (struct builder_token){.at = b->texts.len, .len = (uint32_t)len, .id = (uint32_t)id};
     buf_add(&b->texts, text, len);
-    *out = t;
-    return true;
+    return t;
 }
 
 // Is every character of the text in the printable alphabet?
@@ -60,9 +60,8 @@ static bool spells_bytes(struct vocab_builder *b, const char *text, size_t len) 
 }
 
 bool vocab_builder_add(struct vocab_builder *b, const char *text, size_t len, size_t id, struct err *err) {
-    if (token_of(b, text, len)) return err_set(err, ERR_CORRUPT, "token \"%.*s\" is given twice", QUOTED(text, len));
-    struct builder_token *t;
-    if (!token_add(b, text, len, id, &t, err)) return false;
+    struct builder_token *t = token_add(b, text, len, id, err);
+    if (!t) return false;
     t->literal = !spells_bytes(b, text, len);
     return true;
 }
@@ -74,7 +73,7 @@ bool vocab_builder_add_special(struct vocab_builder *b, const char *text, size_t
         return err_set(err, ERR_CORRUPT, "special token \"%.*s\" has two ids, %u and %zu", QUOTED(text, len), t->id,
                        id);
     if (!t) {
-        if (!token_add(b, text, len, id, &t, err)) return false;
+        if (!(t = token_add(b, text, len, id, err))) return false;
         t->literal = true;
     }
     t->special = special;
