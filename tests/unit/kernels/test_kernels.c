@@ -38,9 +38,11 @@ static struct packed random_packed(enum pack_type type, size_t n_out, size_t n_i
     if (!packed_init(&w, type, n_out, n_in, bias, &err)) abort();
     if (pack_block(type) == 1) {
         for (size_t i = 0; i < n_out * n_in; i++) {
-            union { float f; uint32_t u; } v = {.f = (float)uniform()};
-            if (type != PACK_F32) v.u &= 0xffff0000; // 8 significant bits: exact in bf16 and, at this size, in f16
-            values[i] = v.f;
+            values[i] = (float)uniform();
+            uint32_t bits; // by memcpy: gcc 12 with both sanitizers drops the mask of a union here
+            memcpy(&bits, &values[i], sizeof bits);
+            if (type != PACK_F32) bits &= 0xffff0000; // 8 significant bits: exact in bf16 and, at this size, in f16
+            memcpy(&values[i], &bits, sizeof bits);
         }
         for (size_t p = 0; p < w.n_panels; p++)
             pack_panel_f32(&w, p, values + p * PANEL * n_in, MIN((size_t)PANEL, n_out - p * PANEL));
