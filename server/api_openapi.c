@@ -28,7 +28,11 @@ static const struct field_table *body_of(const char *path) {
 static void add_string(struct buf *out, const char *s) { buf_add_json_string(out, s, strlen(s)); }
 
 // -- Schemas -----------------------------------------------------------------------------------------------------------------
-static void write_bounds(const struct field *f, struct buf *out) { buf_printf(out, f->kind == FIELD_INTEGER ? ",\"minimum\":%.0f,\"maximum\":%.0f" : ",\"minimum\":%.15g,\"maximum\":%.15g", f->min, f->max); }
+static void write_bounds(const struct field *f, struct buf *out) {
+    if (f->kind == FIELD_NUMBER) buf_printf(out, ",\"minimum\":%.15g,\"maximum\":%.15g", f->min, f->max);
+    else if (f->max < 9223372036854775807.0) buf_printf(out, ",\"minimum\":%.0f,\"maximum\":%.0f", f->min, f->max);
+    else buf_printf(out, ",\"minimum\":%.0f,\"maximum\":9223372036854775807", f->min); // 2^63 is no int64
+}
 
 static void write_lengths(const struct field *f, struct buf *out) {
     if (f->min > 0) buf_printf(out, ",\"minLength\":%.0f", f->min);
@@ -59,7 +63,7 @@ static void write_type(const struct field *f, struct buf *out) {
     case FIELD_IDS: buf_printf(out, "\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"integer\",\"minimum\":0},\"maxItems\":%zu", f->max_items); break;
     case FIELD_BIAS:
         buf_add_str(out, "\"type\":[\"object\",\"null\"],\"additionalProperties\":{\"type\":\"number\"");
-        write_bounds(f, out);
+        buf_printf(out, ",\"minimum\":%.15g,\"maximum\":%.15g", f->min, f->max);
         buf_printf(out, "},\"maxProperties\":%zu", f->max_items);
         break;
     case FIELD_OBJECT:

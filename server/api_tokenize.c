@@ -49,7 +49,7 @@ static const struct model *find_model(struct http_request *r, const char *id, si
     }
     const struct registry_entry *e = registry_find(&r->server->registry, len ? id : NULL);
     if (e && (!len || strlen(e->id) == len)) return e->model;
-    if (len) request_fail(r, 404, "model_not_found", "model", "The model does not exist. GET /v1/models lists those that do.");
+    if (len) request_fail(r, 404, "model_not_found", "model", "The model does not exist; the list of models names those that do.");
     else request_fail(r, 400, "missing_required_parameter", "model", "'model' is required: not exactly one model is served.");
     return NULL;
 }

@@ -35,7 +35,7 @@ static void add_top(const struct generation *g, const struct token_record *t, st
         token_text(g, id, "bytes:", &names);
         key.len = names.len - key.at;
         size_t same = 0;
-        while (same < n && (keys[same].len != key.len || memcmp(names.data + keys[same].at, names.data + key.at, key.len) != 0)) same++;
+        while (same < n && (keys[same].len != key.len || memcmp(buf_str(&names) + keys[same].at, buf_str(&names) + key.at, key.len) != 0)) same++;
         if (same == n) keys[n++] = key;
         else if (key.logprob > keys[same].logprob) keys[same].logprob = key.logprob;
     }

@@ -27,7 +27,7 @@ bool generation_init(struct generation *g, struct http_request *r, const struct 
         return request_fail(r, 503, "model_loading", NULL, "The models are still being loaded. Try again in a moment.");
     const struct registry_entry *entry = f->model.len ? registry_find(&r->server->registry, f->model.s) : NULL;
     if (!entry || strlen(entry->id) != f->model.len)
-        return request_fail(r, 404, "model_not_found", "model", "The model does not exist. GET /v1/models lists those that do.");
+        return request_fail(r, 404, "model_not_found", "model", "The model does not exist; the list of models names those that do.");
     *g = (struct generation){.request = r, .format = format, .fields = *f, .model_id = entry->id};
     g->model = model_acquire(entry->model);
     g->tokenizer = model_tokenizer(g->model);
