@@ -101,6 +101,7 @@ static bool framing_ok(struct http_exchange *x, const char *method, const char *
     size_t n_authorization = 0;
     MHD_get_connection_values(c->mhd, MHD_HEADER_KIND, count_authorization, &n_authorization);
     if (n_authorization > 1) return refuse_framing(x, "A header that may be there once is there twice.");
+    if (!http_header(&x->r, "Host") && strcmp(version, "HTTP/1.0") != 0) return refuse_framing(x, "The Host header is missing.");
     const char *coding = http_header(&x->r, "Transfer-Encoding"), *length = http_header(&x->r, "Content-Length");
     if (coding && length) return refuse_framing(x, "Content-Length and Transfer-Encoding exclude each other.");
     if (coding && (strcasecmp(coding, "chunked") != 0 || strcmp(version, "HTTP/1.1") != 0))

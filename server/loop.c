@@ -157,8 +157,15 @@ static bool body_too_slow(const struct http_exchange *x, uint64_t now) {
     return seconds > 0 && (double)(x->body.len + x->discarded) < seconds * (double)config->body_bytes_per_second;
 }
 
+// Has the peer closed in the middle of a request? When its last bytes and its FIN arrive together, libmicrohttpd 0.9.75 reads the
+// bytes and waits for an event that was already there.
+static bool peer_finished(const struct http_connection *c) {
+    char byte;
+    return (!c->exchange || c->exchange->stage == STAGE_BODY) && recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static void connection_sweep(struct http_connection *c, uint64_t now, bool draining) {
-    if (draining && connection_unused(c)) http_cut(c);
+    if ((draining && connection_unused(c)) || peer_finished(c)) http_cut(c);
     if (c->deadline_ns && now > c->deadline_ns) {
         // Only a client that began a request is told; libmicrohttpd has nothing of its own under way here.
         static const char late[] = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
@@ -183,7 +190,28 @@ static void on_sweep(uv_timer_t *t) {
 
 // ---- start and stop ----
 
+// libmicrohttpd 0.9.75 answers a Content-Length it cannot read before it calls us, and writes the head of that answer twice. It
+// tells its log first: so find the connection whose headers are complete but have not reached us, answer it once, and close
+// its sending side; what libmicrohttpd writes afterwards goes nowhere.
+static void answer_bad_length(struct http *h, bool too_large) {
+    struct http_connection *c = h->connections;
+    while (c && (c->exchange || !c->uri_seen || !MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE))) c = c->next;
+    if (!c) return;
+    struct api_error e = {too_large ? 413 : 400, "invalid_request_error", too_large ? "payload_too_large" : "bad_request"};
+    struct buf body = {0}, answer = {0};
+    api_error_write(&body, &e, too_large ? "The request body is too large." : "Content-Length is not a length.", NULL);
+    buf_printf(&answer, "HTTP/1.1 %s\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+               too_large ? "413 Content Too Large" : "400 Bad Request", body.len, body.data);
+    ssize_t sent = send(c->fd, answer.data, answer.len, MSG_DONTWAIT | MSG_NOSIGNAL); // at most once: a full window closes without a word
+    c->linger = sent > 0;
+    shutdown(c->fd, SHUT_WR);
+    metrics_count_http(&h->server->metrics, "none", "any", e.status);
+    buf_finish(&body);
+    buf_finish(&answer);
+}
+
 static void on_log(void *cls, const char *format, va_list args) {
+    if (strstr(format, "value of 'Content-Length'") || strstr(format, "parse `Content-Length'")) answer_bad_length(cls, format[0] == 'T');
     // libmicrohttpd reports every client that hung up; one line each second is enough of that.
     static uint64_t last_ns;
     uint64_t now = uv_hrtime();
@@ -243,10 +271,10 @@ static unsigned connection_limit(const struct config *config) {
 
 static struct MHD_Daemon *daemon_start(struct http *h, int fd) {
     unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
-    return MHD_start_daemon(flags, 0, NULL, NULL, http_on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
+    return MHD_start_daemon(flags, 0, NULL, NULL, http_on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, h, MHD_OPTION_LISTEN_SOCKET, fd,
                             MHD_OPTION_CONNECTION_LIMIT, connection_limit(&h->server->config), MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                             (size_t)HTTP_MEMORY_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)h->server->config.stall_seconds,
-                            MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_NOTIFY_COMPLETED,
+                            MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_NOTIFY_COMPLETED,
                             http_on_completed, h, MHD_OPTION_URI_LOG_CALLBACK, http_on_uri, h, MHD_OPTION_END);
 }
 

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""Real servers with gpt2-nano. `server` is one for the whole run; `start_server(*arguments)` starts another for one test. The binary is
+$COUPLET (or $COUPLET_BIN), by default build/server/couplet."""
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+if "COUPLET_BIN" in os.environ:
+    os.environ.setdefault("COUPLET", os.environ["COUPLET_BIN"])
+sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tools"), str(Path(__file__).resolve().parent)]
+from serving import Server, make_nano  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def nano(tmp_path_factory):
+    """The folder of a gpt2-nano with random weights; its model id is "nano"."""
+    return make_nano(tmp_path_factory.mktemp("model") / "nano")
+
+
+@pytest.fixture(scope="session")
+def server(nano):
+    with Server("--model", str(nano)) as running:
+        yield running
+
+
+@pytest.fixture
+def start_server(nano):
+    """start_server(*arguments): a server of its own, stopped after the test. model=None: without one."""
+    started = []
+
+    def start(*arguments, model=nano, **options):
+        started.append(Server(*(["--model", str(model)] if model else []), *arguments, **options))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.__exit__()
