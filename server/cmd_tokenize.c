@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "engine/model/model_file.h"
+#include "server/commands.h"
 #include "server/options.h"
 #include "tokenizer/text_stream.h"
 #include "tokenizer/tokenizer.h"
@@ -17,8 +18,6 @@
 #include <string.h>
 
 #define MAX_TEXT_BYTES ((size_t)1 << 30)
-
-int cmd_tokenize(int argc, char **argv); // called by main.c's table of commands
 
 struct tokenize_options {
     const char *model;

@@ -160,6 +160,7 @@ struct tokenizer *vocab_builder_build(struct vocab_builder *b, const struct voca
     struct tokenizer *t = NULL;
     struct vocab_entry *vocab = mem_try_alloc(n_vocab, sizeof *vocab, "the vocabulary", err);
     if (vocab && vocab_place(b, vocab, n_vocab, &bytes, err)) {
+        map_finish(&b->by_text); // the tokenizer makes its own: never both at once
         const struct tokenizer_spec spec = {
             .vocab = vocab,
             .n_vocab = n_vocab,

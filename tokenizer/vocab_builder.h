@@ -50,5 +50,6 @@ bool vocab_builder_merge_text(struct vocab_builder *b, const char *text, size_t 
 int64_t vocab_builder_find(const struct vocab_builder *b, const char *text, size_t len);
 // Has every one of the 256 bytes a token of its own?
 bool vocab_builder_has_all_bytes(const struct vocab_builder *b);
+// The last call before vocab_builder_finish: afterwards no text is found any more.
 struct tokenizer *vocab_builder_build(struct vocab_builder *b, const struct vocab_options *options,
                                       struct err *err) MUST_CHECK;
