@@ -219,7 +219,9 @@ static void finish_reply(struct generation *g) {
 static void cancel_all(struct generation *g) {
     for (size_t i = 0; i < g->n_choices; i++) {
         struct choice *c = &g->choices[i];
-        if (c->live) server_cancel_sequence(g->request->server, c->sequence);
+        if (!c->live) continue;
+        metrics_add(&g->request->server->metrics, METRIC_SUCCESS_ABORT, 1);
+        server_cancel_sequence(g->request->server, c->sequence);
         c->live = false;
     }
     g->n_live = 0;
@@ -243,6 +245,37 @@ static void fail(struct generation *g, enum finish_reason why) {
     http_stream_close(r);
 }
 
+// -- Figures -----------------------------------------------------------------------------------------------------------------
+static uint64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void count_tokens(struct choice *c, const struct engine_event *e) {
+    if (e->kind == EVENT_PROMPT || !e->n_tokens) return;
+    const struct http_request *r = c->generation->request;
+    uint64_t now = now_ns();
+    if (c->last_token_ns) metrics_observe(&r->server->metrics, METRIC_INTER_TOKEN_LATENCY, (double)(now - c->last_token_ns) / 1e9);
+    else metrics_observe(&r->server->metrics, METRIC_TIME_TO_FIRST_TOKEN, (double)(now - r->received_ns) / 1e9);
+    c->last_token_ns = now;
+}
+
+static void count_finish(const struct choice *c, const struct engine_event *e) {
+    static const enum metric_counter by_reason[] = {METRIC_SUCCESS_STOP, METRIC_SUCCESS_LENGTH, METRIC_SUCCESS_ABORT, METRIC_SUCCESS_ERROR};
+    const struct http_request *r = c->generation->request;
+    struct metrics *m = &r->server->metrics;
+    metrics_add(m, by_reason[e->finish], 1);
+    metrics_add(m, METRIC_PROMPT_TOKENS, e->n_prompt);
+    metrics_add(m, METRIC_GENERATION_TOKENS, e->n_generated);
+    metrics_observe(m, METRIC_QUEUE_TIME, (double)e->queued_ns / 1e9);
+    metrics_observe(m, METRIC_PREFILL_TIME, (double)e->prefill_ns / 1e9);
+    metrics_observe(m, METRIC_DECODE_TIME, (double)e->decode_ns / 1e9);
+    metrics_observe(m, METRIC_E2E_LATENCY, (double)(now_ns() - r->received_ns) / 1e9);
+    metrics_observe(m, METRIC_REQUEST_PROMPT_TOKENS, (double)e->n_prompt);
+    metrics_observe(m, METRIC_REQUEST_GENERATION_TOKENS, (double)e->n_generated);
+}
+
 // -- Events ------------------------------------------------------------------------------------------------------------------
 static void take_finish(struct choice *c, const struct engine_event *e) {
     struct generation *g = c->generation;
@@ -257,12 +290,14 @@ static void take_finish(struct choice *c, const struct engine_event *e) {
     // A prompt is charged once, however many choices it has.
     if (c->index % g->best_of == 0) g->prompt_tokens += e->n_prompt, g->cached_tokens += e->n_cached;
     g->completion_tokens += e->n_generated;
+    count_finish(c, e);
 }
 
 static void on_event(void *ctx, const struct engine_event *e) {
     struct choice *c = ctx;
     struct generation *g = c->generation;
     assert(!g->over && c->live);
+    count_tokens(c, e);
     for (size_t i = 0; i < e->n_tokens; i++) {
         const struct token_record *t = &e->tokens[i];
         bool of_prompt = e->kind == EVENT_PROMPT;

@@ -50,7 +50,7 @@ struct choice {
     size_t stop_index;
     bool stopped_by_string;
     uint32_t stop_id;
-    size_t n_generated, n_cached;
+    uint64_t last_token_ns; // when the last one came out; 0: none yet
 };
 
 struct reply_format {
