@@ -127,6 +127,7 @@ static void connection_release(struct http_connection *c) {
     *c->link = c->next;
     if (c->next) c->next->link = c->link;
     if (--h->n_connections == 0) uv_timer_stop(&h->sweep_timer);
+    h->dirty = true; // at the connection limit, only another turn lets libmicrohttpd listen again
     int unread = 0;
     if (c->linger || (ioctl(c->fd, FIONREAD, &unread) == 0 && unread > 0)) http_linger(h, c->fd);
     if (c->watch_made) uv_close((uv_handle_t *)&c->watch, on_watch_closed);
