@@ -22,9 +22,9 @@ def free_port():
         return s.getsockname()[1]
 
 
-def make_nano(folder):
-    """gpt2-nano with random weights and a byte vocabulary, as an HF directory."""
-    subprocess.run([sys.executable, str(ROOT / "tests" / "tools" / "make_nano.py"), "--vocab", "257", str(folder)], check=True)
+def make_nano(folder, *options):
+    """gpt2-nano with random weights and a byte vocabulary, as an HF directory; every token has a text. Options: make_nano.py's."""
+    subprocess.run([sys.executable, str(ROOT / "tests" / "tools" / "make_nano.py"), "--vocab", "257", *options, str(folder)], check=True)
     return Path(folder)
 
 
