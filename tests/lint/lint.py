@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-FUNCTION_LINES, FILE_LINES, COLUMNS = 100, 800, 140  # 120 is the aim; 140 leaves room for a table's row
+FUNCTION_LINES, FILE_LINES, COLUMNS = 100, 800, 160  # 120 is the aim, kept by hand; past 160 nobody sees the end of a line
 BUDGETS = {"base": 2500, "engine/kernels": 3000}
 PROGRAM_LINES = 25000
 LARGE_BYTES = 1 << 20
@@ -138,11 +138,11 @@ def file_size(tree):
 
 
 def line_width(tree):
-    for name in tree.c_files():
+    for name in tree.c_files(*PROGRAM_ROOMS):  # tests hold long literals
         if GENERATED.search(name):
             continue
         for number, line in enumerate(tree.lines[name], 1):
-            if len(line) > COLUMNS:
+            if len(line) > COLUMNS and not line.endswith("\\"):  # a row of a macro table
                 yield name, number, f"{len(line)} columns, {COLUMNS} at most"
 
 

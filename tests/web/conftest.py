@@ -31,7 +31,7 @@ def base_url(request):
 def browser():
     with sync_playwright() as playwright:
         # As root, which is what CI is, chromium has no sandbox to offer.
-        browser = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
         yield browser
         browser.close()
 
