@@ -20,6 +20,7 @@ enum { QUERY_ROWS = 16 }; // rows of one attention task
 struct array { // [max_rows][width], rows `stride` floats apart
     float *data;
     size_t stride;
+    size_t at; // offset in the one block of memory, in floats
 };
 
 struct attention_unit { // one task of the pool: some rows of a sequence, one key/value head
@@ -52,7 +53,7 @@ static bool array_place(struct array *a, size_t *total, size_t rows, size_t widt
     size_t bytes;
     a->stride = (width + 15) / 16 * 16 + ROW_PAD;
     if (!size_mul(rows, a->stride * sizeof(float), &bytes)) return false;
-    a->data = (float *)NULL + *total / sizeof(float); // offset for now, see transformer_create
+    a->at = *total / sizeof(float);
     return size_add(*total, (bytes + 63) & ~(size_t)63, total);
 }
 
@@ -79,7 +80,7 @@ struct transformer *transformer_create(const struct weights *w, size_t max_rows,
         return NULL;
     }
     t->memory_bytes = total;
-    for (size_t i = 0; i < ARRAY_LEN(all); i++) all[i]->data = t->memory + (all[i]->data - (float *)NULL);
+    for (size_t i = 0; i < ARRAY_LEN(all); i++) all[i]->data = t->memory + all[i]->at;
     t->scores = scores.data;
     t->score_size = scores.stride;
     t->units = mem_alloc(max_rows * c->n_kv_head, sizeof *t->units);
