@@ -66,7 +66,7 @@ TEST(the_least_recently_used_is_evicted) {
     uint32_t x[KV_BLOCK], y[KV_BLOCK], a, b, c;
     tokens_fill(x, KV_BLOCK, 1);
     tokens_fill(y, KV_BLOCK, 2);
-    CHECK(kv_cache_take(kv, &a) && kv_cache_take(kv, &b));
+    REQUIRE(kv_cache_take(kv, &a) && kv_cache_take(kv, &b));
     kv_cache_seal(kv, &a, 0, x);
     kv_cache_seal(kv, &b, 0, y);
     kv_cache_release(kv, a);
