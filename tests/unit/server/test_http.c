@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: MIT
+// The HTTP core alone, with routes of this file and clients on threads of their own: is `end` called once, never beside work, and with
+// the right `gone`? Made for the sanitizers as much as for its checks.
+#include "server/http_internal.h"
+#include "server/routes.h"
+#include "tests/unit/test.h"
+
+#include <arpa/inet.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static struct server server;
+static uv_loop_t loop;
+static int n_started, n_ended, n_gone, n_worked;
+static _Atomic bool in_work;
+static uv_sem_t work_entered, work_may_go;
+static struct http_request *waiting;
+
+struct mark {
+    int ends;
+    char text[32];
+};
+
+static bool echo_work(struct http_request *r) {
+    struct mark *m = arena_alloc(&r->arena, 1, sizeof *m);
+    snprintf(m->text, sizeof m->text, "%zu", r->body_len);
+    r->state = m;
+    return r->body_len != 7 || err_set_param(&r->err, ERR_INVALID, "body", "seven is refused");
+}
+static void echo_start(struct http_request *r) {
+    struct buf body = {0};
+    n_started++;
+    buf_add_str(&body, ((struct mark *)r->state)->text);
+    http_reply(r, 200, "text/plain", &body);
+}
+static bool slow_work(struct http_request *r) {
+    in_work = true;
+    uv_sem_post(&work_entered);
+    uv_sem_wait(&work_may_go);
+    in_work = false;
+    return echo_work(r);
+}
+static void wait_start(struct http_request *r) {
+    n_started++;
+    waiting = r;
+}
+static void stream_start(struct http_request *r) {
+    n_started++;
+    http_stream_open(r);
+    for (int i = 0; i < 2000; i++) http_stream_send(r, "data: 0123456789\n\n", 18);
+    http_stream_close(r);
+}
+static void flood_start(struct http_request *r) {
+    static char block[65536];
+    n_started++;
+    http_stream_open(r);
+    for (int i = 0; i < 100; i++) http_stream_send(r, block, sizeof block); // far past the cap
+}
+static void count_end(struct http_request *r) {
+    struct mark *m = r->state;
+    n_ended++;
+    n_gone += r->gone;
+    if (m && m->ends++) TEST_FAIL("end twice");
+    if (in_work) TEST_FAIL("end beside work");
+    if (waiting == r) waiting = NULL;
+}
+
+static const struct http_route test_routes[] = {
+    {"POST", "/echo", SCOPE_PUBLIC, echo_work, echo_start, count_end, "answers the body's length"},
+    {"POST", "/slow", SCOPE_PUBLIC, slow_work, echo_start, count_end, "the same, when let go"},
+    {"GET", "/wait", SCOPE_PUBLIC, NULL, wait_start, count_end, "never answers by itself"},
+    {"GET", "/stream", SCOPE_PUBLIC, NULL, stream_start, count_end, "2000 events at once"},
+    {"GET", "/flood", SCOPE_PUBLIC, NULL, flood_start, count_end, "more than may wait"},
+    {0},
+};
+const struct http_route *const route_tables[] = {test_routes, NULL};
+const struct http_route *route_find(const char *method, const char *path, bool *path_known, char *allow, size_t allow_size) {
+    const struct http_route *r = test_routes;
+    while (r->path && (strcmp(r->path, path) != 0 || strcmp(r->method, method) != 0)) r++;
+    *path_known = false;
+    return r->path ? r : NULL;
+}
+
+// ---- a client on its own thread ----
+
+struct client {
+    const char *request;
+    bool leave; // closes after sending, when `left_after` is posted
+    uv_sem_t *left_after;
+    char *answer;
+    size_t n;
+    _Atomic bool done;
+    pthread_t thread;
+};
+
+static void *client_main(void *arg) {
+    struct client *c = arg;
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)server.http->port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(fd, (struct sockaddr *)&to, sizeof to) != 0 || send(fd, c->request, strlen(c->request), MSG_NOSIGNAL) < 0) abort();
+    if (c->leave) {
+        if (c->left_after) uv_sem_wait(c->left_after);
+    } else {
+        size_t cap = 1 << 20;
+        ssize_t n;
+        c->answer = mem_alloc(1, cap);
+        while (c->n < cap - 1 && (n = recv(fd, c->answer + c->n, cap - 1 - c->n, 0)) > 0) c->n += (size_t)n;
+    }
+    close(fd);
+    c->done = true;
+    return NULL;
+}
+
+static void client_start(struct client *c) {
+    if (pthread_create(&c->thread, NULL, client_main, c) != 0) abort();
+}
+static void client_finish(struct client *c) {
+    pthread_join(c->thread, NULL);
+    free(c->answer);
+}
+
+// Runs the loop until `condition`; at most 20 s.
+static void on_tick(uv_timer_t *t) {}
+#define RUN_UNTIL(condition)                                                                       \
+    do {                                                                                           \
+        uint64_t end_ = uv_hrtime() + UINT64_C(20000000000);                                       \
+        while (!(condition) && uv_hrtime() < end_) uv_run(&loop, UV_RUN_ONCE);                     \
+        if (!(condition)) TEST_FAIL("never: %s", #condition);                                      \
+    } while (0)
+
+static uv_timer_t ticker;
+
+static void set_up(void) {
+    char name[] = "serve", port[] = "--port=0", stall[] = "--stall-seconds=2";
+    char *argv[] = {name, port, stall, NULL};
+    enum config_action action;
+    struct err err = {0};
+    memset(&server, 0, sizeof server);
+    n_started = n_ended = n_gone = n_worked = 0;
+    in_work = false;
+    if (!config_load(&server.config, 3, argv, &action, &err)) abort();
+    server.state = SERVER_READY;
+    uv_loop_init(&loop);
+    uv_sem_init(&work_entered, 0);
+    uv_sem_init(&work_may_go, 0);
+    uv_timer_init(&loop, &ticker);
+    uv_timer_start(&ticker, on_tick, 5, 5); // so that RUN_UNTIL looks again
+    server.http = http_create(&server, &loop, &err);
+    if (!server.http) abort();
+}
+
+static void tear_down(void) {
+    server.state = SERVER_DRAINING;
+    http_quiesce(server.http);
+    RUN_UNTIL(http_idle(server.http) && server.http->n_lingering == 0);
+    http_destroy(server.http);
+    uv_close((uv_handle_t *)&ticker, NULL);
+    while (uv_run(&loop, UV_RUN_DEFAULT)) {}
+    CHECK_INT(uv_loop_close(&loop), 0);
+    CHECK_INT(n_ended, n_started + n_worked);
+    config_finish(&server.config);
+    metrics_finish(&server.metrics);
+    uv_sem_destroy(&work_entered);
+    uv_sem_destroy(&work_may_go);
+}
+
+#define POST(path, n, body) \
+    "POST " path " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: " n "\r\n\r\n" body
+#define GET(path) "GET " path " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+TEST(answers) {
+    set_up();
+    struct client c = {.request = POST("/echo", "5", "01234")};
+    client_start(&c);
+    RUN_UNTIL(c.done);
+    CHECK(strstr(c.answer, "HTTP/1.1 200") == c.answer && strcmp(strstr(c.answer, "\r\n\r\n") + 4, "5") == 0);
+    client_finish(&c);
+    RUN_UNTIL(n_ended == 1);
+    CHECK_INT(n_gone, 0);
+    tear_down();
+}
+
+TEST(failed_work_is_answered_and_ended) {
+    set_up();
+    struct client c = {.request = POST("/echo", "7", "0123456")};
+    client_start(&c);
+    RUN_UNTIL(c.done);
+    CHECK(strstr(c.answer, "HTTP/1.1 400") == c.answer && strstr(c.answer, "\"param\":\"body\"") != NULL);
+    client_finish(&c);
+    RUN_UNTIL(n_ended == 1);
+    n_worked = 1; // start was skipped, end was not
+    tear_down();
+}
+
+TEST(leaving_during_work) {
+    set_up();
+    struct client c = {.request = POST("/slow", "1", "x"), .leave = true, .left_after = &work_entered};
+    client_start(&c);
+    RUN_UNTIL(c.done);
+    RUN_UNTIL(server.http->n_requests == 0); // libmicrohttpd is done with it while work still runs
+    CHECK_INT(n_ended, 0);
+    CHECK_INT(server.http->n_working, 1);
+    uv_sem_post(&work_may_go);
+    RUN_UNTIL(n_ended == 1);
+    CHECK_INT(n_started, 0);
+    CHECK_INT(n_gone, 1);
+    client_finish(&c);
+    n_worked = 1;
+    tear_down();
+}
+
+TEST(leaving_while_waiting_is_noticed_at_once) {
+    set_up();
+    uv_sem_t leave;
+    uv_sem_init(&leave, 0);
+    struct client c = {.request = GET("/wait"), .leave = true, .left_after = &leave};
+    client_start(&c);
+    RUN_UNTIL(waiting);
+    uint64_t begin = uv_hrtime();
+    uv_sem_post(&leave);
+    RUN_UNTIL(n_ended == 1);
+    double ms = (double)(uv_hrtime() - begin) / 1e6;
+    if (ms > 500) TEST_FAIL("noticed after %.1f ms", ms);
+    CHECK_INT(n_gone, 1);
+    client_finish(&c);
+    uv_sem_destroy(&leave);
+    tear_down();
+}
+
+TEST(late_answer) {
+    set_up();
+    struct client c = {.request = GET("/wait")};
+    client_start(&c);
+    RUN_UNTIL(waiting);
+    struct buf body = {0};
+    buf_add_str(&body, "{}");
+    http_reply_json(waiting, 200, &body);
+    RUN_UNTIL(c.done);
+    CHECK(strstr(c.answer, "HTTP/1.1 200") == c.answer);
+    client_finish(&c);
+    RUN_UNTIL(n_ended == 1);
+    tear_down();
+}
+
+TEST(stream_arrives_whole) {
+    set_up();
+    struct client c = {.request = GET("/stream")};
+    client_start(&c);
+    RUN_UNTIL(c.done);
+    size_t events = 0;
+    for (const char *at = c.answer; (at = strstr(at, "0123456789")); at++) events++;
+    CHECK(events >= 1990); // a chunk's end may cut a few in the raw bytes
+    CHECK(c.n > 36000 && strcmp(c.answer + c.n - 5, "0\r\n\r\n") == 0);
+    client_finish(&c);
+    RUN_UNTIL(n_ended == 1);
+    CHECK_INT(n_gone, 0);
+    tear_down();
+}
+
+TEST(queue_past_its_cap_is_cut) {
+    set_up();
+    struct client c = {.request = GET("/flood")};
+    client_start(&c);
+    RUN_UNTIL(n_ended == 1);
+    CHECK_INT(n_gone, 1);
+    RUN_UNTIL(c.done);
+    client_finish(&c);
+    tear_down();
+}
+
+TEST(many_at_once) {
+    set_up();
+    enum { N = 60 };
+    static struct client clients[N];
+    static const char *const requests[] = {POST("/echo", "5", "01234"), GET("/stream"), GET("/wait"), POST("/echo", "7", "0123456")};
+    memset(clients, 0, sizeof clients);
+    for (size_t i = 0; i < N; i++) {
+        clients[i].request = requests[i % 4];
+        clients[i].leave = i % 4 == 2 || i % 5 == 0;
+        client_start(&clients[i]);
+    }
+    size_t done = 0;
+    while (done < N) {
+        RUN_UNTIL(clients[done].done);
+        done++;
+    }
+    RUN_UNTIL(http_idle(server.http));
+    for (size_t i = 0; i < N; i++) client_finish(&clients[i]);
+    n_worked = n_ended - n_started; // work that failed, or whose client had left
+    CHECK(n_worked >= 0);
+    CHECK_INT(server.http->body_bytes, 0);
+    tear_down();
+}
+
+TEST(abort_answers_everyone) {
+    set_up();
+    struct client c = {.request = GET("/wait")};
+    client_start(&c);
+    RUN_UNTIL(waiting);
+    server.state = SERVER_DRAINING;
+    http_abort_requests(server.http);
+    RUN_UNTIL(c.done);
+    CHECK(strstr(c.answer, "HTTP/1.1 503") == c.answer && strstr(c.answer, "shutting_down") != NULL);
+    client_finish(&c);
+    tear_down();
+}
+
+TEST_MAIN("http")
