@@ -8,14 +8,18 @@
 static bool check_response_format(struct http_request *r, const json_t *v) {
     if (!v) return true;
     const json_t *type = json_object_get(v, "type");
-    if (!json_is_string(type)) return request_fail(r, 400, "invalid_type", "response_format", "'response_format' must be an object with a 'type'.");
+    if (!json_is_string(type))
+        return request_fail(r, 400, "invalid_type", "response_format",
+                            "'response_format' must be an object with a 'type'.");
     if (strcmp(json_string_value(type), "text") == 0) return true;
-    return request_fail(r, 400, "unsupported_parameter", "response_format.type", "Only the response format 'text' is supported.");
+    return request_fail(r, 400, "unsupported_parameter", "response_format.type",
+                        "Only the response format 'text' is supported.");
 }
 
 static bool set_counts(struct generation *g, const struct chat_fields *f) {
     if (f->top_logprobs != FIELD_ABSENT && f->top_logprobs > 0 && !f->logprobs)
-        return request_fail(g->request, 400, "unsupported_parameter", "top_logprobs", "'top_logprobs' is only allowed with 'logprobs'.");
+        return request_fail(g->request, 400, "unsupported_parameter", "top_logprobs",
+                            "'top_logprobs' is only allowed with 'logprobs'.");
     g->n = g->best_of = (size_t)f->sampling.n;
     g->logprobs = f->logprobs;
     g->params.n_logprobs = !f->logprobs ? -1 : f->top_logprobs == FIELD_ABSENT ? 0 : (int)f->top_logprobs;
@@ -34,17 +38,21 @@ static bool read_prompt(struct generation *g, const struct chat_fields *f) {
         g->n_prompts = 1;
     }
     ids_finish(&ids);
-    if (ok && !g->prompts[0].n_ids) return request_fail(r, 400, "value_out_of_range", "messages", "'messages' have no tokens.");
+    if (ok && !g->prompts[0].n_ids)
+        return request_fail(r, 400, "value_out_of_range", "messages", "'messages' have no tokens.");
     int64_t limit = f->max_completion_tokens != FIELD_ABSENT ? f->max_completion_tokens : f->max_tokens;
     return ok && generation_check_length(g, "messages", &g->prompts[0], limit, SIZE_MAX);
 }
 
 static bool read_request(struct http_request *r, const json_t *tree, struct generation *g) {
     struct chat_fields f = {0};
-    if (!fields_read(r, &chat_table, tree, &f) || !sampling_check_stream(r, tree, &f.sampling) || !check_response_format(r, f.response_format)) return false;
+    if (!fields_read(r, &chat_table, tree, &f) || !sampling_check_stream(r, tree, &f.sampling) ||
+        !check_response_format(r, f.response_format))
+        return false;
     if (!generation_init(g, r, &f.sampling, &chat_format)) return false;
     g->ignored = fields_ignored(r, &chat_table, tree);
-    return sampling_params_set(r, &f.sampling, model_config(g->model)->n_vocab, &g->params) && set_counts(g, &f) && read_prompt(g, &f) && generation_prepare(g);
+    return sampling_params_set(r, &f.sampling, model_config(g->model)->n_vocab, &g->params) && set_counts(g, &f) &&
+           read_prompt(g, &f) && generation_prepare(g);
 }
 
 static bool chat_work(struct http_request *r) {

@@ -7,8 +7,11 @@ static bool set_counts(struct generation *g, const struct completion_fields *f) 
     struct http_request *r = g->request;
     g->n = (size_t)f->sampling.n;
     g->best_of = f->best_of == FIELD_ABSENT ? g->n : (size_t)f->best_of;
-    if (g->best_of < g->n) return request_fail(r, 400, "value_out_of_range", "best_of", "'best_of' must not be less than 'n'.");
-    if (g->best_of > g->n && f->sampling.stream) return request_fail(r, 400, "unsupported_parameter", "best_of", "'best_of' cannot be streamed: which text is the best is known at the end.");
+    if (g->best_of < g->n)
+        return request_fail(r, 400, "value_out_of_range", "best_of", "'best_of' must not be less than 'n'.");
+    if (g->best_of > g->n && f->sampling.stream)
+        return request_fail(r, 400, "unsupported_parameter", "best_of",
+                            "'best_of' cannot be streamed: which text is the best is known at the end.");
     g->echo = f->echo;
     g->logprobs = f->logprobs != FIELD_ABSENT;
     g->params.n_logprobs = g->logprobs ? (int)f->logprobs : g->best_of > g->n ? 0 : -1;
@@ -37,6 +40,7 @@ static bool completions_work(struct http_request *r) {
 }
 
 const struct http_route completion_routes[] = {
-    {"POST", "/v1/completions", SCOPE_INFER, completions_work, generation_start, generation_end, "Complete a text, or score it"},
+    {"POST", "/v1/completions", SCOPE_INFER, completions_work, generation_start, generation_end,
+     "Complete a text, or score it"},
     {0},
 };

@@ -14,12 +14,16 @@ static void write_model(const struct registry_entry *e, struct buf *out) {
     size_t id_len = strlen(e->id);
     buf_add_str(out, "{\"id\":");
     buf_add_json_string(out, e->id, id_len);
-    buf_printf(out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"couplet\",\"root\":", (long long)e->created_s);
+    buf_printf(out,
+               ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"couplet\",\"root\":", (long long)e->created_s);
     buf_add_json_string(out, e->id, id_len);
-    buf_printf(out, ",\"parent\":null,\"max_model_len\":%zu,\"meta\":{\"architecture\":\"%s\",\"vocab_type\":\"%s\",\"n_vocab\":%zu,\"n_ctx_train\":%zu,\"n_embd\":%zu,\"n_layer\":%zu,"
-                    "\"n_head\":%zu,\"n_params\":%llu,\"size\":%zu,\"format\":\"%s\",\"weights\":\"%s\",\"chat_template\":",
-               c->n_ctx, c->arch == ARCH_GPT2 ? "gpt2" : "llama", t ? "bpe" : "none", c->n_vocab, c->n_ctx, c->n_embd, c->n_layer, c->n_head,
-               (unsigned long long)model_parameters(e->model), model_bytes(e->model), model_format(e->model), model_weights_name(e->model));
+    buf_printf(out,
+               ",\"parent\":null,\"max_model_len\":%zu,\"meta\":{\"architecture\":\"%s\",\"vocab_type\":\"%s\",\"n_"
+               "vocab\":%zu,\"n_ctx_train\":%zu,\"n_embd\":%zu,\"n_layer\":%zu,"
+               "\"n_head\":%zu,\"n_params\":%llu,\"size\":%zu,\"format\":\"%s\",\"weights\":\"%s\",\"chat_template\":",
+               c->n_ctx, c->arch == ARCH_GPT2 ? "gpt2" : "llama", t ? "bpe" : "none", c->n_vocab, c->n_ctx, c->n_embd,
+               c->n_layer, c->n_head, (unsigned long long)model_parameters(e->model), model_bytes(e->model),
+               model_format(e->model), model_weights_name(e->model));
     if (chat) buf_printf(out, "\"%s\"}}", chat_template_name(chat));
     else buf_add_str(out, "null}}");
 }

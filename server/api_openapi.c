@@ -60,7 +60,10 @@ static void write_type(const struct field *f, struct buf *out) {
         write_lengths(f, out);
         buf_printf(out, "},\"maxItems\":%zu},{\"type\":\"null\"}]", f->max_items);
         break;
-    case FIELD_IDS: buf_printf(out, "\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"integer\",\"minimum\":0},\"maxItems\":%zu", f->max_items); break;
+    case FIELD_IDS:
+        buf_printf(out, "\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"integer\",\"minimum\":0},\"maxItems\":%zu",
+                   f->max_items);
+        break;
     case FIELD_BIAS:
         buf_add_str(out, "\"type\":[\"object\",\"null\"],\"additionalProperties\":{\"type\":\"number\"");
         buf_printf(out, ",\"minimum\":%.15g,\"maximum\":%.15g", f->min, f->max);
@@ -70,15 +73,23 @@ static void write_type(const struct field *f, struct buf *out) {
         buf_add_str(out, "\"type\":[\"object\",\"null\"],");
         write_properties(f->object, out);
         break;
-    case FIELD_VALUE: buf_printf(out, f->required ? "\"anyOf\":[%s]" : "\"anyOf\":[%s,{\"type\":\"null\"}]", f->schema); break;
+    case FIELD_VALUE:
+        buf_printf(out, f->required ? "\"anyOf\":[%s]" : "\"anyOf\":[%s,{\"type\":\"null\"}]", f->schema);
+        break;
     case FIELD_REFUSED: buf_add_str(out, "\"type\":\"null\""); break;
     }
 }
 
+// The table's rows and its common ones: i-th, NULL past the end.
+static const struct field *field_at(const struct field_table *t, size_t i) {
+    if (i < t->n) return &t->fields[i];
+    return t->common ? field_at(t->common, i - t->n) : NULL;
+}
+
 static void write_properties(const struct field_table *t, struct buf *out) {
+    const struct field *f;
     buf_add_str(out, "\"properties\":{");
-    for (size_t i = 0; i < t->n; i++) {
-        const struct field *f = &t->fields[i];
+    for (size_t i = 0; (f = field_at(t, i)); i++) {
         if (i) buf_add_byte(out, ',');
         add_string(out, f->name);
         buf_add_str(out, ":{");
@@ -90,19 +101,22 @@ static void write_properties(const struct field_table *t, struct buf *out) {
     }
     buf_add_str(out, "},\"required\":[");
     bool first = true;
-    for (size_t i = 0; i < t->n; i++) {
-        if (!t->fields[i].required) continue;
+    for (size_t i = 0; (f = field_at(t, i)); i++) {
+        if (!f->required) continue;
         if (!first) buf_add_byte(out, ',');
-        add_string(out, t->fields[i].name);
+        add_string(out, f->name);
         first = false;
     }
     buf_add_byte(out, ']');
 }
 
 static void write_components(struct buf *out) {
-    buf_add_str(out, "\"components\":{\"securitySchemes\":{\"bearer\":{\"type\":\"http\",\"scheme\":\"bearer\"}},\"schemas\":{"
-                     "\"Error\":{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{\"error\":{\"type\":\"object\",\"required\":[\"message\",\"type\",\"param\",\"code\"],"
-                     "\"properties\":{\"message\":{\"type\":\"string\"},\"type\":{\"type\":\"string\"},\"param\":{\"type\":[\"string\",\"null\"]},\"code\":{\"type\":[\"string\",\"null\"]}}}}}");
+    buf_add_str(
+        out, "\"components\":{\"securitySchemes\":{\"bearer\":{\"type\":\"http\",\"scheme\":\"bearer\"}},\"schemas\":{"
+             "\"Error\":{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{\"error\":{\"type\":\"object\","
+             "\"required\":[\"message\",\"type\",\"param\",\"code\"],"
+             "\"properties\":{\"message\":{\"type\":\"string\"},\"type\":{\"type\":\"string\"},\"param\":{\"type\":["
+             "\"string\",\"null\"]},\"code\":{\"type\":[\"string\",\"null\"]}}}}}");
     for (size_t i = 0; i < ARRAY_LEN(bodies); i++) {
         buf_printf(out, ",\"%s\":{\"type\":\"object\",", bodies[i].table->name);
         write_properties(bodies[i].table, out);
@@ -118,9 +132,16 @@ static void write_operation(const struct http_route *route, struct buf *out) {
     buf_printf(out, "\"%s\":{\"summary\":", method);
     add_string(out, route->summary);
     if (route->scope == SCOPE_PUBLIC) buf_add_str(out, ",\"security\":[]");
-    if (strchr(route->path, '*')) buf_add_str(out, ",\"parameters\":[{\"name\":\"id\",\"in\":\"path\",\"required\":true,\"schema\":{\"type\":\"string\"}}]");
+    if (strchr(route->path, '*'))
+        buf_add_str(
+            out,
+            ",\"parameters\":[{\"name\":\"id\",\"in\":\"path\",\"required\":true,\"schema\":{\"type\":\"string\"}}]");
     const struct field_table *body = strcmp(route->method, "POST") == 0 ? body_of(route->path) : NULL;
-    if (body) buf_printf(out, ",\"requestBody\":{\"required\":true,\"content\":{\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/%s\"}}}}", body->name);
+    if (body)
+        buf_printf(out,
+                   ",\"requestBody\":{\"required\":true,\"content\":{\"application/json\":{\"schema\":{\"$ref\":\"#/"
+                   "components/schemas/%s\"}}}}",
+                   body->name);
     buf_add_str(out, ",\"responses\":{\"200\":{\"description\":\"Success\"},\"default\":{\"description\":\"Failure\","
                      "\"content\":{\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/Error\"}}}}}}");
 }
@@ -152,7 +173,8 @@ static void write_path(const struct http_route *route, struct buf *out) {
 
 static bool openapi_work(struct http_request *r) {
     struct buf *out = arena_alloc(&r->arena, 1, sizeof *out);
-    buf_add_str(out, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"couplet\",\"version\":\"" COUPLET_VERSION "\"},\"security\":[{},{\"bearer\":[]}],\"paths\":{");
+    buf_add_str(out, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"couplet\",\"version\":\"" COUPLET_VERSION
+                     "\"},\"security\":[{},{\"bearer\":[]}],\"paths\":{");
     bool first = true;
     for (size_t i = 0; route_tables[i]; i++) {
         for (const struct http_route *route = route_tables[i]; route->path; route++) {

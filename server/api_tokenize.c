@@ -19,28 +19,30 @@ struct tokenize_fields {
     bool add_special_tokens, add_special, parse_special, with_pieces, return_token_strs, add_generation_prompt;
 };
 
-#define TOKENIZE_FIELD(name_, kind_, default_, doc_) \
-    {.name = #name_, .kind = kind_, .offset = offsetof(struct tokenize_fields, name_), .default_text = default_, .doc = doc_}
-
+// clang-format off
+#define ROW(...) FIELD_ROW(struct tokenize_fields, __VA_ARGS__)
 static const struct field tokenize_fields[] = {
-    {.name = "model", .kind = FIELD_STRING, .offset = offsetof(struct tokenize_fields, model), .max = 1024, .doc = "May be absent where one model is served."},
-    TOKENIZE_FIELD(prompt, FIELD_STRING, NULL, "The text (vLLM's name)."),
-    TOKENIZE_FIELD(content, FIELD_STRING, NULL, "The text (llama-server's name)."),
-    {.name = "messages", .kind = FIELD_VALUE, .offset = offsetof(struct tokenize_fields, messages), .schema = chat_messages_schema, .doc = "A conversation instead of a text."},
-    TOKENIZE_FIELD(add_generation_prompt, FIELD_BOOLEAN, "true", "With messages: the head of the answer too."),
-    TOKENIZE_FIELD(add_special_tokens, FIELD_BOOLEAN, "true", "BOS first, if the tokenizer says so; with prompt."),
-    TOKENIZE_FIELD(add_special, FIELD_BOOLEAN, "false", "The same, with content."),
-    TOKENIZE_FIELD(parse_special, FIELD_BOOLEAN, "true", "Special tokens written in the text become their ids; false: they are ordinary text."),
-    TOKENIZE_FIELD(return_token_strs, FIELD_BOOLEAN, "false", "Adds token_strs, the tokens' texts."),
-    TOKENIZE_FIELD(with_pieces, FIELD_BOOLEAN, "false", "tokens holds {id, piece}; a piece that is not UTF-8 is a list of bytes."),
+    ROW(model, FIELD_STRING, .max = 1024, .doc = "May be absent where one model is served."),
+    ROW(prompt, FIELD_STRING, .doc = "The text (vLLM's name)."),
+    ROW(content, FIELD_STRING, .doc = "The text (llama-server's name)."),
+    ROW(messages, FIELD_VALUE, .schema = chat_messages_schema, .doc = "A conversation instead of a text."),
+    ROW(add_generation_prompt, FIELD_BOOLEAN, .default_text = "true", .doc = "With messages: the head of the answer too."),
+    ROW(add_special_tokens, FIELD_BOOLEAN, .default_text = "true", .doc = "BOS first, if the tokenizer says so; with prompt."),
+    ROW(add_special, FIELD_BOOLEAN, .default_text = "false", .doc = "The same, with content."),
+    ROW(parse_special, FIELD_BOOLEAN, .default_text = "true",
+        .doc = "Special tokens written in the text become their ids; false: they are ordinary text."),
+    ROW(return_token_strs, FIELD_BOOLEAN, .default_text = "false", .doc = "Adds token_strs, the tokens' texts."),
+    ROW(with_pieces, FIELD_BOOLEAN, .default_text = "false",
+        .doc = "tokens holds {id, piece}; a piece that is not UTF-8 is a list of bytes."),
 };
-const struct field_table tokenize_table = {"TokenizeRequest", tokenize_fields, ARRAY_LEN(tokenize_fields)};
+const struct field_table tokenize_table = {"TokenizeRequest", tokenize_fields, ARRAY_LEN(tokenize_fields), NULL};
 
 static const struct field detokenize_fields[] = {
-    {.name = "model", .kind = FIELD_STRING, .offset = offsetof(struct tokenize_fields, model), .max = 1024, .doc = "May be absent where one model is served."},
-    {.name = "tokens", .kind = FIELD_IDS, .offset = offsetof(struct tokenize_fields, tokens), .max_items = BODY_MAX_ELEMENTS + 1, .required = true, .doc = "Token ids."},
+    ROW(model, FIELD_STRING, .max = 1024, .doc = "May be absent where one model is served."),
+    ROW(tokens, FIELD_IDS, .max_items = BODY_MAX_ELEMENTS + 1, .required = true, .doc = "Token ids."),
 };
-const struct field_table detokenize_table = {"DetokenizeRequest", detokenize_fields, ARRAY_LEN(detokenize_fields)};
+// clang-format on
+const struct field_table detokenize_table = {"DetokenizeRequest", detokenize_fields, ARRAY_LEN(detokenize_fields), NULL};
 
 static const struct model *find_model(struct http_request *r, const char *id, size_t len) {
     if (server_state(r->server) == SERVER_LOADING) {
@@ -49,25 +51,36 @@ static const struct model *find_model(struct http_request *r, const char *id, si
     }
     const struct registry_entry *e = registry_find(&r->server->registry, len ? id : NULL);
     if (e && (!len || strlen(e->id) == len)) return e->model;
-    if (len) request_fail(r, 404, "model_not_found", "model", "The model does not exist; the list of models names those that do.");
-    else request_fail(r, 400, "missing_required_parameter", "model", "'model' is required: not exactly one model is served.");
+    if (len)
+        request_fail(r, 404, "model_not_found", "model",
+                     "The model does not exist; the list of models names those that do.");
+    else
+        request_fail(r, 400, "missing_required_parameter", "model",
+                     "'model' is required: not exactly one model is served.");
     return NULL;
 }
 
 static const struct tokenizer *find_tokenizer(struct http_request *r, const struct model *m) {
     const struct tokenizer *t = m ? model_tokenizer(m) : NULL;
-    if (m && !t) request_fail(r, 400, "unsupported_parameter", "model", "The model has no tokenizer: it reads and writes token ids only.");
+    if (m && !t)
+        request_fail(r, 400, "unsupported_parameter", "model",
+                     "The model has no tokenizer: it reads and writes token ids only.");
     return t;
 }
 
 // -- /tokenize ---------------------------------------------------------------------------------------------------------------
-static bool read_ids(struct http_request *r, const json_t *tree, const struct tokenize_fields *f, const struct tokenizer *t, struct ids *out) {
+static bool read_ids(struct http_request *r, const json_t *tree, const struct tokenize_fields *f,
+                     const struct tokenizer *t, struct ids *out) {
     int n_texts = (f->prompt.s != NULL) + (f->content.s != NULL) + (f->messages != NULL);
-    if (n_texts != 1) return request_fail(r, 400, n_texts ? "unsupported_parameter" : "missing_required_parameter", "prompt", "Exactly one of 'prompt', 'content' and 'messages' is required.");
+    if (n_texts != 1)
+        return request_fail(r, 400, n_texts ? "unsupported_parameter" : "missing_required_parameter", "prompt",
+                            "Exactly one of 'prompt', 'content' and 'messages' is required.");
     if (f->messages) return chat_messages_encode(r, t, f->messages, f->add_generation_prompt, out);
     // Either name of the switch counts; each spelling of the text has its own program's default.
     const json_t *named = json_object_get(tree, "add_special_tokens"), *other = json_object_get(tree, "add_special");
-    bool add = json_is_boolean(named) ? f->add_special_tokens : json_is_boolean(other) ? f->add_special : f->prompt.s != NULL;
+    bool add = json_is_boolean(named)   ? f->add_special_tokens
+               : json_is_boolean(other) ? f->add_special
+                                        : f->prompt.s != NULL;
     struct text text = f->prompt.s ? f->prompt : f->content;
     if (add && tokenizer_add_bos(t) && tokenizer_bos(t) >= 0) ids_add(out, (uint32_t)tokenizer_bos(t));
     tokenizer_encode(t, text.s, text.len, f->parse_special, out);
@@ -87,7 +100,8 @@ static void add_piece(const struct tokenizer *t, uint32_t id, struct buf *out) {
     buf_add_byte(out, '}');
 }
 
-static void write_tokenized(const struct tokenize_fields *f, const struct model *m, const struct ids *ids, struct buf *out) {
+static void write_tokenized(const struct tokenize_fields *f, const struct model *m, const struct ids *ids,
+                            struct buf *out) {
     const struct tokenizer *t = model_tokenizer(m);
     buf_printf(out, "{\"count\":%zu,\"max_model_len\":%zu,\"tokens\":[", ids->len, model_config(m)->n_ctx);
     for (size_t i = 0; i < ids->len; i++) {
@@ -132,7 +146,9 @@ static bool detokenize_tree(struct http_request *r, const json_t *tree, struct b
     for (size_t i = 0; i < f.tokens.n; i++) {
         if (f.tokens.items[i] >= tokenizer_size(t)) {
             buf_finish(&text);
-            return request_fail(r, 400, "invalid_token_id", "tokens", "'tokens' holds an id that is not below %zu, the size of the vocabulary (entry %zu).", tokenizer_size(t), i);
+            return request_fail(r, 400, "invalid_token_id", "tokens",
+                                "'tokens' holds an id that is not below %zu, the size of the vocabulary (entry %zu).",
+                                tokenizer_size(t), i);
         }
         size_t len;
         const char *bytes = tokenizer_bytes(t, f.tokens.items[i], &len);
@@ -189,8 +205,12 @@ static void info_start(struct http_request *r) {
     add_token(&reply, "bos_token", t, tokenizer_bos(t));
     add_token(&reply, "eos_token", t, tokenizer_eos(t));
     add_token(&reply, "pad_token", t, tokenizer_pad(t));
-    buf_printf(&reply, "\"add_bos_token\":%s,\"tokenizer_class\":\"%s\",\"model_max_length\":%zu,\"vocab_size\":%zu,\"chat_template\":",
-               tokenizer_add_bos(t) ? "true" : "false", tokenizer_pre(t) == PRE_LLAMA3 ? "PreTrainedTokenizerFast" : "GPT2TokenizerFast", model_config(m)->n_ctx, tokenizer_size(t));
+    buf_printf(&reply,
+               "\"add_bos_token\":%s,\"tokenizer_class\":\"%s\",\"model_max_length\":%zu,\"vocab_size\":%zu,\"chat_"
+               "template\":",
+               tokenizer_add_bos(t) ? "true" : "false",
+               tokenizer_pre(t) == PRE_LLAMA3 ? "PreTrainedTokenizerFast" : "GPT2TokenizerFast", model_config(m)->n_ctx,
+               tokenizer_size(t));
     const char *jinja = tokenizer_chat_template(t);
     if (jinja) buf_add_json_string(&reply, jinja, strlen(jinja));
     else buf_add_str(&reply, "null");

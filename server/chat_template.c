@@ -47,8 +47,8 @@ static void plain(struct writer *w, const char *s) { buf_add_str(&w->text, s); }
 static void content(struct writer *w, const struct chat_message *m) { buf_add(&w->text, m->text, m->len); }
 
 static bool is_space(uint32_t c) { // Python's str.isspace, which Jinja's trim goes by
-    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 ||
-           c == 0x202f || c == 0x205f || c == 0x3000;
+    return (c >= 9 && c <= 13) || (c >= 28 && c <= 32) || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
 static void content_trimmed(struct writer *w, const struct chat_message *m) {
@@ -67,7 +67,9 @@ static void content_trimmed(struct writer *w, const struct chat_message *m) {
     if (seen) buf_add(&w->text, m->text + begin, end - begin);
 }
 
-static const char *role_name(enum chat_role role) { return role == ROLE_SYSTEM ? "system" : role == ROLE_USER ? "user" : "assistant"; }
+static const char *role_name(enum chat_role role) {
+    return role == ROLE_SYSTEM ? "system" : role == ROLE_USER ? "user" : "assistant";
+}
 
 // -- Templates ---------------------------------------------------------------------------------------------------------------
 static void chatml_message(struct writer *w, const char *role, const struct chat_message *m, const char *text) {
@@ -88,7 +90,8 @@ static void write_chatml(struct writer *w, const struct chat_message *m, size_t 
 }
 
 static void write_smollm(struct writer *w, const struct chat_message *m, size_t n, bool head) {
-    if (n && m[0].role != ROLE_SYSTEM) chatml_message(w, "system", NULL, "You are a helpful AI assistant named SmolLM, trained by Hugging Face");
+    if (n && m[0].role != ROLE_SYSTEM)
+        chatml_message(w, "system", NULL, "You are a helpful AI assistant named SmolLM, trained by Hugging Face");
     write_chatml(w, m, n, head);
 }
 
@@ -109,7 +112,9 @@ static void write_llama3(struct writer *w, const struct chat_message *m, size_t 
     if (head) llama3_header(w, "assistant");
 }
 
-static void write_llama3_always(struct writer *w, const struct chat_message *m, size_t n, bool head) { write_llama3(w, m, n, true); }
+static void write_llama3_always(struct writer *w, const struct chat_message *m, size_t n, bool head) {
+    write_llama3(w, m, n, true);
+}
 
 static void write_zephyr(struct writer *w, const struct chat_message *m, size_t n, bool head) {
     for (size_t i = 0; i < n; i++) {
@@ -129,7 +134,9 @@ static void write_zephyr(struct writer *w, const struct chat_message *m, size_t 
 static void write_alpaca(struct writer *w, const struct chat_message *m, size_t n, bool head) {
     bool system = n && m[0].role == ROLE_SYSTEM;
     if (system) content(w, &m[0]);
-    else plain(w, "Below is an instruction that describes a task. Write a response that appropriately completes the request.");
+    else
+        plain(w, "Below is an instruction that describes a task. Write a response that appropriately completes the "
+                 "request.");
     for (size_t i = system; i < n; i++) {
         plain(w, m[i].role == ROLE_ASSISTANT ? "\n\n### Response:\n" : "\n\n### Instruction:\n");
         content(w, &m[i]);
@@ -140,11 +147,13 @@ static void write_alpaca(struct writer *w, const struct chat_message *m, size_t 
 
 static const struct chat_template templates[] = {
     {"chatml",
-     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + "
+     "'\n'}}{% endfor %}"
      "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
      write_chatml},
     {"chatml", // as older tokenizer_config.json files have it
-     "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{% for message in messages %}"
+     "{% if not add_generation_prompt is defined %}{% set add_generation_prompt = false %}{% endif %}{% for message in "
+     "messages %}"
      "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
      "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
      write_chatml},
@@ -155,26 +164,35 @@ static const struct chat_template templates[] = {
      "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
      write_smollm},
     {"llama3",
-     "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + message['role'] + "
-     "'<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}"
-     "{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
+     "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + "
+     "message['role'] + "
+     "'<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = "
+     "bos_token + content %}"
+     "{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}{{ "
+     "'<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
      write_llama3},
     {"llama3", // the first release: the answer's head always
-     "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + message['role'] + "
-     "'<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}"
+     "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + "
+     "message['role'] + "
+     "'<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = "
+     "bos_token + content %}"
      "{% endif %}{{ content }}{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}",
      write_llama3_always},
     {"zephyr",
-     "{% for message in messages %}\n{% if message['role'] == 'user' %}\n{{ '<|user|>\n' + message['content'] + eos_token }}\n"
+     "{% for message in messages %}\n{% if message['role'] == 'user' %}\n{{ '<|user|>\n' + message['content'] + "
+     "eos_token }}\n"
      "{% elif message['role'] == 'system' %}\n{{ '<|system|>\n' + message['content'] + eos_token }}\n"
-     "{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif %}\n"
+     "{% elif message['role'] == 'assistant' %}\n{{ '<|assistant|>\n'  + message['content'] + eos_token }}\n{% endif "
+     "%}\n"
      "{% if loop.last and add_generation_prompt %}\n{{ '<|assistant|>' }}\n{% endif %}\n{% endfor %}",
      write_zephyr},
     {"alpaca",
-     "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}{% else %}{{ 'Below is an instruction that describes a task. "
+     "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}{% else %}{{ 'Below is an instruction that "
+     "describes a task. "
      "Write a response that appropriately completes the request.' }}{% endif %}{% for message in messages %}"
      "{% if message['role'] == 'assistant' %}{{ '\n\n### Response:\n' + message['content'] + eos_token }}"
-     "{% elif not (loop.first and message['role'] == 'system') %}{{ '\n\n### Instruction:\n' + message['content'] }}{% endif %}{% endfor %}"
+     "{% elif not (loop.first and message['role'] == 'system') %}{{ '\n\n### Instruction:\n' + message['content'] }}{% "
+     "endif %}{% endfor %}"
      "{% if add_generation_prompt %}{{ '\n\n### Response:\n' }}{% endif %}",
      write_alpaca},
 };
@@ -208,8 +226,8 @@ const struct chat_template *chat_template_recognise(const char *jinja) {
 const char *chat_template_name(const struct chat_template *t) { return t->name; }
 const char *chat_template_jinja(const struct chat_template *t) { return t->jinja; }
 
-void chat_template_encode(const struct chat_template *t, const struct tokenizer *tokenizer, const struct chat_message *messages, size_t n,
-                          bool add_generation_prompt, struct ids *out) {
+void chat_template_encode(const struct chat_template *t, const struct tokenizer *tokenizer,
+                          const struct chat_message *messages, size_t n, bool add_generation_prompt, struct ids *out) {
     struct writer w = {.tokenizer = tokenizer, .out = out};
     t->write(&w, messages, n, add_generation_prompt);
     flush(&w);

@@ -27,5 +27,5 @@ const char *chat_template_name(const struct chat_template *t);
 const char *chat_template_jinja(const struct chat_template *t); // for files that this program writes
 
 // Appends the ids of the conversation, and of the answer's head where `add_generation_prompt`.
-void chat_template_encode(const struct chat_template *t, const struct tokenizer *tokenizer, const struct chat_message *messages, size_t n,
-                          bool add_generation_prompt, struct ids *out);
+void chat_template_encode(const struct chat_template *t, const struct tokenizer *tokenizer,
+                          const struct chat_message *messages, size_t n, bool add_generation_prompt, struct ids *out);

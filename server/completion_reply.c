@@ -35,7 +35,9 @@ static void add_top(const struct generation *g, const struct token_record *t, st
         token_text(g, id, "bytes:", &names);
         key.len = names.len - key.at;
         size_t same = 0;
-        while (same < n && (keys[same].len != key.len || memcmp(buf_str(&names) + keys[same].at, buf_str(&names) + key.at, key.len) != 0)) same++;
+        while (same < n && (keys[same].len != key.len ||
+                            memcmp(buf_str(&names) + keys[same].at, buf_str(&names) + key.at, key.len) != 0))
+            same++;
         if (same == n) keys[n++] = key;
         else if (key.logprob > keys[same].logprob) keys[same].logprob = key.logprob;
     }
@@ -56,7 +58,8 @@ static size_t token_offset(struct choice *c, const struct token_record *t, bool 
     size_t len = 0;
     const char *bytes = "";
     // Special tokens are not part of the text.
-    if (g->tokenizer && t->id < tokenizer_size(g->tokenizer) && !tokenizer_is_special(g->tokenizer, t->id)) bytes = tokenizer_bytes(g->tokenizer, t->id, &len);
+    if (g->tokenizer && t->id < tokenizer_size(g->tokenizer) && !tokenizer_is_special(g->tokenizer, t->id))
+        bytes = tokenizer_bytes(g->tokenizer, t->id, &len);
     return char_counter_add(&c->chars, bytes, len);
 }
 
@@ -91,7 +94,8 @@ static void echo_prompt(struct choice *c, size_t to, struct buf *out) {
     const struct prompt *p = c->prompt;
     size_t from = c->echoed_bytes, at = from;
     if (to >= p->n_chars) at = p->text_len;
-    for (uint32_t code_point; at < p->text_len && c->echoed_chars < to; c->echoed_chars++) at += utf8_decode(p->text + at, p->text_len - at, &code_point);
+    for (uint32_t code_point; at < p->text_len && c->echoed_chars < to; c->echoed_chars++)
+        at += utf8_decode(p->text + at, p->text_len - at, &code_point);
     buf_add(out, p->text + from, at - from);
     c->echoed_bytes = at;
 }
@@ -108,7 +112,8 @@ static void write_logprobs(const struct choice *c, struct buf *out) {
     buf_add_byte(out, '}');
 }
 
-static void write_choice_object(const struct choice *c, const struct buf *text, size_t index, bool first, bool last, struct buf *out) {
+static void write_choice_object(const struct choice *c, const struct buf *text, size_t index, bool first, bool last,
+                                struct buf *out) {
     buf_add_str(out, "{\"text\":");
     buf_add_json_string(out, buf_str(text), text->len);
     buf_printf(out, ",\"index\":%zu", index);

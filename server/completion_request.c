@@ -10,24 +10,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COMPLETION_FIELD(name_, kind_, min_, max_, default_, doc_) \
-    {.name = #name_, .kind = kind_, .offset = offsetof(struct completion_fields, name_), .min = min_, .max = max_, .default_text = default_, .doc = doc_}
-
+// clang-format off
+#define ROW(...) FIELD_ROW(struct completion_fields, __VA_ARGS__)
+#define IDS_SCHEMA "{\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":0}}"
 static const struct field completion_fields[] = {
-    SAMPLING_FIELDS,
-    {.name = "prompt", .kind = FIELD_VALUE, .offset = offsetof(struct completion_fields, prompt),
-     .schema = "{\"oneOf\":[{\"type\":\"string\"},{\"type\":\"array\",\"items\":{\"type\":\"string\"}},{\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":0}},"
-               "{\"type\":\"array\",\"items\":{\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":0}}}],\"default\":\"<|endoftext|>\"}",
-     .doc = "A string, token ids, or a list of either. Ids are taken as they are; an empty string is the end-of-text token."},
-    COMPLETION_FIELD(max_tokens, FIELD_INTEGER, 0, 1e9, NULL, "Default 16, or what the context has left if that is less. 0 with echo scores the prompt."),
-    COMPLETION_FIELD(best_of, FIELD_INTEGER, 1, 20, NULL, "Generate this many and answer the n with the highest mean log-probability. Not with stream."),
-    COMPLETION_FIELD(logprobs, FIELD_INTEGER, 0, ENGINE_MAX_LOGPROBS, NULL, "Log-probabilities of the chosen tokens and of this many of the likeliest."),
-    COMPLETION_FIELD(echo, FIELD_BOOLEAN, 0, 0, "false", "The prompt is part of the answer, with its log-probabilities if those are asked for."),
-    COMPLETION_FIELD(parse_special, FIELD_BOOLEAN, 0, 0, "true", "Special tokens written in a string prompt become their ids, as in /tokenize; false: they are ordinary text."),
-    COMPLETION_FIELD(add_special_tokens, FIELD_BOOLEAN, 0, 0, "true", "A string prompt begins with the model's BOS token, if its tokenizer says so."),
+    ROW(prompt, FIELD_VALUE,
+        .schema = "{\"oneOf\":[{\"type\":\"string\"},{\"type\":\"array\",\"items\":{\"type\":\"string\"}}," IDS_SCHEMA ","
+                  "{\"type\":\"array\",\"items\":" IDS_SCHEMA "}],\"default\":\"<|endoftext|>\"}",
+        .doc = "A string, token ids, or a list of either. Ids are taken as they are; an empty string is the end-of-text token."),
+    ROW(max_tokens, FIELD_INTEGER, .min = 0, .max = 1e9,
+        .doc = "Default 16, or what the context has left if that is less. 0 with echo scores the prompt."),
+    ROW(best_of, FIELD_INTEGER, .min = 1, .max = 20,
+        .doc = "Generate this many and answer the n with the highest mean log-probability. Not with stream."),
+    ROW(logprobs, FIELD_INTEGER, .min = 0, .max = ENGINE_MAX_LOGPROBS,
+        .doc = "Log-probabilities of the chosen tokens and of this many of the likeliest."),
+    ROW(echo, FIELD_BOOLEAN, .default_text = "false",
+        .doc = "The prompt is part of the answer, with its log-probabilities if those are asked for."),
+    ROW(parse_special, FIELD_BOOLEAN, .default_text = "true",
+        .doc = "Special tokens written in a string prompt become their ids, as in /tokenize; false: they are ordinary text."),
+    ROW(add_special_tokens, FIELD_BOOLEAN, .default_text = "true",
+        .doc = "A string prompt begins with the model's BOS token, if its tokenizer says so."),
     {.name = "suffix", .kind = FIELD_REFUSED, .doc = "The model cannot fill in the middle."},
 };
-const struct field_table completion_table = {"CompletionRequest", completion_fields, ARRAY_LEN(completion_fields)};
+// clang-format on
+const struct field_table completion_table = {"CompletionRequest", completion_fields, ARRAY_LEN(completion_fields), &sampling_table};
 
 // -- Prompts -----------------------------------------------------------------------------------------------------------------
 static const uint32_t *ids_to_arena(struct http_request *r, struct ids *ids) {
@@ -59,9 +65,11 @@ static bool add_stand_in(const struct tokenizer *t, struct ids *ids) {
     return ids->len > 0;
 }
 
-bool prompt_from_text(struct http_request *r, const struct tokenizer *t, const char *param, struct text text, bool add_bos, bool special,
-                      bool offsets, struct prompt *out) {
-    if (!t) return request_fail(r, 400, "unsupported_parameter", param, "The model has no tokenizer: '%s' must be given as token ids.", param);
+bool prompt_from_text(struct http_request *r, const struct tokenizer *t, const char *param, struct text text,
+                      bool add_bos, bool special, bool offsets, struct prompt *out) {
+    if (!t)
+        return request_fail(r, 400, "unsupported_parameter", param,
+                            "The model has no tokenizer: '%s' must be given as token ids.", param);
     struct ids ids = {0}, starts = {0};
     if (add_bos && tokenizer_add_bos(t) && tokenizer_bos(t) >= 0) {
         ids_add(&ids, (uint32_t)tokenizer_bos(t));
@@ -70,11 +78,16 @@ bool prompt_from_text(struct http_request *r, const struct tokenizer *t, const c
     if (offsets) tokenizer_encode_offsets(t, text.s, text.len, special, &ids, &starts);
     else tokenizer_encode(t, text.s, text.len, special, &ids);
     if (!ids.len) { // "", or bytes that the vocabulary lacks
-        if (!add_stand_in(t, &ids)) return request_fail(r, 400, "value_out_of_range", param, "'%s' has no tokens.", param);
+        if (!add_stand_in(t, &ids))
+            return request_fail(r, 400, "value_out_of_range", param, "'%s' has no tokens.", param);
         ids_add(&starts, 0);
     }
     size_t n = ids.len;
-    *out = (struct prompt){.ids = ids_to_arena(r, &ids), .n_ids = n, .text = text.s, .text_len = text.len, .n_chars = utf8_count(text.s, text.len)};
+    *out = (struct prompt){.ids = ids_to_arena(r, &ids),
+                           .n_ids = n,
+                           .text = text.s,
+                           .text_len = text.len,
+                           .n_chars = utf8_count(text.s, text.len)};
     if (offsets) {
         uint32_t *chars = arena_alloc(&r->arena, n, sizeof *chars);
         bytes_to_chars(text, starts.data, n, chars);
@@ -93,7 +106,9 @@ static void describe_ids(struct generation *g, bool offsets, struct prompt *p) {
     for (size_t i = 0; i < p->n_ids; i++) {
         char name[16];
         size_t len = 0;
-        const char *bytes = g->tokenizer && p->ids[i] < tokenizer_size(g->tokenizer) ? tokenizer_bytes(g->tokenizer, p->ids[i], &len) : NULL;
+        const char *bytes = g->tokenizer && p->ids[i] < tokenizer_size(g->tokenizer)
+                                ? tokenizer_bytes(g->tokenizer, p->ids[i], &len)
+                                : NULL;
         if (!g->tokenizer) len = (size_t)snprintf(name, sizeof name, "<%u>", p->ids[i]), bytes = name;
         text_stream_add(&stream, bytes ? bytes : "", len, &text);
         size_t at = char_counter_add(&counter, bytes ? bytes : "", len);
@@ -107,26 +122,32 @@ static void describe_ids(struct generation *g, bool offsets, struct prompt *p) {
     buf_finish(&text);
 }
 
-static bool prompt_from_ids(struct generation *g, const struct completion_fields *f, const char *param, const json_t *array, struct prompt *out) {
+static bool prompt_from_ids(struct generation *g, const struct completion_fields *f, const char *param,
+                            const json_t *array, struct prompt *out) {
     struct id_list list;
     if (!id_list_read(g->request, param, array, &list)) return false;
     if (!list.n) return request_fail(g->request, 400, "value_out_of_range", param, "'%s' has no tokens.", param);
     size_t n_vocab = model_config(g->model)->n_vocab;
     for (size_t i = 0; i < list.n; i++)
         if (list.items[i] >= n_vocab)
-            return request_fail(g->request, 400, "invalid_token_id", param, "'%s' holds an id that is not below %zu, the size of the vocabulary (entry %zu).", param, n_vocab, i);
+            return request_fail(g->request, 400, "invalid_token_id", param,
+                                "'%s' holds an id that is not below %zu, the size of the vocabulary (entry %zu).",
+                                param, n_vocab, i);
     *out = (struct prompt){.ids = list.items, .n_ids = list.n};
     if (f->echo || f->logprobs != FIELD_ABSENT) describe_ids(g, f->echo && f->logprobs != FIELD_ABSENT, out);
     return true;
 }
 
-static bool prompt_read(struct generation *g, const struct completion_fields *f, const char *param, const json_t *v, struct prompt *out) {
+static bool prompt_read(struct generation *g, const struct completion_fields *f, const char *param, const json_t *v,
+                        struct prompt *out) {
     struct http_request *r = g->request;
     if (json_is_array(v)) {
         if (!prompt_from_ids(g, f, param, v, out)) return false;
     } else if (json_is_string(v)) {
         bool offsets = f->echo && f->logprobs != FIELD_ABSENT;
-        if (!prompt_from_text(r, g->tokenizer, param, text_copy(r, v), f->add_special_tokens, f->parse_special, offsets, out)) return false;
+        if (!prompt_from_text(r, g->tokenizer, param, text_copy(r, v), f->add_special_tokens, f->parse_special, offsets,
+                              out))
+            return false;
     } else {
         return request_fail(r, 400, "invalid_type", param, "'%s' must be a string or a list of token ids.", param);
     }
@@ -141,11 +162,13 @@ bool completion_prompts_read(struct generation *g, const struct completion_field
     g->n_prompts = many ? json_array_size(v) : 1;
     if (g->n_prompts == 0) return request_fail(r, 400, "value_out_of_range", "prompt", "'prompt' is an empty list.");
     if (g->n_prompts > GENERATION_MAX_SEQUENCES)
-        return request_fail(r, 400, "value_out_of_range", "prompt", "'prompt' may hold at most %d prompts.", GENERATION_MAX_SEQUENCES);
+        return request_fail(r, 400, "value_out_of_range", "prompt", "'prompt' may hold at most %d prompts.",
+                            GENERATION_MAX_SEQUENCES);
     g->prompts = arena_alloc(&r->arena, g->n_prompts, sizeof *g->prompts);
     if (!v) {
         struct text empty = {"", 0};
-        return prompt_from_text(r, g->tokenizer, "prompt", empty, f->add_special_tokens, f->parse_special, f->echo, &g->prompts[0]) &&
+        return prompt_from_text(r, g->tokenizer, "prompt", empty, f->add_special_tokens, f->parse_special, f->echo,
+                                &g->prompts[0]) &&
                generation_check_length(g, "prompt", &g->prompts[0], f->max_tokens, 16);
     }
     for (size_t i = 0; i < g->n_prompts; i++) {

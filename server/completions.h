@@ -5,7 +5,7 @@
 #include "server/generation.h"
 
 struct completion_fields {
-    struct sampling_fields sampling; // first: SAMPLING_FIELDS' offsets
+    struct sampling_fields sampling; // first: what sampling_table fills
     const json_t *prompt;
     int64_t max_tokens, best_of, logprobs;
     bool echo, parse_special, add_special_tokens;
@@ -20,5 +20,5 @@ bool completion_prompts_read(struct generation *g, const struct completion_field
 // A text as the model reads it: BOS where the tokenizer asks for one, special tokens where `special`. An empty one
 // becomes <|endoftext|>, BOS or EOS, the first that the vocabulary has. 400 when there is no tokenizer.
 // Fills ids, text, n_chars and, when `offsets`, char_offset.
-bool prompt_from_text(struct http_request *r, const struct tokenizer *t, const char *param, struct text text, bool add_bos, bool special,
-                      bool offsets, struct prompt *out) MUST_CHECK;
+bool prompt_from_text(struct http_request *r, const struct tokenizer *t, const char *param, struct text text,
+                      bool add_bos, bool special, bool offsets, struct prompt *out) MUST_CHECK;

@@ -14,7 +14,8 @@ static bool wrong_type(struct http_request *r, const char *name, const char *exp
     return request_fail(r, 400, "invalid_type", name, "'%s' must be %s.", name, expected);
 }
 static bool out_of_range(struct http_request *r, const struct field *f, const char *unit) {
-    return request_fail(r, 400, "value_out_of_range", f->name, "'%s' must be between %.15g and %.15g%s.", f->name, f->min, f->max, unit);
+    return request_fail(r, 400, "value_out_of_range", f->name, "'%s' must be between %.15g and %.15g%s.", f->name,
+                        f->min, f->max, unit);
 }
 
 struct text text_copy(struct http_request *r, const json_t *string) {
@@ -55,7 +56,8 @@ static bool read_number(struct http_request *r, const struct field *f, const jso
     return true;
 }
 
-static bool read_string(struct http_request *r, const struct field *f, const json_t *v, const char *expected, struct text *out) {
+static bool read_string(struct http_request *r, const struct field *f, const json_t *v, const char *expected,
+                        struct text *out) {
     if (!json_is_string(v)) return wrong_type(r, f->name, expected);
     size_t len = json_string_length(v);
     if ((double)len < f->min || (f->max > 0 && (double)len > f->max)) return out_of_range(r, f, " bytes long");
@@ -64,7 +66,8 @@ static bool read_string(struct http_request *r, const struct field *f, const jso
 }
 
 static bool too_many(struct http_request *r, const struct field *f) {
-    return request_fail(r, 400, "value_out_of_range", f->name, "'%s' may have at most %zu entries.", f->name, f->max_items);
+    return request_fail(r, 400, "value_out_of_range", f->name, "'%s' may have at most %zu entries.", f->name,
+                        f->max_items);
 }
 
 static bool read_strings(struct http_request *r, const struct field *f, const json_t *v, struct texts *out) {
@@ -91,7 +94,8 @@ bool id_list_read(struct http_request *r, const char *name, const json_t *array,
             id = -1;
         }
         if (id < 0 || id > UINT32_MAX)
-            return request_fail(r, 400, "invalid_token_id", name, "'%s' holds a number that is no token id (entry %zu).", name, i);
+            return request_fail(r, 400, "invalid_token_id", name,
+                                "'%s' holds a number that is no token id (entry %zu).", name, i);
         ids[i] = (uint32_t)id;
     }
     *out = (struct id_list){ids, n};
@@ -119,7 +123,8 @@ static bool read_bias(struct http_request *r, const struct field *f, const json_
     size_t n = json_object_size(v), i = 0;
     if (n > f->max_items) return too_many(r, f);
     struct id_bias *items = arena_alloc(&r->arena, n ? n : 1, sizeof *items);
-    for (void *at = json_object_iter((json_t *)(uintptr_t)v); at; at = json_object_iter_next((json_t *)(uintptr_t)v, at)) {
+    for (void *at = json_object_iter((json_t *)(uintptr_t)v); at;
+         at = json_object_iter_next((json_t *)(uintptr_t)v, at)) {
         double bias;
         if (!parse_id_key(json_object_iter_key(at), &items[i].id))
             return request_fail(r, 400, "invalid_token_id", f->name, "'%s' has a key that is no token id.", f->name);
@@ -157,7 +162,8 @@ static bool read_field(struct http_request *r, const struct field *f, const json
         if (!json_is_object(v)) return wrong_type(r, f->name, "an object");
         return fields_read(r, f->object, v, base);
     case FIELD_VALUE: *(const json_t **)at = v; return true;
-    case FIELD_REFUSED: return request_fail(r, 400, "unsupported_parameter", f->name, "'%s' is not supported. %s", f->name, f->doc);
+    case FIELD_REFUSED:
+        return request_fail(r, 400, "unsupported_parameter", f->name, "'%s' is not supported. %s", f->name, f->doc);
     }
     assert(!"field kind");
     return false;
@@ -165,6 +171,7 @@ static bool read_field(struct http_request *r, const struct field *f, const json
 
 // Members of an absent object still get their defaults.
 static void set_defaults(const struct field_table *table, char *base) {
+    if (table->common) set_defaults(table->common, base);
     for (size_t i = 0; i < table->n; i++) {
         const struct field *f = &table->fields[i];
         if (f->kind == FIELD_OBJECT) set_defaults(f->object, base);
@@ -174,6 +181,7 @@ static void set_defaults(const struct field_table *table, char *base) {
 
 bool fields_read(struct http_request *r, const struct field_table *table, const json_t *object, void *out) {
     set_defaults(table, out);
+    if (table->common && !fields_read(r, table->common, object, out)) return false;
     for (size_t i = 0; i < table->n; i++) {
         const struct field *f = &table->fields[i];
         const json_t *v = json_object_get(object, f->name);
@@ -189,21 +197,24 @@ bool fields_read(struct http_request *r, const struct field_table *table, const 
 static bool table_has(const struct field_table *table, const char *name) {
     for (size_t i = 0; i < table->n; i++)
         if (strcmp(table->fields[i].name, name) == 0) return true;
-    return false;
+    return table->common && table_has(table->common, name);
 }
 
 const char *fields_ignored(struct http_request *r, const struct field_table *table, const json_t *object) {
     char list[201];
     size_t len = 0;
-    for (void *at = json_object_iter((json_t *)(uintptr_t)object); at; at = json_object_iter_next((json_t *)(uintptr_t)object, at)) {
+    for (void *at = json_object_iter((json_t *)(uintptr_t)object); at;
+         at = json_object_iter_next((json_t *)(uintptr_t)object, at)) {
         const char *name = json_object_iter_key(at);
         if (table_has(table, name)) continue;
         size_t n = MIN(strlen(name), (size_t)40);
         if (len + n + 2 > sizeof list - 1) break;
         if (len) list[len++] = ',', list[len++] = ' ';
-        for (size_t i = 0; i < n; i++) { // a header field takes no control characters, and nothing that looks like a list
+        for (size_t i = 0; i < n;
+             i++) { // a header field takes no control characters, and nothing that looks like a list
             unsigned char c = (unsigned char)name[i];
-            bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' || c == '-' || c == '.';
+            bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' ||
+                         c == '-' || c == '.';
             list[len++] = plain ? (char)c : '?';
         }
     }

@@ -49,8 +49,8 @@ struct field {
     enum field_kind kind;
     size_t offset; // of the value in the route's struct
     double min, max;
-    size_t max_items;          // lists and maps
-    const char *default_text;  // JSON; NULL: absent
+    size_t max_items;         // lists and maps
+    const char *default_text; // JSON; NULL: absent
     bool required;
     const struct field_table *object; // FIELD_OBJECT
     const char *schema;               // JSON schema, where kind does not say it
@@ -60,7 +60,11 @@ struct field_table {
     const char *name; // in /openapi.json
     const struct field *fields;
     size_t n;
+    const struct field_table *common; // fields that several routes share, for the first member of the route's struct; or NULL
 };
+
+// A row: FIELD_ROW(struct x, member, kind, .min = 0, ...). The member's name is the field's.
+#define FIELD_ROW(type_, name_, kind_, ...) {.name = #name_, .kind = kind_, .offset = offsetof(type_, name_), __VA_ARGS__}
 
 // Fills *out (zeroed by the caller) from `object`; what it points to lies in r->arena, but for FIELD_VALUE.
 bool fields_read(struct http_request *r, const struct field_table *table, const json_t *object, void *out) MUST_CHECK;

@@ -22,12 +22,14 @@ static void make_id(char *out, size_t size, const char *prefix) {
     for (size_t i = 0; i < sizeof random; i++) len += snprintf(out + len, size - (size_t)len, "%02x", random[i]);
 }
 
-bool generation_init(struct generation *g, struct http_request *r, const struct sampling_fields *f, const struct reply_format *format) {
+bool generation_init(struct generation *g, struct http_request *r, const struct sampling_fields *f,
+                     const struct reply_format *format) {
     if (server_state(r->server) == SERVER_LOADING)
         return request_fail(r, 503, "model_loading", NULL, "The models are still being loaded. Try again in a moment.");
     const struct registry_entry *entry = f->model.len ? registry_find(&r->server->registry, f->model.s) : NULL;
     if (!entry || strlen(entry->id) != f->model.len)
-        return request_fail(r, 404, "model_not_found", "model", "The model does not exist; the list of models names those that do.");
+        return request_fail(r, 404, "model_not_found", "model",
+                            "The model does not exist; the list of models names those that do.");
     *g = (struct generation){.request = r, .format = format, .fields = *f, .model_id = entry->id};
     g->model = model_acquire(entry->model);
     g->tokenizer = model_tokenizer(g->model);
@@ -41,15 +43,19 @@ void generation_release(struct generation *g) {
     g->model = NULL;
 }
 
-bool generation_check_length(struct generation *g, const char *param, struct prompt *p, int64_t max_tokens, size_t absent_max) {
+bool generation_check_length(struct generation *g, const char *param, struct prompt *p, int64_t max_tokens,
+                             size_t absent_max) {
     size_t n_ctx = model_config(g->model)->n_ctx;
     bool absent = max_tokens == FIELD_ABSENT;
     size_t room = p->n_ids < n_ctx ? n_ctx - p->n_ids : 0;
     size_t wanted = absent ? 1 : (size_t)max_tokens;
     if (p->n_ids > n_ctx || wanted > room)
-        return request_fail(g->request, 400, "context_length_exceeded", p->n_ids > n_ctx || absent ? param : "max_tokens",
+        return request_fail(g->request, 400, "context_length_exceeded",
+                            p->n_ids > n_ctx || absent ? param : "max_tokens",
                             "The model's context is %zu tokens; the prompt has %zu%s.", n_ctx, p->n_ids,
-                            p->n_ids > n_ctx ? "" : absent ? " and leaves no room" : " and max_tokens asks for more than the rest");
+                            p->n_ids > n_ctx ? ""
+                            : absent         ? " and leaves no room"
+                                             : " and max_tokens asks for more than the rest");
     p->max_tokens = absent ? MIN(room, absent_max) : wanted;
     return true;
 }
@@ -57,15 +63,24 @@ bool generation_check_length(struct generation *g, const char *param, struct pro
 static bool check_totals(struct generation *g) {
     struct http_request *r = g->request;
     if (g->n_prompts > GENERATION_MAX_SEQUENCES / g->best_of)
-        return request_fail(r, 400, "value_out_of_range", "prompt", "A request may ask for at most %d texts (prompts times n or best_of).", GENERATION_MAX_SEQUENCES);
+        return request_fail(r, 400, "value_out_of_range", "prompt",
+                            "A request may ask for at most %d texts (prompts times n or best_of).",
+                            GENERATION_MAX_SEQUENCES);
     size_t prompt_tokens = 0, generated = 0, logprobs = 0;
-    for (size_t i = 0; i < g->n_prompts; i++) prompt_tokens += g->prompts[i].n_ids, generated += g->prompts[i].max_tokens;
+    for (size_t i = 0; i < g->n_prompts; i++)
+        prompt_tokens += g->prompts[i].n_ids, generated += g->prompts[i].max_tokens;
     size_t tokens = (prompt_tokens + generated) * g->best_of; // <= 256 * (body + context): no overflow
-    if (g->params.n_logprobs >= 0) logprobs = (generated + (g->params.prompt_logprobs ? prompt_tokens : 0)) * g->best_of * ((size_t)g->params.n_logprobs + 1);
+    if (g->params.n_logprobs >= 0)
+        logprobs = (generated + (g->params.prompt_logprobs ? prompt_tokens : 0)) * g->best_of *
+                   ((size_t)g->params.n_logprobs + 1);
     if (tokens > GENERATION_MAX_TOKENS)
-        return request_fail(r, 400, "value_out_of_range", "prompt", "A request may take at most %d tokens: prompts and max_tokens, times n or best_of.", GENERATION_MAX_TOKENS);
+        return request_fail(r, 400, "value_out_of_range", "prompt",
+                            "A request may take at most %d tokens: prompts and max_tokens, times n or best_of.",
+                            GENERATION_MAX_TOKENS);
     if (logprobs > GENERATION_MAX_LOGPROBS)
-        return request_fail(r, 400, "value_out_of_range", "logprobs", "A reply may hold at most %d log-probabilities: ask for fewer, or for fewer tokens.", GENERATION_MAX_LOGPROBS);
+        return request_fail(r, 400, "value_out_of_range", "logprobs",
+                            "A reply may hold at most %d log-probabilities: ask for fewer, or for fewer tokens.",
+                            GENERATION_MAX_LOGPROBS);
     return true;
 }
 
@@ -139,13 +154,16 @@ void generation_write_token_ids(const struct choice *c, bool with_prompt, struct
 
 // -- Answers -----------------------------------------------------------------------------------------------------------------
 static void write_head(const struct generation *g, const char *object, struct buf *out) {
-    buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", g->id, object, (long long)g->created_s);
+    buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", g->id, object,
+               (long long)g->created_s);
     buf_add_json_string(out, g->model_id, strlen(g->model_id));
     buf_printf(out, ",\"system_fingerprint\":\"fp_%s\",\"choices\":[", model_fingerprint(g->model));
 }
 
 static void write_usage(const struct generation *g, struct buf *out) {
-    buf_printf(out, "\"usage\":{\"prompt_tokens\":%zu,\"completion_tokens\":%zu,\"total_tokens\":%zu,\"prompt_tokens_details\":{\"cached_tokens\":%zu}}",
+    buf_printf(out,
+               "\"usage\":{\"prompt_tokens\":%zu,\"completion_tokens\":%zu,\"total_tokens\":%zu,\"prompt_tokens_"
+               "details\":{\"cached_tokens\":%zu}}",
                g->prompt_tokens, g->completion_tokens, g->prompt_tokens + g->completion_tokens, g->cached_tokens);
 }
 
@@ -239,7 +257,8 @@ static void fail(struct generation *g, enum finish_reason why) {
         return;
     }
     struct buf json = {0};
-    buf_printf(&json, "{\"error\":{\"message\":\"%s\",\"type\":\"server_error\",\"param\":null,\"code\":\"%s\"}}", r->err.message, r->err_code);
+    buf_printf(&json, "{\"error\":{\"message\":\"%s\",\"type\":\"server_error\",\"param\":null,\"code\":\"%s\"}}",
+               r->err.message, r->err_code);
     send_event(g, &json);
     buf_finish(&json);
     http_stream_close(r);
@@ -256,13 +275,15 @@ static void count_tokens(struct choice *c, const struct engine_event *e) {
     if (e->kind == EVENT_PROMPT || !e->n_tokens) return;
     const struct http_request *r = c->generation->request;
     uint64_t now = now_ns();
-    if (c->last_token_ns) metrics_observe(&r->server->metrics, METRIC_INTER_TOKEN_LATENCY, (double)(now - c->last_token_ns) / 1e9);
+    if (c->last_token_ns)
+        metrics_observe(&r->server->metrics, METRIC_INTER_TOKEN_LATENCY, (double)(now - c->last_token_ns) / 1e9);
     else metrics_observe(&r->server->metrics, METRIC_TIME_TO_FIRST_TOKEN, (double)(now - r->received_ns) / 1e9);
     c->last_token_ns = now;
 }
 
 static void count_finish(const struct choice *c, const struct engine_event *e) {
-    static const enum metric_counter by_reason[] = {METRIC_SUCCESS_STOP, METRIC_SUCCESS_LENGTH, METRIC_SUCCESS_ABORT, METRIC_SUCCESS_ERROR};
+    static const enum metric_counter by_reason[] = {METRIC_SUCCESS_STOP, METRIC_SUCCESS_LENGTH, METRIC_SUCCESS_ABORT,
+                                                    METRIC_SUCCESS_ERROR};
     const struct http_request *r = c->generation->request;
     struct metrics *m = &r->server->metrics;
     metrics_add(m, by_reason[e->finish], 1);
@@ -326,7 +347,12 @@ static bool submit(struct generation *g) {
     for (size_t i = 0; i < g->n_choices; i++) {
         struct choice *c = &g->choices[i];
         c->sequence = server_next_sequence_id(r->server);
-        requests[i] = (struct sequence_request){.id = c->sequence, .group = group, .model = g->model, .prompt = c->prompt->ids, .n_prompt = c->prompt->n_ids, .params = g->params};
+        requests[i] = (struct sequence_request){.id = c->sequence,
+                                                .group = group,
+                                                .model = g->model,
+                                                .prompt = c->prompt->ids,
+                                                .n_prompt = c->prompt->n_ids,
+                                                .params = g->params};
         requests[i].params.max_tokens = c->prompt->max_tokens;
         requests[i].params.seed = sampling_seed(&g->fields, i % g->best_of);
         server_watch_sequence(r->server, c->sequence, on_event, c);
@@ -353,7 +379,8 @@ void generation_start(struct http_request *r) {
             metrics_add(&r->server->metrics, METRIC_REJECTED, 1);
             request_fail(r, 429, "rate_limit_exceeded", NULL, "Too many requests are waiting. Try again in a second.");
         } else if (r->err.code == ERR_TOO_LARGE) {
-            request_fail(r, 400, "context_length_exceeded", "prompt", "The prompt does not fit into the memory that this server may use for one.");
+            request_fail(r, 400, "context_length_exceeded", "prompt",
+                         "The prompt does not fit into the memory that this server may use for one.");
         }
         http_reply_error(r);
         return;
@@ -372,7 +399,8 @@ void generation_end(struct http_request *r) {
     cancel_all(g);
     for (size_t i = 0; i < g->n_choices; i++) {
         struct choice *c = &g->choices[i];
-        struct buf *bufs[] = {&c->text, &c->tokens, &c->token_logprobs, &c->top_logprobs, &c->text_offset, &c->content, &c->token_ids};
+        struct buf *bufs[] = {&c->text,        &c->tokens,  &c->token_logprobs, &c->top_logprobs,
+                              &c->text_offset, &c->content, &c->token_ids};
         for (size_t j = 0; j < ARRAY_LEN(bufs); j++) buf_finish(bufs[j]);
     }
     generation_release(g);

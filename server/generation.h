@@ -14,16 +14,17 @@ struct prompt {
     const uint32_t *ids;
     size_t n_ids;
     size_t max_tokens; // to generate after it
-    const char *text; // as echoed: the client's string, or what its ids say; invalid UTF-8 already replaced
+    const char *text;  // as echoed: the client's string, or what its ids say; invalid UTF-8 already replaced
     size_t text_len;
-    size_t n_chars;              // code points of text
-    const uint32_t *char_offset; // per id: index of the code point that holds the token's first byte; NULL when not needed
+    size_t n_chars; // code points of text
+    const uint32_t
+        *char_offset; // per id: index of the code point that holds the token's first byte; NULL when not needed
 };
 
 // Where the next token's first byte lies, in code points.
 struct char_counter {
-    size_t whole;      // characters complete so far
-    size_t n_held;     // bytes of an unfinished one
+    size_t whole;  // characters complete so far
+    size_t n_held; // bytes of an unfinished one
     char held[4];
 };
 // Counts `bytes` and returns the index of the character that its first byte belongs to.
@@ -34,14 +35,14 @@ struct generation;
 struct choice {
     struct generation *generation;
     const struct prompt *prompt;
-    size_t index;          // prompt number * per_prompt + k
-    uint64_t sequence;     // engine id
-    bool live, finished;   // live: submitted, EVENT_FINISH not yet seen
-    bool opened;           // streaming: the first chunk was sent
+    size_t index;                      // prompt number * per_prompt + k
+    uint64_t sequence;                 // engine id
+    bool live, finished;               // live: submitted, EVENT_FINISH not yet seen
+    bool opened;                       // streaming: the first chunk was sent
     size_t echoed_bytes, echoed_chars; // streaming: of the prompt's text
     struct char_counter chars;
-    size_t n_prompt_seen;  // prompt records so far
-    double logprob_sum;    // over generated tokens
+    size_t n_prompt_seen; // prompt records so far
+    double logprob_sum;   // over generated tokens
     size_t n_logprob;
     // Since the last chunk (streaming) or the start; JSON list items without brackets, but for text
     struct buf text, tokens, token_logprobs, top_logprobs, text_offset, content, token_ids;
@@ -67,7 +68,7 @@ struct reply_format {
 struct generation {
     struct http_request *request;
     const struct reply_format *format;
-    struct model *model; // one reference
+    struct model *model;               // one reference
     const struct tokenizer *tokenizer; // NULL: token texts read <123>
     const char *model_id;
     const char *ignored; // fields that were ignored, or NULL
@@ -77,21 +78,23 @@ struct generation {
     struct sampling_params params; // seed is set per choice, max_tokens per prompt
     struct prompt *prompts;
     size_t n_prompts;
-    size_t n, best_of;      // per prompt: answered, generated
-    bool echo;              // the prompt is part of the answer
-    bool logprobs;          // shown to the client
+    size_t n, best_of;                                      // per prompt: answered, generated
+    bool echo;                                              // the prompt is part of the answer
+    bool logprobs;                                          // shown to the client
     size_t prompt_tokens, completion_tokens, cached_tokens; // counted at each EVENT_FINISH
-    struct choice *choices; // n_prompts * best_of
+    struct choice *choices;                                 // n_prompts * best_of
     size_t n_choices, n_live;
     bool streaming, over; // over: answered, nothing may follow
 };
 
 // From work: looks the model up (400, 404, 503), sets model, tokenizer, fields, request. Takes a model reference.
-bool generation_init(struct generation *g, struct http_request *r, const struct sampling_fields *f, const struct reply_format *format) MUST_CHECK;
+bool generation_init(struct generation *g, struct http_request *r, const struct sampling_fields *f,
+                     const struct reply_format *format) MUST_CHECK;
 // From work, last: prompts, params, n, best_of are set; checks the totals and makes the choices.
 bool generation_prepare(struct generation *g) MUST_CHECK;
 // Checks a prompt's length against the context and sets p->max_tokens; max_tokens FIELD_ABSENT: the rest, but at most absent_max.
-bool generation_check_length(struct generation *g, const char *param, struct prompt *p, int64_t max_tokens, size_t absent_max) MUST_CHECK;
+bool generation_check_length(struct generation *g, const char *param, struct prompt *p, int64_t max_tokens,
+                             size_t absent_max) MUST_CHECK;
 
 void generation_start(struct http_request *r); // route->start; r->state is the generation
 void generation_end(struct http_request *r);   // route->end
@@ -101,6 +104,7 @@ void generation_release(struct generation *g); // what work took, when it fails 
 const char *finish_name(const struct choice *c); // "stop" | "length"
 void generation_send_chunk(struct generation *g, const struct buf *choice_json);
 void generation_write_stop_reason(const struct choice *c, struct buf *out); // ,"stop_reason":...
-void generation_write_token_ids(const struct choice *c, bool with_prompt, struct buf *out); // ,"prompt_token_ids":[...],"token_ids":[...]
+void generation_write_token_ids(const struct choice *c, bool with_prompt,
+                                struct buf *out); // ,"prompt_token_ids":[...],"token_ids":[...]
 // A token as text: its bytes if they are whole UTF-8, escaped as `\xe2\x80` behind `prefix` if not, `<123>` without a tokenizer.
 void token_text(const struct generation *g, uint32_t id, const char *prefix, struct buf *out);

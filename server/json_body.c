@@ -60,12 +60,16 @@ json_t *json_body_parse(struct http_request *r) {
     // jansson's own text quotes the body.
     if (tree) request_fail(r, 400, "invalid_json", NULL, "The request body must be a JSON object.");
     else if (json_error_code(&error) == json_error_duplicate_key)
-        request_fail(r, 400, "invalid_json", NULL, "The request body names a key twice (line %d, column %d).", error.line, error.column);
+        request_fail(r, 400, "invalid_json", NULL, "The request body names a key twice (line %d, column %d).",
+                     error.line, error.column);
     else if (json_error_code(&error) == json_error_invalid_utf8)
         request_fail(r, 400, "invalid_utf8", NULL, "The request body is not valid UTF-8 (byte %d).", error.position);
     else if (json_error_code(&error) == json_error_numeric_overflow)
-        request_fail(r, 400, "invalid_json", NULL, "A number in the request body is too large (line %d, column %d).", error.line, error.column);
-    else request_fail(r, 400, "invalid_json", NULL, "The request body is not valid JSON (line %d, column %d).", error.line, error.column);
+        request_fail(r, 400, "invalid_json", NULL, "A number in the request body is too large (line %d, column %d).",
+                     error.line, error.column);
+    else
+        request_fail(r, 400, "invalid_json", NULL, "The request body is not valid JSON (line %d, column %d).",
+                     error.line, error.column);
     json_decref(tree);
     return NULL;
 }

@@ -7,10 +7,49 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
+// clang-format off
+#define ROW(...) FIELD_ROW(struct sampling_fields, __VA_ARGS__)
 static const struct field stream_options_fields[] = {
-    SAMPLING_FIELD(include_usage, FIELD_BOOLEAN, 0, 0, "false", "One more chunk before the end, with usage and no choices."),
+    ROW(include_usage, FIELD_BOOLEAN, .default_text = "false", .doc = "One more chunk before the end, with usage and no choices."),
 };
-const struct field_table stream_options_table = {"StreamOptions", stream_options_fields, ARRAY_LEN(stream_options_fields)};
+static const struct field_table stream_options_table = {"StreamOptions", stream_options_fields, ARRAY_LEN(stream_options_fields), NULL};
+
+static const struct field sampling_fields[] = {
+    ROW(model, FIELD_STRING, .max = 1024, .required = true, .doc = "Which served model answers."),
+    ROW(temperature, FIELD_NUMBER, .min = 0, .max = 2, .default_text = "1",
+        .doc = "0: the likeliest token, ties to the lowest id."),
+    ROW(top_p, FIELD_NUMBER, .min = 0, .max = 1, .default_text = "1",
+        .doc = "Sample from the likeliest tokens that hold this much probability; 1: off."),
+    ROW(top_k, FIELD_INTEGER, .min = -1, .max = 1e9, .default_text = "0",
+        .doc = "Sample from the k likeliest tokens; 0 or -1: off."),
+    ROW(min_p, FIELD_NUMBER, .min = 0, .max = 1, .default_text = "0",
+        .doc = "Drop tokens less likely than this share of the likeliest; 0: off."),
+    ROW(typical_p, FIELD_NUMBER, .min = 0, .max = 1, .default_text = "1", .doc = "Locally typical sampling; 1: off."),
+    ROW(repetition_penalty, FIELD_NUMBER, .min = 0.01, .max = 100, .default_text = "1",
+        .doc = "Divides (multiplies, where negative) the logits of tokens of prompt and answer; 1: off."),
+    ROW(presence_penalty, FIELD_NUMBER, .min = -2, .max = 2, .default_text = "0",
+        .doc = "Subtracted once from the logits of generated tokens."),
+    ROW(frequency_penalty, FIELD_NUMBER, .min = -2, .max = 2, .default_text = "0",
+        .doc = "Subtracted from a generated token's logit, times its count."),
+    ROW(logit_bias, FIELD_BIAS, .min = -100, .max = 100, .max_items = 300,
+        .doc = "Added to the logits of these token ids; -100 bans, 100 all but forces."),
+    ROW(stop, FIELD_STRINGS, .min = 1, .max = ENGINE_MAX_STOP_BYTES, .max_items = ENGINE_MAX_STOPS,
+        .doc = "The text ends before the first of these; they are not part of it."),
+    ROW(stop_token_ids, FIELD_IDS, .max_items = 256, .doc = "The text ends at any of these tokens."),
+    ROW(min_tokens, FIELD_INTEGER, .min = 0, .max = 1e9, .default_text = "0",
+        .doc = "Nothing ends the text before this many tokens."),
+    ROW(ignore_eos, FIELD_BOOLEAN, .default_text = "false", .doc = "The model's own end tokens do not end the text."),
+    ROW(seed, FIELD_INTEGER, .min = -9223372036854775808.0, .max = 9223372036854775808.0,
+        .doc = "The same seed gives the same tokens, whatever else the server does. Absent: random."),
+    ROW(n, FIELD_INTEGER, .min = 1, .max = 20, .default_text = "1", .doc = "How many choices for each prompt."),
+    ROW(stream, FIELD_BOOLEAN, .default_text = "false", .doc = "Answer as server-sent events."),
+    {.name = "stream_options", .kind = FIELD_OBJECT, .object = &stream_options_table, .doc = "Only with stream."},
+    ROW(return_token_ids, FIELD_BOOLEAN, .default_text = "false",
+        .doc = "Adds prompt_token_ids and token_ids to each choice."),
+    ROW(user, FIELD_STRING, .max = 1024, .doc = "The client's own name for its user; not used."),
+};
+// clang-format on
+const struct field_table sampling_table = {"Sampling", sampling_fields, ARRAY_LEN(sampling_fields), NULL};
 
 void random_bytes(void *out, size_t n) {
     if (getrandom(out, n, 0) != (ssize_t)n) abort(); // cannot happen for up to 256 bytes
@@ -32,14 +71,17 @@ uint64_t sampling_seed(const struct sampling_fields *f, size_t k) {
 bool sampling_check_stream(struct http_request *r, const json_t *tree, const struct sampling_fields *f) {
     const json_t *options = json_object_get(tree, "stream_options");
     if (!options || json_is_null(options) || f->stream) return true;
-    return request_fail(r, 400, "unsupported_parameter", "stream_options", "'stream_options' is only allowed with 'stream'.");
+    return request_fail(r, 400, "unsupported_parameter", "stream_options",
+                        "'stream_options' is only allowed with 'stream'.");
 }
 
 static bool unknown_id(struct http_request *r, const char *name) {
-    return request_fail(r, 400, "invalid_token_id", name, "'%s' names a token id that the model's vocabulary does not have.", name);
+    return request_fail(r, 400, "invalid_token_id", name,
+                        "'%s' names a token id that the model's vocabulary does not have.", name);
 }
 
-static bool set_ids(struct http_request *r, const struct sampling_fields *f, size_t n_vocab, struct sampling_params *out) {
+static bool set_ids(struct http_request *r, const struct sampling_fields *f, size_t n_vocab,
+                    struct sampling_params *out) {
     struct logit_bias *bias = arena_alloc(&r->arena, f->logit_bias.n + 1, sizeof *bias);
     for (size_t i = 0; i < f->logit_bias.n; i++) {
         if (f->logit_bias.items[i].id >= n_vocab) return unknown_id(r, "logit_bias");
@@ -52,7 +94,8 @@ static bool set_ids(struct http_request *r, const struct sampling_fields *f, siz
     return true;
 }
 
-bool sampling_params_set(struct http_request *r, const struct sampling_fields *f, size_t n_vocab, struct sampling_params *out) {
+bool sampling_params_set(struct http_request *r, const struct sampling_fields *f, size_t n_vocab,
+                         struct sampling_params *out) {
     struct stop_string *stops = arena_alloc(&r->arena, f->stop.n + 1, sizeof *stops);
     for (size_t i = 0; i < f->stop.n; i++) stops[i] = (struct stop_string){f->stop.items[i].s, f->stop.items[i].len};
     *out = (struct sampling_params){

@@ -26,8 +26,15 @@ struct model *fake_model_create(struct tokenizer *t, size_t n_ctx) {
     struct model *m = mem_new(struct model);
     m->references = 1;
     m->tokenizer = t;
-    m->config = (struct model_config){.arch = ARCH_GPT2, .n_layer = 1, .n_head = 1, .n_kv_head = 1, .head_size = 4, .n_embd = 4, .n_inner = 16,
-                                      .n_vocab = t ? tokenizer_size(t) : 261, .n_ctx = n_ctx};
+    m->config = (struct model_config){.arch = ARCH_GPT2,
+                                      .n_layer = 1,
+                                      .n_head = 1,
+                                      .n_kv_head = 1,
+                                      .head_size = 4,
+                                      .n_embd = 4,
+                                      .n_inner = 16,
+                                      .n_vocab = t ? tokenizer_size(t) : 261,
+                                      .n_ctx = n_ctx};
     return m;
 }
 struct model *model_acquire(struct model *m) {
@@ -55,9 +62,17 @@ struct tokenizer *fake_tokenizer_create(const char *jinja, bool add_bos) {
         bytes[i] = (char)i;
         vocab[i] = (struct vocab_entry){.bytes = &bytes[i], .len = 1};
     }
-    for (size_t i = 0; i < 3; i++) vocab[256 + i] = (struct vocab_entry){.bytes = special[i], .len = strlen(special[i]), .special = true};
+    for (size_t i = 0; i < 3; i++)
+        vocab[256 + i] = (struct vocab_entry){.bytes = special[i], .len = strlen(special[i]), .special = true};
     vocab[259].absent = vocab[260].absent = true;
-    struct tokenizer_spec spec = {.vocab = vocab, .n_vocab = 261, .pre = PRE_GPT2, .bos = 256, .eos = 256, .pad = 256, .add_bos = add_bos, .chat_template = jinja};
+    struct tokenizer_spec spec = {.vocab = vocab,
+                                  .n_vocab = 261,
+                                  .pre = PRE_GPT2,
+                                  .bos = 256,
+                                  .eos = 256,
+                                  .pad = 256,
+                                  .add_bos = add_bos,
+                                  .chat_template = jinja};
     struct err err = {0};
     struct tokenizer *t = tokenizer_create(&spec, &err);
     if (!t) abort();
@@ -89,9 +104,11 @@ struct engine {
 
 void engine_event_free(struct engine_event *e) { free(e); }
 
-static struct engine_event *event_make(const struct sequence *s, enum event_kind kind, const uint32_t *ids, size_t n, size_t place, const char *text, size_t len) {
+static struct engine_event *event_make(const struct sequence *s, enum event_kind kind, const uint32_t *ids, size_t n,
+                                       size_t place, const char *text, size_t len) {
     size_t n_top = s->params.n_logprobs > 0 ? (size_t)s->params.n_logprobs : 0;
-    struct engine_event *e = calloc(1, sizeof *e + n * sizeof *e->tokens + n * n_top * sizeof(struct top_logprob) + len + 1);
+    struct engine_event *e =
+        calloc(1, sizeof *e + n * sizeof *e->tokens + n * n_top * sizeof(struct top_logprob) + len + 1);
     if (!e) abort();
     e->id = s->id;
     e->kind = kind;
@@ -101,8 +118,10 @@ static struct engine_event *event_make(const struct sequence *s, enum event_kind
     for (size_t i = 0; i < n; i++) {
         bool has = s->params.n_logprobs >= 0 && !(kind == EVENT_PROMPT && place + i == 0);
         float logprob = has ? -0.5f - 0.125f * (float)((place + i) % 4) : 0;
-        e->tokens[i] = (struct token_record){.id = ids[i], .has_logprob = has, .logprob = logprob, .n_top = has ? (uint32_t)n_top : 0, .top = top};
-        for (size_t k = 0; has && k < n_top; k++) *top++ = (struct top_logprob){(ids[i] + (uint32_t)k) % (uint32_t)s->n_vocab, logprob - (float)k};
+        e->tokens[i] = (struct token_record){
+            .id = ids[i], .has_logprob = has, .logprob = logprob, .n_top = has ? (uint32_t)n_top : 0, .top = top};
+        for (size_t k = 0; has && k < n_top; k++)
+            *top++ = (struct top_logprob){(ids[i] + (uint32_t)k) % (uint32_t)s->n_vocab, logprob - (float)k};
     }
     char *copy = (char *)(e->tokens + n) + n * n_top * sizeof(struct top_logprob);
     if (len) memcpy(copy, text, len);
@@ -176,7 +195,8 @@ static void step_sequence(struct engine *e, struct sequence **link) {
     buf_add_byte(&s->text, (unsigned char)c);
     for (size_t i = 0; i < s->params.n_stops; i++) {
         const struct stop_string *stop = &s->stops[i];
-        if (s->text.len < stop->len || memcmp(s->text.data + s->text.len - stop->len, stop->bytes, stop->len) != 0) continue;
+        if (s->text.len < stop->len || memcmp(s->text.data + s->text.len - stop->len, stop->bytes, stop->len) != 0)
+            continue;
         struct engine_event *event = event_make(s, EVENT_FINISH, NULL, 0, 0, "", 0);
         event->stopped_by_string = true;
         event->stop_index = i;
@@ -261,7 +281,9 @@ static struct sequence *sequence_make(const struct sequence_request *r) {
     s->params.stop_ids = stop_ids;
     s->start = r->n_prompt + (r->params.temperature > 0 ? r->params.seed % 1000 : 0);
     s->stops = mem_alloc(r->params.n_stops, sizeof *s->stops);
-    for (size_t i = 0; i < r->params.n_stops; i++) s->stops[i] = (struct stop_string){mem_strndup(r->params.stops[i].bytes, r->params.stops[i].len), r->params.stops[i].len};
+    for (size_t i = 0; i < r->params.n_stops; i++)
+        s->stops[i] =
+            (struct stop_string){mem_strndup(r->params.stops[i].bytes, r->params.stops[i].len), r->params.stops[i].len};
     s->eos_after = fake_eos_after;
     s->fails = fake_fails;
     return s;

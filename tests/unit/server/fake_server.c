@@ -16,7 +16,7 @@ static struct watch {
     uint64_t id;
     sequence_fn *fn;
     void *ctx;
-} *watches;
+} * watches;
 
 static struct exchange *exchange_of(struct http_request *r) { return (struct exchange *)r; }
 
@@ -82,7 +82,9 @@ void fake_deliver(void) {
 }
 
 // -- HTTP --------------------------------------------------------------------------------------------------------------------
-void http_set_header(struct http_request *r, const char *name, const char *value) { buf_printf(&exchange_of(r)->headers, "%s: %s\n", name, value); }
+void http_set_header(struct http_request *r, const char *name, const char *value) {
+    buf_printf(&exchange_of(r)->headers, "%s: %s\n", name, value);
+}
 const char *http_query(const struct http_request *r, const char *name) { return NULL; }
 void http_reply_json(struct http_request *r, int status, struct buf *body) {
     struct exchange *x = exchange_of(r);
@@ -118,12 +120,14 @@ void http_stream_close(struct http_request *r) {
     x->closed = true;
 }
 
-void exchange_begin(struct exchange *x, const struct http_route *routes, const char *path, const char *body, size_t body_len) {
+void exchange_begin(struct exchange *x, const struct http_route *routes, const char *path, const char *body,
+                    size_t body_len) {
     *x = (struct exchange){.r = {.server = &fake_server, .path = path, .tail = "", .body = body, .body_len = body_len}};
     const struct http_route *route = routes;
     while (route->path && strcmp(route->path, path) != 0) route++;
     if (!route->path) { // a prefix: the only one
-        for (route = routes; !strchr(route->path, '*'); route++);
+        for (route = routes; !strchr(route->path, '*'); route++)
+            ;
         x->r.tail = path + strlen(route->path) - 1;
     }
     x->r.route = route;
@@ -151,7 +155,8 @@ json_t *exchange_json(struct exchange *x, const struct http_route *routes, const
     exchange_begin(x, routes, path, body, strlen(body));
     exchange_run(x);
     exchange_end(x);
-    return x->streaming ? NULL : json_loadb(buf_str(&x->body), x->body.len, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, NULL);
+    return x->streaming ? NULL
+                        : json_loadb(buf_str(&x->body), x->body.len, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, NULL);
 }
 
 void exchange_free(struct exchange *x) {
@@ -160,4 +165,5 @@ void exchange_free(struct exchange *x) {
     arena_finish(&x->r.arena);
 }
 
-const struct http_route *const route_tables[] = {completion_routes, chat_routes, model_routes, tokenize_routes, openapi_routes, NULL};
+const struct http_route *const route_tables[] = {completion_routes, chat_routes,    model_routes,
+                                                 tokenize_routes,   openapi_routes, NULL};

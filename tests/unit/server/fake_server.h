@@ -4,8 +4,8 @@
 #pragma once
 
 #include "fake_engine.h"
-#include "server/server.h"
 #include "server/http.h"
+#include "server/server.h"
 
 #include <jansson.h>
 
@@ -23,10 +23,11 @@ void fake_server_init(struct model *m, const char *id); // SERVER_READY, one mod
 void fake_server_finish(void);
 
 // Runs work and, if that succeeded, start. The engine has not stepped yet.
-void exchange_begin(struct exchange *x, const struct http_route *routes, const char *path, const char *body, size_t body_len);
-void exchange_run(struct exchange *x);    // steps the engine and delivers events until the answer is whole
-void exchange_end(struct exchange *x);    // route->end; gone when the answer is not whole
-void fake_deliver(void);                  // one engine step, its events dispatched
+void exchange_begin(struct exchange *x, const struct http_route *routes, const char *path, const char *body,
+                    size_t body_len);
+void exchange_run(struct exchange *x); // steps the engine and delivers events until the answer is whole
+void exchange_end(struct exchange *x); // route->end; gone when the answer is not whole
+void fake_deliver(void);               // one engine step, its events dispatched
 
 // begin, run, end; the answer as JSON (a new reference; NULL for a stream). x stays readable until exchange_free.
 json_t *exchange_json(struct exchange *x, const struct http_route *routes, const char *path, const char *body);

@@ -16,7 +16,9 @@ static void teardown(void) {
     CHECK_INT(fake_live, 0);
     fake_server_finish();
 }
-static json_t *ask(struct exchange *x, const char *body) { return exchange_json(x, completion_routes, "/v1/completions", body); }
+static json_t *ask(struct exchange *x, const char *body) {
+    return exchange_json(x, completion_routes, "/v1/completions", body);
+}
 
 // The value at a path such as "choices.0.text".
 static json_t *at(json_t *v, const char *path) {
@@ -39,7 +41,8 @@ static void check_json(json_t *v, const char *path, const char *expected) {
 static void check_error(const char *body, int status, const char *code, const char *param) {
     struct exchange x;
     json_t *v = ask(&x, body);
-    if (x.status != status || strcmp(json_string_value(at(v, "error.code")), code) != 0 || strcmp(json_string_value(at(v, "error.param")), param) != 0)
+    if (x.status != status || strcmp(json_string_value(at(v, "error.code")), code) != 0 ||
+        strcmp(json_string_value(at(v, "error.param")), param) != 0)
         TEST_FAIL("%s\n  gave %d %s", body, x.status, buf_str(&x.body));
     json_decref(v);
     exchange_free(&x);
@@ -48,7 +51,8 @@ static void check_error(const char *body, int status, const char *code, const ch
 TEST(text_prompt) {
     setup();
     struct exchange x;
-    json_t *v = ask(&x, "{\"model\":\"nano\",\"prompt\":\"\",\"max_tokens\":8,\"temperature\":0,\"logprobs\":null,\"logit_bias\":{},\"seed\":null,\"stop\":null,\"n\":null}");
+    json_t *v = ask(&x, "{\"model\":\"nano\",\"prompt\":\"\",\"max_tokens\":8,\"temperature\":0,\"logprobs\":null,"
+                        "\"logit_bias\":{},\"seed\":null,\"stop\":null,\"n\":null}");
     CHECK_INT(x.status, 200);
     check_text(v, "object", "text_completion");
     check_text(v, "model", "nano");
@@ -57,7 +61,9 @@ TEST(text_prompt) {
     check_json(v, "choices.0.logprobs", "null");
     check_json(v, "choices.0.index", "0");
     check_text(v, "choices.0.finish_reason", "length");
-    check_json(v, "usage", "{\"prompt_tokens\":1,\"completion_tokens\":8,\"total_tokens\":9,\"prompt_tokens_details\":{\"cached_tokens\":0}}");
+    check_json(v, "usage",
+               "{\"prompt_tokens\":1,\"completion_tokens\":8,\"total_tokens\":9,\"prompt_tokens_details\":{\"cached_"
+               "tokens\":0}}");
     CHECK(strncmp(json_string_value(at(v, "id")), "cmpl-", 5) == 0);
     json_decref(v);
     exchange_free(&x);
@@ -67,7 +73,8 @@ TEST(text_prompt) {
 TEST(lm_eval_payload) {
     setup();
     struct exchange x;
-    json_t *v = ask(&x, "{\"model\":\"nano\",\"prompt\":[[72,105,33],[65,66]],\"temperature\":0,\"max_tokens\":1,\"logprobs\":1,\"seed\":1234,\"echo\":true}");
+    json_t *v = ask(&x, "{\"model\":\"nano\",\"prompt\":[[72,105,33],[65,66]],\"temperature\":0,\"max_tokens\":1,"
+                        "\"logprobs\":1,\"seed\":1234,\"echo\":true}");
     CHECK_INT(x.status, 200);
     check_text(v, "choices.0.text", "Hi! ");
     check_json(v, "choices.0.logprobs.tokens", "[\"H\",\"i\",\"!\",\" \"]");
@@ -77,7 +84,8 @@ TEST(lm_eval_payload) {
     check_text(v, "choices.1.text", "ABe");
     check_json(v, "choices.1.index", "1");
     CHECK_INT(json_array_size(at(v, "choices.1.logprobs.tokens")), 3);
-    CHECK(fake_last_request.params.prompt_logprobs && fake_last_request.params.n_logprobs == 1 && fake_last_request.params.temperature == 0);
+    CHECK(fake_last_request.params.prompt_logprobs && fake_last_request.params.n_logprobs == 1 &&
+          fake_last_request.params.temperature == 0);
     CHECK_INT(fake_last_request.n_prompt, 2); // no BOS
     json_decref(v);
     exchange_free(&x);
@@ -94,7 +102,8 @@ TEST(pure_scoring_and_the_end_token) {
     json_decref(v);
     exchange_free(&x);
     fake_eos_after = 2;
-    v = ask(&x, "{\"model\":\"nano\",\"prompt\":\"ab\",\"max_tokens\":9,\"temperature\":0,\"logprobs\":0,\"return_token_ids\":true}");
+    v = ask(&x, "{\"model\":\"nano\",\"prompt\":\"ab\",\"max_tokens\":9,\"temperature\":0,\"logprobs\":0,\"return_"
+                "token_ids\":true}");
     check_text(v, "choices.0.finish_reason", "stop");
     check_json(v, "choices.0.stop_reason", "null");
     check_json(v, "choices.0.logprobs.tokens", "[\"e\",\" \",\"<|endoftext|>\"]");
@@ -110,9 +119,14 @@ TEST(characters_cut_between_tokens) {
     setup();
     struct exchange x;
     // 11 bytes of prompt in 10 characters: the text goes on with "e \xc3\xa9t".
-    json_t *v = ask(&x, "{\"model\":\"nano\",\"prompt\":\"\\u00e9bcdefghij\",\"max_tokens\":5,\"temperature\":0,\"logprobs\":0,\"echo\":true}");
-    check_text(v, "choices.0.text", "\xc3\xa9" "bcdefghije \xc3\xa9t");
-    check_json(v, "choices.0.logprobs.tokens", "[\"bytes:\\\\xc3\",\"bytes:\\\\xa9\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"i\",\"j\",\"e\",\" \",\"bytes:\\\\xc3\",\"bytes:\\\\xa9\",\"t\"]");
+    json_t *v = ask(&x, "{\"model\":\"nano\",\"prompt\":\"\\u00e9bcdefghij\",\"max_tokens\":5,\"temperature\":0,"
+                        "\"logprobs\":0,\"echo\":true}");
+    check_text(v, "choices.0.text",
+               "\xc3\xa9"
+               "bcdefghije \xc3\xa9t");
+    check_json(v, "choices.0.logprobs.tokens",
+               "[\"bytes:\\\\xc3\",\"bytes:\\\\xa9\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"i\",\"j\",\"e\",\" "
+               "\",\"bytes:\\\\xc3\",\"bytes:\\\\xa9\",\"t\"]");
     check_json(v, "choices.0.logprobs.text_offset", "[0,0,1,2,3,4,5,6,7,8,9,10,11,12,12,13]");
     json_decref(v);
     exchange_free(&x);
@@ -123,7 +137,8 @@ TEST(without_a_tokenizer) {
     fake_eos_after = 0;
     fake_server_init(fake_model_create(NULL, 64), "ids");
     struct exchange x;
-    json_t *v = ask(&x, "{\"model\":\"ids\",\"prompt\":[5,6],\"max_tokens\":1,\"temperature\":0,\"logprobs\":2,\"echo\":true}");
+    json_t *v =
+        ask(&x, "{\"model\":\"ids\",\"prompt\":[5,6],\"max_tokens\":1,\"temperature\":0,\"logprobs\":2,\"echo\":true}");
     check_json(v, "choices.0.logprobs.tokens", "[\"<5>\",\"<6>\",\"<101>\"]");
     check_json(v, "choices.0.logprobs.top_logprobs.2", "{\"<101>\":-0.5,\"<102>\":-1.5}");
     check_text(v, "choices.0.text", "<5><6>");
@@ -173,7 +188,8 @@ TEST(n_best_of_and_order) {
 TEST(stops) {
     setup();
     struct exchange x;
-    json_t *v = ask(&x, "{\"model\":\"nano\",\"prompt\":\"\",\"max_tokens\":40,\"temperature\":0,\"stop\":[\"zzz\",\", t\"]}");
+    json_t *v =
+        ask(&x, "{\"model\":\"nano\",\"prompt\":\"\",\"max_tokens\":40,\"temperature\":0,\"stop\":[\"zzz\",\", t\"]}");
     check_text(v, "choices.0.finish_reason", "stop");
     check_text(v, "choices.0.stop_reason", ", t");
     json_decref(v);
@@ -207,7 +223,8 @@ static json_t *stream_events(struct exchange *x) {
 TEST(stream) {
     setup();
     struct exchange x;
-    ask(&x, "{\"model\":\"nano\",\"prompt\":\"ab\",\"max_tokens\":9,\"temperature\":0,\"echo\":true,\"logprobs\":1,\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
+    ask(&x, "{\"model\":\"nano\",\"prompt\":\"ab\",\"max_tokens\":9,\"temperature\":0,\"echo\":true,\"logprobs\":1,"
+            "\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
     json_t *events = stream_events(&x);
     struct buf text = {0};
     size_t n = json_array_size(events), n_tokens = 0, n_finished = 0;
@@ -259,7 +276,8 @@ TEST(engine_failure_and_full_queue) {
     exchange_free(&x);
     fake_fails = false;
     struct exchange big;
-    const char *prompts = "{\"model\":\"nano\",\"prompt\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"i\",\"j\",\"k\",\"l\"],\"n\":20,\"max_tokens\":60}";
+    const char *prompts = "{\"model\":\"nano\",\"prompt\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\",\"g\",\"h\",\"i\",\"j\","
+                          "\"k\",\"l\"],\"n\":20,\"max_tokens\":60}";
     exchange_begin(&big, completion_routes, "/v1/completions", prompts, strlen(prompts));
     CHECK_INT(fake_live, 240);
     v = ask(&x, prompts);
@@ -288,14 +306,20 @@ TEST(refusals) {
     check_error("{\"model\":\"nano\",\"prompt\":[\"a\",1]}", 400, "invalid_type", "prompt[1]");
     check_error("{\"model\":\"nano\",\"prompt\":[261]}", 400, "invalid_token_id", "prompt");
     check_error("{\"model\":\"nano\",\"prompt\":[-1]}", 400, "invalid_token_id", "prompt");
-    check_error("{\"model\":\"nano\",\"prompt\":\"a\",\"max_tokens\":64}", 400, "context_length_exceeded", "max_tokens");
-    check_error("{\"model\":\"nano\",\"prompt\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}", 400, "context_length_exceeded", "prompt");
+    check_error("{\"model\":\"nano\",\"prompt\":\"a\",\"max_tokens\":64}", 400, "context_length_exceeded",
+                "max_tokens");
+    check_error("{\"model\":\"nano\",\"prompt\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}",
+                400, "context_length_exceeded", "prompt");
     check_error("{\"model\":\"nano\",\"prompt\":\"a\",\"suffix\":\"b\"}", 400, "unsupported_parameter", "suffix");
     check_error("{\"model\":\"nano\",\"prompt\":\"a\",\"n\":3,\"best_of\":2}", 400, "value_out_of_range", "best_of");
-    check_error("{\"model\":\"nano\",\"prompt\":\"a\",\"best_of\":2,\"stream\":true}", 400, "unsupported_parameter", "best_of");
-    check_error("{\"model\":\"nano\",\"prompt\":\"a\",\"stream_options\":{}}", 400, "unsupported_parameter", "stream_options");
-    check_error("{\"model\":\"nano\",\"prompt\":\"a\",\"logit_bias\":{\"261\":1}}", 400, "invalid_token_id", "logit_bias");
-    check_error("{\"model\":\"nano\",\"prompt\":\"a\",\"stop_token_ids\":[300]}", 400, "invalid_token_id", "stop_token_ids");
+    check_error("{\"model\":\"nano\",\"prompt\":\"a\",\"best_of\":2,\"stream\":true}", 400, "unsupported_parameter",
+                "best_of");
+    check_error("{\"model\":\"nano\",\"prompt\":\"a\",\"stream_options\":{}}", 400, "unsupported_parameter",
+                "stream_options");
+    check_error("{\"model\":\"nano\",\"prompt\":\"a\",\"logit_bias\":{\"261\":1}}", 400, "invalid_token_id",
+                "logit_bias");
+    check_error("{\"model\":\"nano\",\"prompt\":\"a\",\"stop_token_ids\":[300]}", 400, "invalid_token_id",
+                "stop_token_ids");
     check_error("{\"model\":\"nano\",\"prompt\":\"a\",\"stop\":\"\"}", 400, "value_out_of_range", "stop");
     teardown();
 }

@@ -53,14 +53,23 @@ struct sample {
     struct id_list ids;
     struct bias_list bias;
 };
-#define ROW(n, k, lo, hi, items, def) {.name = #n, .kind = k, .offset = offsetof(struct sample, n), .min = lo, .max = hi, .max_items = items, .default_text = def, .doc = ""}
+#define ROW(n, k, lo, hi, items, def)                                                                                  \
+    {                                                                                                                  \
+        .name = #n, .kind = k, .offset = offsetof(struct sample, n), .min = lo, .max = hi, .max_items = items,         \
+        .default_text = def, .doc = ""                                                                                 \
+    }
 static const struct field sample_fields[] = {
-    ROW(text, FIELD_STRING, 1, 4, 0, NULL), ROW(count, FIELD_INTEGER, -1, 10, 0, "3"), ROW(maybe, FIELD_INTEGER, 0, 9223372036854775808.0, 0, NULL),
-    ROW(share, FIELD_NUMBER, 0, 1, 0, "0.5"), ROW(flag, FIELD_BOOLEAN, 0, 0, 0, "true"), ROW(list, FIELD_STRINGS, 1, 3, 2, NULL),
-    ROW(ids, FIELD_IDS, 0, 0, 3, NULL), ROW(bias, FIELD_BIAS, -1, 1, 2, NULL),
+    ROW(text, FIELD_STRING, 1, 4, 0, NULL),
+    ROW(count, FIELD_INTEGER, -1, 10, 0, "3"),
+    ROW(maybe, FIELD_INTEGER, 0, 9223372036854775808.0, 0, NULL),
+    ROW(share, FIELD_NUMBER, 0, 1, 0, "0.5"),
+    ROW(flag, FIELD_BOOLEAN, 0, 0, 0, "true"),
+    ROW(list, FIELD_STRINGS, 1, 3, 2, NULL),
+    ROW(ids, FIELD_IDS, 0, 0, 3, NULL),
+    ROW(bias, FIELD_BIAS, -1, 1, 2, NULL),
     {.name = "old", .kind = FIELD_REFUSED, .doc = "Gone."},
 };
-static const struct field_table sample_table = {"Sample", sample_fields, ARRAY_LEN(sample_fields)};
+static const struct field_table sample_table = {"Sample", sample_fields, ARRAY_LEN(sample_fields), NULL};
 
 // The error's code, or "".
 static const char *read_sample(const char *body, struct sample *out) {
@@ -77,26 +86,55 @@ static const char *read_sample(const char *body, struct sample *out) {
 TEST(values) {
     struct sample s;
     CHECK_STR(read_sample("{\"text\":null,\"count\":null,\"flag\":null,\"old\":null,\"other\":[1]}", &s), "");
-    CHECK(!s.text.s && s.count == 3 && s.maybe == FIELD_ABSENT && s.share == 0.5 && s.flag && !s.list.n && !s.ids.n && !s.bias.n);
-    CHECK_STR(read_sample("{\"text\":\"a\\u0000b\",\"count\":-1,\"maybe\":9223372036854775807,\"share\":1,\"flag\":false,\"list\":\"x\",\"ids\":[7,8.0],\"bias\":{\"9\":-1}}", &s), "");
+    CHECK(!s.text.s && s.count == 3 && s.maybe == FIELD_ABSENT && s.share == 0.5 && s.flag && !s.list.n && !s.ids.n &&
+          !s.bias.n);
+    CHECK_STR(read_sample("{\"text\":\"a\\u0000b\",\"count\":-1,\"maybe\":9223372036854775807,\"share\":1,\"flag\":"
+                          "false,\"list\":\"x\",\"ids\":[7,8.0],\"bias\":{\"9\":-1}}",
+                          &s),
+              "");
     CHECK(s.text.len == 3 && s.count == -1 && s.maybe == INT64_MAX && s.share == 1 && !s.flag);
-    CHECK(s.list.n == 1 && s.list.items[0].len == 1 && s.ids.n == 2 && s.ids.items[1] == 8 && s.bias.n == 1 && s.bias.items[0].id == 9);
+    CHECK(s.list.n == 1 && s.list.items[0].len == 1 && s.ids.n == 2 && s.ids.items[1] == 8 && s.bias.n == 1 &&
+          s.bias.items[0].id == 9);
     CHECK_STR(read_sample("{\"count\":4.0,\"list\":[\"a\",\"b\"],\"maybe\":1e3}", &s), "");
     CHECK(s.count == 4 && s.list.n == 2 && s.maybe == 1000);
 }
 
 TEST(refusals) {
     static const char *const cases[][2] = {
-        {"{\"text\":1}", "invalid_type"}, {"{\"text\":\"\"}", "value_out_of_range"}, {"{\"text\":\"abcde\"}", "value_out_of_range"},
-        {"{\"count\":\"1\"}", "invalid_type"}, {"{\"count\":1.5}", "invalid_type"}, {"{\"count\":11}", "value_out_of_range"}, {"{\"count\":1e300}", "value_out_of_range"},
-        {"{\"count\":true}", "invalid_type"}, {"{\"share\":\"1\"}", "invalid_type"}, {"{\"share\":-0.1}", "value_out_of_range"}, {"{\"share\":1.0000001}", "value_out_of_range"},
-        {"{\"flag\":1}", "invalid_type"}, {"{\"flag\":\"true\"}", "invalid_type"}, {"{\"list\":[1]}", "invalid_type"}, {"{\"list\":{}}", "invalid_type"},
-        {"{\"list\":[\"a\",\"b\",\"c\"]}", "value_out_of_range"}, {"{\"list\":[\"abcd\"]}", "value_out_of_range"}, {"{\"list\":\"\"}", "value_out_of_range"},
-        {"{\"ids\":1}", "invalid_type"}, {"{\"ids\":[\"1\"]}", "invalid_type"}, {"{\"ids\":[-1]}", "invalid_token_id"}, {"{\"ids\":[4294967296]}", "invalid_token_id"},
-        {"{\"ids\":[1.5]}", "invalid_token_id"}, {"{\"ids\":[1,2,3,4]}", "value_out_of_range"}, {"{\"bias\":[]}", "invalid_type"}, {"{\"bias\":{\"a\":1}}", "invalid_token_id"},
-        {"{\"bias\":{\"-1\":1}}", "invalid_token_id"}, {"{\"bias\":{\"\":1}}", "invalid_token_id"}, {"{\"bias\":{\"99999999999\":1}}", "invalid_token_id"},
-        {"{\"bias\":{\"1\":2}}", "value_out_of_range"}, {"{\"bias\":{\"1\":\"a\"}}", "invalid_type"}, {"{\"bias\":{\"1\":0,\"2\":0,\"3\":0}}", "value_out_of_range"},
-        {"{\"old\":0}", "unsupported_parameter"}, {"{\"old\":[]}", "unsupported_parameter"},
+        {"{\"text\":1}", "invalid_type"},
+        {"{\"text\":\"\"}", "value_out_of_range"},
+        {"{\"text\":\"abcde\"}", "value_out_of_range"},
+        {"{\"count\":\"1\"}", "invalid_type"},
+        {"{\"count\":1.5}", "invalid_type"},
+        {"{\"count\":11}", "value_out_of_range"},
+        {"{\"count\":1e300}", "value_out_of_range"},
+        {"{\"count\":true}", "invalid_type"},
+        {"{\"share\":\"1\"}", "invalid_type"},
+        {"{\"share\":-0.1}", "value_out_of_range"},
+        {"{\"share\":1.0000001}", "value_out_of_range"},
+        {"{\"flag\":1}", "invalid_type"},
+        {"{\"flag\":\"true\"}", "invalid_type"},
+        {"{\"list\":[1]}", "invalid_type"},
+        {"{\"list\":{}}", "invalid_type"},
+        {"{\"list\":[\"a\",\"b\",\"c\"]}", "value_out_of_range"},
+        {"{\"list\":[\"abcd\"]}", "value_out_of_range"},
+        {"{\"list\":\"\"}", "value_out_of_range"},
+        {"{\"ids\":1}", "invalid_type"},
+        {"{\"ids\":[\"1\"]}", "invalid_type"},
+        {"{\"ids\":[-1]}", "invalid_token_id"},
+        {"{\"ids\":[4294967296]}", "invalid_token_id"},
+        {"{\"ids\":[1.5]}", "invalid_token_id"},
+        {"{\"ids\":[1,2,3,4]}", "value_out_of_range"},
+        {"{\"bias\":[]}", "invalid_type"},
+        {"{\"bias\":{\"a\":1}}", "invalid_token_id"},
+        {"{\"bias\":{\"-1\":1}}", "invalid_token_id"},
+        {"{\"bias\":{\"\":1}}", "invalid_token_id"},
+        {"{\"bias\":{\"99999999999\":1}}", "invalid_token_id"},
+        {"{\"bias\":{\"1\":2}}", "value_out_of_range"},
+        {"{\"bias\":{\"1\":\"a\"}}", "invalid_type"},
+        {"{\"bias\":{\"1\":0,\"2\":0,\"3\":0}}", "value_out_of_range"},
+        {"{\"old\":0}", "unsupported_parameter"},
+        {"{\"old\":[]}", "unsupported_parameter"},
     };
     struct sample s;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -107,27 +145,84 @@ TEST(refusals) {
 
 // -- Every field of every table, through the routes ----------------------------------------------------------------------------
 static const char *const hostile[] = {
-    "null", "true", "false", "0", "-1", "1", "-0", "2", "20", "21", "255", "256", "257", "65536", "2147483647", "2147483648", "-2147483648", "4294967295", "4294967296",
-    "9007199254740993", "9223372036854775807", "-9223372036854775808", "1e18", "1e19", "1e308", "-1e308", "1e-400", "0.5", "1.5", "2.0000001", "\"\"", "\"1\"", "\"AI\"",
-    "\"\\u0000\"", "\"\\ud83d\\ude00\"", "\"/etc/passwd\"", "[]", "[[]]", "[null]", "[0]", "[-1]", "[1e9]", "[\"\"]", "[\"a\",1]", "[[0],[1e300]]", "{}", "{\"0\":0}",
-    "{\"-1\":1}", "{\"261\":1}", "{\"AI\":1}", "{\"0\":1e300}", "{\"include_usage\":1}", "{\"include_usage\":true}", "{\"type\":\"text\"}",
-    "[{\"role\":\"user\",\"content\":\"\"}]", "[{\"role\":\"user\",\"content\":[[[[[[]]]]]]}]", "[{}]",
+    "null",
+    "true",
+    "false",
+    "0",
+    "-1",
+    "1",
+    "-0",
+    "2",
+    "20",
+    "21",
+    "255",
+    "256",
+    "257",
+    "65536",
+    "2147483647",
+    "2147483648",
+    "-2147483648",
+    "4294967295",
+    "4294967296",
+    "9007199254740993",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "1e18",
+    "1e19",
+    "1e308",
+    "-1e308",
+    "1e-400",
+    "0.5",
+    "1.5",
+    "2.0000001",
+    "\"\"",
+    "\"1\"",
+    "\"AI\"",
+    "\"\\u0000\"",
+    "\"\\ud83d\\ude00\"",
+    "\"/etc/passwd\"",
+    "[]",
+    "[[]]",
+    "[null]",
+    "[0]",
+    "[-1]",
+    "[1e9]",
+    "[\"\"]",
+    "[\"a\",1]",
+    "[[0],[1e300]]",
+    "{}",
+    "{\"0\":0}",
+    "{\"-1\":1}",
+    "{\"261\":1}",
+    "{\"AI\":1}",
+    "{\"0\":1e300}",
+    "{\"include_usage\":1}",
+    "{\"include_usage\":true}",
+    "{\"type\":\"text\"}",
+    "[{\"role\":\"user\",\"content\":\"\"}]",
+    "[{\"role\":\"user\",\"content\":[[[[[[]]]]]]}]",
+    "[{}]",
 };
 
-static void attack(const struct http_route *routes, const char *path, const struct field_table *table, const char *good, size_t at_least) {
+static void attack(const struct http_route *routes, const char *path, const struct field_table *table, const char *good,
+                   size_t at_least) {
     size_t accepted = 0;
+    if (table->common) attack(routes, path, table->common, good, 50);
     for (size_t i = 0; i < table->n; i++) {
         for (size_t h = 0; h < ARRAY_LEN(hostile); h++) {
             struct buf body = {0};
             struct exchange x;
-            json_t *tree = json_loads(good, 0, NULL), *value = json_loads(hostile[h], JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+            json_t *tree = json_loads(good, 0, NULL),
+                   *value = json_loads(hostile[h], JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
             REQUIRE(tree && value);
             json_object_set_new(tree, table->fields[i].name, value);
             char *text = json_dumps(tree, JSON_COMPACT);
             buf_add_str(&body, text);
             json_decref(exchange_json(&x, routes, path, body.data));
-            if (x.status >= 500 || x.status < 200) TEST_FAIL("%s %s gave %d %s", path, body.data, x.status, buf_str(&x.body));
-            if (x.status >= 400 && (strchr(buf_str(&x.body), '/') || strstr(buf_str(&x.body), "0x"))) TEST_FAIL("%s: %s", body.data, buf_str(&x.body));
+            if (x.status >= 500 || x.status < 200)
+                TEST_FAIL("%s %s gave %d %s", path, body.data, x.status, buf_str(&x.body));
+            if (x.status >= 400 && (strchr(buf_str(&x.body), '/') || strstr(buf_str(&x.body), "0x")))
+                TEST_FAIL("%s: %s", body.data, buf_str(&x.body));
             accepted += x.status == 200;
             exchange_free(&x);
             buf_finish(&body);
@@ -141,8 +236,10 @@ static void attack(const struct http_route *routes, const char *path, const stru
 TEST(hostile_values) {
     fake_eos_after = 0;
     fake_server_init(fake_model_create(fake_tokenizer_create("chatml", true), 64), "nano");
-    attack(completion_routes, "/v1/completions", &completion_table, "{\"model\":\"nano\",\"prompt\":\"a\",\"max_tokens\":4}", 100);
-    attack(chat_routes, "/v1/chat/completions", &chat_table, "{\"model\":\"nano\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"max_tokens\":4}", 100);
+    attack(completion_routes, "/v1/completions", &completion_table,
+           "{\"model\":\"nano\",\"prompt\":\"a\",\"max_tokens\":4}", 40);
+    attack(chat_routes, "/v1/chat/completions", &chat_table,
+           "{\"model\":\"nano\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"max_tokens\":4}", 20);
     attack(tokenize_routes, "/tokenize", &tokenize_table, "{\"prompt\":\"a\"}", 20);
     attack(tokenize_routes, "/detokenize", &detokenize_table, "{\"tokens\":[65]}", 2);
     CHECK_INT(fake_live, 0);
@@ -157,17 +254,21 @@ TEST(tokenize_and_completions_agree) {
     CHECK_STR(buf_str(&x.body), "{\"count\":3,\"max_model_len\":64,\"tokens\":[256,97,258]}");
     json_decref(v);
     exchange_free(&x);
-    json_decref(exchange_json(&x, completion_routes, "/v1/completions", "{\"model\":\"nano\",\"prompt\":\"a<|im_end|>\"}"));
+    json_decref(
+        exchange_json(&x, completion_routes, "/v1/completions", "{\"model\":\"nano\",\"prompt\":\"a<|im_end|>\"}"));
     CHECK_INT(fake_last_request.n_prompt, 3);
     exchange_free(&x);
     json_decref(exchange_json(&x, completion_routes, "/v1/completions", "{\"model\":\"nano\",\"prompt\":[97,258]}"));
     CHECK_INT(fake_last_request.n_prompt, 2);
     exchange_free(&x);
-    json_decref(exchange_json(&x, tokenize_routes, "/tokenize", "{\"content\":\"\\u00e9\",\"with_pieces\":true,\"return_token_strs\":true}"));
-    CHECK_STR(buf_str(&x.body), "{\"count\":2,\"max_model_len\":64,\"tokens\":[{\"id\":195,\"piece\":[195]},{\"id\":169,\"piece\":[169]}],\"token_strs\":[\"\xef\xbf\xbd\",\"\xef\xbf\xbd\"]}");
+    json_decref(exchange_json(&x, tokenize_routes, "/tokenize",
+                              "{\"content\":\"\\u00e9\",\"with_pieces\":true,\"return_token_strs\":true}"));
+    CHECK_STR(buf_str(&x.body), "{\"count\":2,\"max_model_len\":64,\"tokens\":[{\"id\":195,\"piece\":[195]},{\"id\":"
+                                "169,\"piece\":[169]}],\"token_strs\":[\"\xef\xbf\xbd\",\"\xef\xbf\xbd\"]}");
     exchange_free(&x);
     json_decref(exchange_json(&x, tokenize_routes, "/detokenize", "{\"tokens\":[195,169,258,195]}"));
-    CHECK_STR(buf_str(&x.body), "{\"prompt\":\"\xc3\xa9<|im_end|>\xef\xbf\xbd\",\"content\":\"\xc3\xa9<|im_end|>\xef\xbf\xbd\"}");
+    CHECK_STR(buf_str(&x.body),
+              "{\"prompt\":\"\xc3\xa9<|im_end|>\xef\xbf\xbd\",\"content\":\"\xc3\xa9<|im_end|>\xef\xbf\xbd\"}");
     exchange_free(&x);
     v = exchange_json(&x, tokenize_routes, "/tokenizer_info", "");
     CHECK_STR(json_string_value(json_object_get(v, "eos_token")), "<|endoftext|>");
