@@ -19,6 +19,8 @@ static const struct {
     {"serve", cmd_serve, "serve models over HTTP"},
     {"keys", cmd_keys, "add, list and revoke API keys"},
     {"tokenize", cmd_tokenize, "turn text into token ids, or ids into text"},
+    {"generate", cmd_generate, "continue a prompt"},
+    {"bench", cmd_bench, "measure prefill and decode"},
 };
 
 static void print_help(FILE *out) {

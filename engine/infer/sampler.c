@@ -155,7 +155,8 @@ static const float *adjusted_row(struct sampler *s, const struct sampler_input *
         if (c->generated) v -= p->presence_penalty;
         x[c->id] = v;
     }
-    for (size_t i = 0; i < in->n_banned; i++) x[in->banned[i]] = BANNED;
+    for (size_t i = 0; i < in->n_banned; i++)
+        if (in->banned[i] < in->n_vocab) x[in->banned[i]] = BANNED; // a tokenizer may know ids that the model lacks
     return x;
 }
 

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+// See local_engine.h.
+#include "server/local_engine.h"
+
+#include "base/mem.h"
+
+#include <assert.h>
+
+enum { STEP_ROWS = 256, BLOCK_SLACK = 128 }; // BLOCK_SLACK: positions, for the cache's rounding up to blocks
+
+static bool kv_bytes_of(const struct model_config *c, size_t sequences, size_t n, size_t *bytes) {
+    size_t per_position = 2 * sizeof(float) * c->n_layer * c->n_kv_head * ((c->head_size + 15) / 16 * 16), positions;
+    return size_mul(n + BLOCK_SLACK, sequences, &positions) && size_mul(positions, per_position, bytes);
+}
+
+static bool engine_open(struct local_engine *l, size_t sequences, size_t n, struct err *err) {
+    const struct model_config *c = model_config(l->model);
+    size_t kv_bytes;
+    if (!kv_bytes_of(c, sequences, n ? n : c->n_ctx, &kv_bytes))
+        return err_set(err, ERR_TOO_LARGE, "so many sequences do not fit in memory");
+    const struct engine_config config = {.pool = l->pool, .max_running = sequences, .step_rows = MAX(STEP_ROWS, sequences)};
+    l->engine = engine_create(&config, err);
+    return l->engine && engine_add_model(l->engine, l->model, kv_bytes, err);
+}
+
+bool local_engine_open(struct local_engine *l, const char *path, const char *weights, size_t threads, size_t sequences, size_t n,
+                       struct err *err) {
+    enum weights_mode mode;
+    bool known = weights_mode_parse(weights, &mode);
+    assert(known); // the option table allows nothing else
+    *l = (struct local_engine){.pool = pool_create(threads ? threads : pool_cpu_count(), err)};
+    struct model_file *file = l->pool ? model_file_open(path, err) : NULL;
+    l->model = file ? model_create(file, mode, l->pool, err) : NULL;
+    if (l->model && engine_open(l, sequences, n, err)) return true;
+    local_engine_close(l);
+    return false;
+}
+
+void local_engine_close(struct local_engine *l) {
+    engine_destroy(l->engine);
+    model_release(l->model);
+    pool_destroy(l->pool);
+    *l = (struct local_engine){0};
+}
