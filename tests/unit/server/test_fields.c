@@ -230,14 +230,14 @@ static void attack(const struct http_route *routes, const char *path, const stru
             json_decref(tree);
         }
     }
-    CHECK(accepted > at_least);
+    if (accepted <= at_least) TEST_FAIL("%s: %zu of the values of %s were accepted", path, accepted, table->name);
 }
 
 TEST(hostile_values) {
     fake_eos_after = 0;
     fake_server_init(fake_model_create(fake_tokenizer_create("chatml", true), 64), "nano");
     attack(completion_routes, "/v1/completions", &completion_table,
-           "{\"model\":\"nano\",\"prompt\":\"a\",\"max_tokens\":4}", 40);
+           "{\"model\":\"nano\",\"prompt\":\"a\",\"max_tokens\":4}", 30);
     attack(chat_routes, "/v1/chat/completions", &chat_table,
            "{\"model\":\"nano\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"max_tokens\":4}", 20);
     attack(tokenize_routes, "/tokenize", &tokenize_table, "{\"prompt\":\"a\"}", 20);
