@@ -2,7 +2,7 @@
 """/v1/chat/completions: the model's own template to the id, agreement with completions, contents that cannot become special tokens."""
 import httpx
 import pytest
-from chat_model import CHATML, SMOLLM, make_chat_nano
+from chat_model import ALPACA, CHATML, LLAMA3, LLAMA3_SPECIAL, SMOLLM, SPECIAL, ZEPHYR, make_chat_nano
 from serving import Server
 
 TALKS = [
@@ -50,6 +50,18 @@ def test_ids_are_those_of_transformers(http, talk):
     t.chat_template = http.template
     want = t.encode(t.apply_chat_template(talk, tokenize=False, add_generation_prompt=True), add_special_tokens=False)
     assert chat(http, talk)["choices"][0]["prompt_token_ids"] == want
+
+
+@pytest.mark.parametrize("template,special", [(LLAMA3, LLAMA3_SPECIAL), (ZEPHYR, SPECIAL), (ALPACA, SPECIAL)], ids=["llama3", "zephyr", "alpaca"])
+def test_the_other_templates(tmp_path, template, special):
+    transformers = pytest.importorskip("transformers")
+    folder = make_chat_nano(tmp_path / "nano", template, special)
+    t = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), bos_token=special[0], eos_token=special[-1])
+    t.chat_template = template
+    with Server("--model", f"nano={folder}") as running, httpx.Client(base_url=running.url, timeout=30) as http:
+        for talk in TALKS:
+            want = t.encode(t.apply_chat_template(talk, tokenize=False, add_generation_prompt=True), add_special_tokens=False)
+            assert chat(http, talk)["choices"][0]["prompt_token_ids"] == want
 
 
 def test_contents_stay_text(http):
