@@ -60,8 +60,8 @@ static void ours(struct product *p, const struct kernels *k, struct pool *pool) 
 }
 
 static void openblas(struct product *p) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)p->rows, (blasint)p->outputs, (blasint)p->inputs, 1, p->x,
-                (blasint)p->inputs, p->w, (blasint)p->inputs, 0, p->reference, (blasint)p->outputs);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)p->rows, (blasint)p->outputs, (blasint)p->inputs, 1,
+                p->x, (blasint)p->inputs, p->w, (blasint)p->inputs, 0, p->reference, (blasint)p->outputs);
 }
 
 bool bench_sgemm(struct pool *pool, size_t rows, size_t outputs, size_t inputs, size_t repeat, struct sgemm_result *out,
@@ -87,7 +87,8 @@ bool bench_sgemm(struct pool *pool, size_t rows, size_t outputs, size_t inputs, 
     }
     openblas_set_num_threads(threads_before);
     for (size_t i = 0; ok && i < rows * outputs; i++)
-        if (!(fabsf(p.y[i] - p.reference[i]) <= 1e-3f)) ok = err_set(err, ERR_CORRUPT, "the panel kernel and OpenBLAS disagree");
+        if (!(fabsf(p.y[i] - p.reference[i]) <= 1e-3f))
+            ok = err_set(err, ERR_CORRUPT, "the panel kernel and OpenBLAS disagree");
     product_finish(&p);
     if (ok) *out = best;
     return ok;

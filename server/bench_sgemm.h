@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The panel kernel beside OpenBLAS on one f32 product, for `couplet bench`. One thread calls; the pool and OpenBLAS's own threads work.
+// The panel kernel beside OpenBLAS on one f32 product, for `couplet bench`. One thread calls; the pool and OpenBLAS's
+// own threads work.
 #pragma once
 
 #include "base/err.h"

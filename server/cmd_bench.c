@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// `couplet bench`: how fast a model reads prompts and writes tokens here, as JSON; OpenBLAS's sgemm beside our kernel. Medians.
+// `couplet bench`: how fast a model reads prompts and writes tokens here, as JSON; OpenBLAS's sgemm beside our kernel.
+// Medians.
 //
-// prefill: one prompt of --prompt-tokens, from submission to its first token. decode: a batch of sequences, counted between the
-// step in which the last of them wrote its first token and the one in which the first of them ended. Prompts are random and never
-// repeat, so that no cached prefix helps. One thread steps the engine.
+// prefill: one prompt of --prompt-tokens, from submission to its first token. decode: a batch of sequences, counted
+// between the step in which the last of them wrote its first token and the one in which the first of them ended.
+// Prompts are random and never repeat, so that no cached prefix helps. One thread steps the engine.
 #include "base/file.h"
 #include "base/mem.h"
 #include "engine/infer/rng.h"
@@ -31,13 +32,17 @@ struct bench_options {
 #define FIELD(name) offsetof(struct bench_options, name)
 static const struct option_spec specs[] = {
     {"--model", 0, OPTION_STRING, FIELD(model), "PATH", "model directory or .gguf file", .required = true},
-    {"--prompt-tokens", 0, OPTION_SIZE, FIELD(prompt_tokens), "N", "length of the prompt to read (512, or the context)", .min = 1, .max = 1e9},
-    {"--new-tokens", 0, OPTION_SIZE, FIELD(new_tokens), "N", "tokens to write a sequence (128, or the context)", .min = 2, .max = 1e9},
+    {"--prompt-tokens", 0, OPTION_SIZE, FIELD(prompt_tokens), "N", "length of the prompt to read (512, or the context)",
+     .min = 1, .max = 1e9},
+    {"--new-tokens", 0, OPTION_SIZE, FIELD(new_tokens), "N", "tokens to write a sequence (128, or the context)",
+     .min = 2, .max = 1e9},
     {"--batch", 0, OPTION_STRING, FIELD(batch), "N,N,...", "sequences at a time (1,8,32)"},
     {"--threads", 0, OPTION_SIZE, FIELD(threads), "N", "kernel threads (one a processor)", .min = 1, .max = 1024},
-    {"--weights", 0, OPTION_STRING, FIELD(weights), "MODE", "precision in memory; auto keeps the file's", .choices = "auto|f32|q8"},
+    {"--weights", 0, OPTION_STRING, FIELD(weights), "MODE", "precision in memory; auto keeps the file's",
+     .choices = "auto|f32|q8"},
     {"--repeat", 0, OPTION_SIZE, FIELD(repeat), "N", "runs that a median is taken of (3)", .min = 1, .max = MAX_REPEAT},
-    {"--sgemm", 0, OPTION_STRING, FIELD(sgemm), "SWITCH", "time OpenBLAS's sgemm beside our kernel", .choices = "on|off"},
+    {"--sgemm", 0, OPTION_STRING, FIELD(sgemm), "SWITCH", "time OpenBLAS's sgemm beside our kernel",
+     .choices = "on|off"},
     {"--json", 0, OPTION_FLAG, FIELD(json), NULL, "JSON, as always"},
 };
 
@@ -65,17 +70,18 @@ static double seconds(void) {
 
 // Greedy, to the end. On its own, because gcc 12.2 -O3 (-ftree-loop-distribution) lost the store of repetition_penalty
 // when this was the body of the loop below.
-__attribute__((noinline)) static void request_init(struct sequence_request *r, uint64_t id, struct model *m, const uint32_t *prompt,
-                                                   size_t n_prompt, size_t n_new) {
+__attribute__((noinline)) static void request_init(struct sequence_request *r, uint64_t id, struct model *m,
+                                                   const uint32_t *prompt, size_t n_prompt, size_t n_new) {
     *r = (struct sequence_request){.id = id, .group = id, .model = m, .prompt = prompt, .n_prompt = n_prompt};
-    r->params = (struct sampling_params){.max_tokens = n_new, .top_p = 1, .typical_p = 1, .repetition_penalty = 1,
-                                         .ignore_eos = true, .n_logprobs = -1};
+    r->params = (struct sampling_params){
+        .max_tokens = n_new, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .ignore_eos = true, .n_logprobs = -1};
 }
 
 static bool submit(struct bench *b, size_t batch, size_t n_prompt, size_t n_new, struct err *err) {
     struct sequence_request *r = mem_alloc(batch, sizeof *r);
     uint32_t *prompts = mem_alloc(batch * n_prompt, sizeof *prompts);
-    for (size_t i = 0; i < batch * n_prompt; i++) prompts[i] = (uint32_t)(rng_uniform(0, b->next_token++) * (double)b->n_vocab);
+    for (size_t i = 0; i < batch * n_prompt; i++)
+        prompts[i] = (uint32_t)(rng_uniform(0, b->next_token++) * (double)b->n_vocab);
     for (size_t i = 0; i < batch; i++)
         request_init(&r[i], b->next_id++, b->local.model, prompts + i * n_prompt, n_prompt, n_new);
     bool ok = engine_submit(b->local.engine, r, batch, err);
@@ -98,7 +104,8 @@ static bool step(struct bench *b, size_t *ended, struct err *err) {
 }
 
 // Tokens per second of one run.
-static bool run(struct bench *b, size_t batch, size_t n_prompt, size_t n_new, double *prefill, double *decode, struct err *err) {
+static bool run(struct bench *b, size_t batch, size_t n_prompt, size_t n_new, double *prefill, double *decode,
+                struct err *err) {
     struct engine_stats before, now;
     engine_stats(b->local.engine, &before);
     uint64_t target = before.prompt_tokens + batch * n_prompt;
@@ -142,7 +149,8 @@ static void field_number(struct buf *out, const char *name, double v) {
     if (v >= 1e4) buf_printf(out, "%.0f", v);
 }
 
-static bool report_prefill(struct bench *b, const struct bench_options *o, size_t n_prompt, struct buf *out, struct err *err) {
+static bool report_prefill(struct bench *b, const struct bench_options *o, size_t n_prompt, struct buf *out,
+                           struct err *err) {
     double speed[MAX_REPEAT], ignored;
     for (size_t i = 0; i < o->repeat; i++)
         if (!run(b, 1, n_prompt, 1, &speed[i], &ignored, err)) return false;
@@ -152,15 +160,16 @@ static bool report_prefill(struct bench *b, const struct bench_options *o, size_
     return true;
 }
 
-static bool report_decode(struct bench *b, const struct bench_options *o, const size_t *batches, size_t n_batches, size_t n_ctx,
-                          struct buf *out, struct err *err) {
+static bool report_decode(struct bench *b, const struct bench_options *o, const size_t *batches, size_t n_batches,
+                          size_t n_ctx, struct buf *out, struct err *err) {
     size_t n_prompt = MIN((size_t)DECODE_PROMPT, n_ctx / 2), n_new = MIN(o->new_tokens, n_ctx - n_prompt);
     buf_add_str(out, ",\"decode\":[");
     for (size_t k = 0; k < n_batches; k++) {
         double speed[MAX_REPEAT], ignored;
         for (size_t i = 0; i < o->repeat; i++)
             if (!run(b, batches[k], n_prompt, n_new, &ignored, &speed[i], err)) return false;
-        buf_printf(out, "%s{\"batch\":%zu,\"prompt_tokens\":%zu,\"new_tokens\":%zu,", k ? "," : "", batches[k], n_prompt, n_new);
+        buf_printf(out, "%s{\"batch\":%zu,\"prompt_tokens\":%zu,\"new_tokens\":%zu,", k ? "," : "", batches[k],
+                   n_prompt, n_new);
         field_number(out, "tokens_per_second", median(speed, o->repeat));
         buf_add_byte(out, '}');
     }
@@ -183,7 +192,8 @@ static bool report_sgemm(struct pool *pool, struct buf *out, struct err *err) {
     return true;
 }
 
-static bool report(struct bench *b, const struct bench_options *o, const size_t *batches, size_t n_batches, struct err *err) {
+static bool report(struct bench *b, const struct bench_options *o, const size_t *batches, size_t n_batches,
+                   struct err *err) {
     const struct model *m = b->local.model;
     const struct kernels *kernels = kernels_get(err);
     size_t n_ctx = model_config(m)->n_ctx;
@@ -194,9 +204,11 @@ static bool report(struct bench *b, const struct bench_options *o, const size_t 
     buf_add_str(&out, "{\"model\":");
     buf_add_json_string(&out, name, strlen(name));
     free(name);
-    buf_printf(&out, ",\"parameters\":%llu,\"weights\":\"%s\",\"weights_mib\":%.1f,\"isa\":\"%s\",\"threads\":%zu,\"repeat\":%zu",
-               (unsigned long long)model_parameters(m), model_weights_name(m), (double)model_bytes(m) / 1048576, kernels->name,
-               pool_threads(b->local.pool), o->repeat);
+    buf_printf(
+        &out,
+        ",\"parameters\":%llu,\"weights\":\"%s\",\"weights_mib\":%.1f,\"isa\":\"%s\",\"threads\":%zu,\"repeat\":%zu",
+        (unsigned long long)model_parameters(m), model_weights_name(m), (double)model_bytes(m) / 1048576, kernels->name,
+        pool_threads(b->local.pool), o->repeat);
     bool ok = report_prefill(b, o, MIN(o->prompt_tokens, n_ctx - 1), &out, err) &&
               report_decode(b, o, batches, n_batches, n_ctx, &out, err) &&
               (strcmp(o->sgemm, "off") == 0 || report_sgemm(b->local.pool, &out, err));
@@ -215,8 +227,9 @@ static bool batches_parse(const char *text, size_t *batches, size_t *n, struct e
         uint64_t v = 0;
         if (len < sizeof number) memcpy(number, text, len);
         if (*n == MAX_BATCHES || !option_read_uint64(number, &v) || v < 1 || v > MAX_BATCH)
-            return err_set_param(err, ERR_INVALID, "--batch", "--batch takes up to %d numbers from 1 to %d, with commas between them",
-                                 MAX_BATCHES, MAX_BATCH);
+            return err_set_param(err, ERR_INVALID, "--batch",
+                                 "--batch takes up to %d numbers from 1 to %d, with commas between them", MAX_BATCHES,
+                                 MAX_BATCH);
         batches[(*n)++] = (size_t)v;
         text += len;
         if (!*text) return true;
@@ -237,11 +250,13 @@ static bool bench(const struct bench_options *o, struct err *err) {
 }
 
 int cmd_bench(int argc, char **argv) {
-    struct bench_options o = {.weights = "auto", .batch = "1,8,32", .sgemm = "on", .prompt_tokens = 512, .new_tokens = 128, .repeat = 3};
+    struct bench_options o = {
+        .weights = "auto", .batch = "1,8,32", .sgemm = "on", .prompt_tokens = 512, .new_tokens = 128, .repeat = 3};
     struct option_args args = {0};
     struct err err = {0};
     int status;
-    if (options_start(&command, argc, argv, &o, &args, &status)) status = bench(&o, &err) ? 0 : options_fail(&command, &err);
+    if (options_start(&command, argc, argv, &o, &args, &status))
+        status = bench(&o, &err) ? 0 : options_fail(&command, &err);
     option_args_finish(&args);
     return status;
 }

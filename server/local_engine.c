@@ -18,13 +18,14 @@ static bool engine_open(struct local_engine *l, size_t sequences, size_t n, stru
     size_t kv_bytes;
     if (!kv_bytes_of(c, sequences, n ? n : c->n_ctx, &kv_bytes))
         return err_set(err, ERR_TOO_LARGE, "so many sequences do not fit in memory");
-    const struct engine_config config = {.pool = l->pool, .max_running = sequences, .step_rows = MAX(STEP_ROWS, sequences)};
+    const struct engine_config config = {
+        .pool = l->pool, .max_running = sequences, .step_rows = MAX(STEP_ROWS, sequences)};
     l->engine = engine_create(&config, err);
     return l->engine && engine_add_model(l->engine, l->model, kv_bytes, err);
 }
 
-bool local_engine_open(struct local_engine *l, const char *path, const char *weights, size_t threads, size_t sequences, size_t n,
-                       struct err *err) {
+bool local_engine_open(struct local_engine *l, const char *path, const char *weights, size_t threads, size_t sequences,
+                       size_t n, struct err *err) {
     enum weights_mode mode;
     bool known = weights_mode_parse(weights, &mode);
     assert(known); // the option table allows nothing else

@@ -59,8 +59,10 @@ static bool value_out_of_range(const struct option_spec *o, double v) {
 }
 
 static bool range_err(const struct option_spec *o, const char *text, struct err *err) {
-    if (isinf(o->max)) return err_set_param(err, ERR_INVALID, o->name, "%s must be at least %g, not %s", o->name, o->min, text);
-    return err_set_param(err, ERR_INVALID, o->name, "%s must be between %g and %g, not %s", o->name, o->min, o->max, text);
+    if (isinf(o->max))
+        return err_set_param(err, ERR_INVALID, o->name, "%s must be at least %g, not %s", o->name, o->min, text);
+    return err_set_param(err, ERR_INVALID, o->name, "%s must be between %g and %g, not %s", o->name, o->min, o->max,
+                         text);
 }
 
 static bool integer_store(const struct option_spec *o, const char *text, void *target, struct err *err) {
@@ -95,7 +97,8 @@ static bool value_store(const struct option_spec *o, const char *text, void *tar
     case OPTION_LIST: option_list_add(target, text); return true;
     case OPTION_STRING:
         if (o->choices && !choice_holds(o->choices, text))
-            return err_set_param(err, ERR_INVALID, o->name, "%s must be one of %s, not '%s'", o->name, o->choices, text);
+            return err_set_param(err, ERR_INVALID, o->name, "%s must be one of %s, not '%s'", o->name, o->choices,
+                                 text);
         *(const char **)target = text;
         return true;
     }
@@ -144,7 +147,8 @@ bool options_parse(const struct option_command *c, int argc, char **argv, void *
         }
         const struct option_spec *o = option_find(c, arg, &value);
         if (!o) return err_set_param(err, ERR_INVALID, arg, "unknown option '%.*s'", (int)strcspn(arg, "="), arg);
-        if (o->kind == OPTION_FLAG && value) return err_set_param(err, ERR_INVALID, o->name, "%s takes no value", o->name);
+        if (o->kind == OPTION_FLAG && value)
+            return err_set_param(err, ERR_INVALID, o->name, "%s takes no value", o->name);
         if (o->kind != OPTION_FLAG && !value) {
             if (i + 1 == argc) return err_set_param(err, ERR_INVALID, o->name, "%s needs a value", o->name);
             value = argv[++i];
@@ -160,7 +164,8 @@ bool options_parse(const struct option_command *c, int argc, char **argv, void *
 // "  -c, --config FILE": returns the columns it takes, also without a file to print to.
 static int option_label(const struct option_spec *o, FILE *out) {
     char text[96];
-    int n = o->letter ? snprintf(text, sizeof text, "  -%c, %s", o->letter, o->name) : snprintf(text, sizeof text, "  %s", o->name);
+    int n = o->letter ? snprintf(text, sizeof text, "  -%c, %s", o->letter, o->name)
+                      : snprintf(text, sizeof text, "  %s", o->name);
     if (o->kind != OPTION_FLAG) n += snprintf(text + n, sizeof text - (size_t)n, " %s", o->value ? o->value : "VALUE");
     if (out) fputs(text, out);
     return n;
@@ -183,7 +188,8 @@ void options_help(const struct option_command *c, FILE *out) {
     fprintf(out, "  --help%*s  this text\n", width - 8, "");
 }
 
-bool options_start(const struct option_command *c, int argc, char **argv, void *targets, struct option_args *args, int *status) {
+bool options_start(const struct option_command *c, int argc, char **argv, void *targets, struct option_args *args,
+                   int *status) {
     struct err err = {0};
     if (!options_parse(c, argc, argv, targets, args, &err)) {
         *status = options_fail(c, &err);

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 // Command-line options of the sub-commands: one table a command gives parsing, --help and the messages.
 //
-// `--name value`, `--name=value`, flags without a value; `--` ends the options; `-` is an argument. --help (-h) is built in.
-// A value may begin with '-'. Later occurrences win, but for lists, which collect. Nothing here reads the locale.
+// `--name value`, `--name=value`, flags without a value; `--` ends the options; `-` is an argument. --help (-h) is
+// built in. A value may begin with '-'. Later occurrences win, but for lists, which collect. Nothing here reads the
+// locale.
 //
 //     struct generate_options o = {.max_tokens = 128};
 //     struct option_args args = {0};
 //     int status;
-//     if (options_start(&command, argc, argv, &o, &args, &status)) status = generate(&o, &args.positional); // else 0: --help, 2: usage
+//     if (options_start(&command, argc, argv, &o, &args, &status)) status = generate(&o, &args.positional);
 //     option_args_finish(&args); // and option_list_finish of every list in o
 //     return status;
 #pragma once
@@ -67,9 +68,12 @@ void option_args_finish(struct option_args *a); // accepts a zeroed one
 bool options_parse(const struct option_command *c, int argc, char **argv, void *targets, struct option_args *args,
                    struct err *err) MUST_CHECK;
 void options_help(const struct option_command *c, FILE *out);
-// What a command does first: parses; prints help on stdout (*status = 0) or the mistake on stderr (*status = 2). False: return *status.
-bool options_start(const struct option_command *c, int argc, char **argv, void *targets, struct option_args *args, int *status) MUST_CHECK;
-// "couplet NAME: message" on stderr. Returns 2 where the command line is at fault (ERR_INVALID with a param that is an option), else 1.
+// What a command does first: parses; prints help on stdout (*status = 0) or the mistake on stderr (*status = 2). False:
+// return *status.
+bool options_start(const struct option_command *c, int argc, char **argv, void *targets, struct option_args *args,
+                   int *status) MUST_CHECK;
+// "couplet NAME: message" on stderr. Returns 2 where the command line is at fault (ERR_INVALID with a param that is an
+// option), else 1.
 int options_fail(const struct option_command *c, const struct err *err);
 
 // Whole-string number readers: no sign, no space, no trailing text, no overflow; floats finite.

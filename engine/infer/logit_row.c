@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
-// See logit_row.h. The loops over LANES are what the compiler turns into vectors: each lane is an accumulator of its own, so no
-// reassociation (-ffast-math) is needed, and the bits do not depend on the vector width it picks.
+// See logit_row.h. The loops over LANES are what the compiler turns into vectors: each lane is an accumulator of its
+// own, so no reassociation (-ffast-math) is needed, and the bits do not depend on the vector width it picks.
 #include "engine/infer/logit_row.h"
 
 #include <assert.h>
 #include <string.h>
 
-// gcc -O3 unrolls a loop of up to 16 rounds before it vectorises, which made row_max four times slower: 32 escapes that.
+// gcc -O3 unrolls a loop of up to 16 rounds before it vectorises, which made row_max four times slower: 32 escapes
+// that.
 enum { LANES = 32 };
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -83,7 +84,8 @@ bool row_max(const float *x, size_t n, float *block_max, float *max, size_t *arg
     float poison = 0, best = x[0];
     size_t best_block = 0;
     for (size_t b = 0, at = 0; at < n; b++, at += ROW_BLOCK) {
-        float m = n - at >= ROW_BLOCK ? block_max_of(x + at, ROW_BLOCK, &poison) : block_max_of(x + at, n - at, &poison);
+        float m =
+            n - at >= ROW_BLOCK ? block_max_of(x + at, ROW_BLOCK, &poison) : block_max_of(x + at, n - at, &poison);
         block_max[b] = m;
         if (m > best) best = m, best_block = b;
     }
@@ -120,11 +122,14 @@ double row_exp(const float *x, size_t n, float max, float scale, float *w, doubl
     double total = 0;
     for (size_t b = 0, at = 0; at < n; b++, at += ROW_BLOCK) {
         float *out = w ? w + at : NULL;
-        double s = n - at >= ROW_BLOCK ? block_exp(x + at, ROW_BLOCK, max, scale, out) : block_exp(x + at, n - at, max, scale, out);
+        double s = n - at >= ROW_BLOCK ? block_exp(x + at, ROW_BLOCK, max, scale, out)
+                                       : block_exp(x + at, n - at, max, scale, out);
         if (block_sum) block_sum[b] = s;
         total += s; // float within a block, double across: the rounding error stays near 1e-7 of the sum
     }
     return total;
 }
 
-double row_logsumexp(const float *x, size_t n, float max) { return (double)max + log_positive(row_exp(x, n, max, 1.0f, NULL, NULL)); }
+double row_logsumexp(const float *x, size_t n, float max) {
+    return (double)max + log_positive(row_exp(x, n, max, 1.0f, NULL, NULL));
+}

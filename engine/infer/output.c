@@ -28,7 +28,7 @@ struct output {
     struct text_stream stream;
     struct stop_matcher stops;
     struct buf text;
-    size_t taken, released; // absolute offsets in the sequence's text (O1)
+    size_t taken, released;       // absolute offsets in the sequence's text (O1)
     size_t n, n_released;         // queued tokens, and how many from the front may be taken
     struct token_record *records; // [n]; top is set when they are taken
     struct place *places;         // [n]
@@ -119,15 +119,16 @@ static void queue_add(struct output *o, const struct token_record *r, struct pla
     o->places[o->n++] = place;
 }
 
-// Adds a token's bytes to the text and returns the place of its first byte: where the text ended, unless that byte broke off an
-// unfinished character, which then became a U+FFFD before it.
+// Adds a token's bytes to the text and returns the place of its first byte: where the text ended, unless that byte
+// broke off an unfinished character, which then became a U+FFFD before it.
 static size_t text_add(struct output *o, const char *bytes, size_t len) {
     size_t end = output_produced(o);
     struct text_stream before = o->stream;
     text_stream_add(&o->stream, bytes, 1, &o->text);
     size_t added = output_produced(o) - end;
     const char *out = o->text.data + (end - o->taken);
-    bool completes = added == before.n_held + 1 && memcmp(out, before.held, before.n_held) == 0 && out[added - 1] == bytes[0];
+    bool completes =
+        added == before.n_held + 1 && memcmp(out, before.held, before.n_held) == 0 && out[added - 1] == bytes[0];
     size_t place = before.n_held == 0 || added == 0 || completes ? end : end + 3;
     text_stream_add(&o->stream, bytes + 1, len - 1, &o->text);
     return place;
@@ -164,8 +165,8 @@ void output_add_end(struct output *o, const struct token_record *r) {
 
 // ---- events ----
 
-struct engine_event *event_create(uint64_t id, enum event_kind kind, const struct token_record *tokens, size_t n, const char *text,
-                                  size_t len) {
+struct engine_event *event_create(uint64_t id, enum event_kind kind, const struct token_record *tokens, size_t n,
+                                  const char *text, size_t len) {
     size_t n_tops = 0;
     for (size_t i = 0; i < n; i++) n_tops += tokens[i].n_top;
     size_t size = sizeof(struct engine_event) + n * sizeof *tokens + n_tops * sizeof *tokens->top + len + 1;

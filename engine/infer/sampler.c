@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
-// See sampler.h. What makes it fast on 50,000 tokens: maxima of blocks of 128, found in the one pass that greedy needs anyway, bound
-// what any "k best" can hold; a bound on the tail's weight leaves top_p a shorter list; a cut is found by a histogram over keys,
-// then by weighted quickselect inside the one bucket it falls in. Copies that keep some elements are written without branches.
+// See sampler.h. What makes it fast on 50,000 tokens: maxima of blocks of 128, found in the one pass that greedy needs
+// anyway, bound what any "k best" can hold; a bound on the tail's weight leaves top_p a shorter list; a cut is found by
+// a histogram over keys, then by weighted quickselect inside the one bucket it falls in. Copies that keep some elements
+// are written without branches.
 //
 // Invariants
 //   S1 candidates are in order of ids: the draw's order never depends on how a filter found its cut
-//   S2 a cut is a (key, id) pair in the total order "key descending, id ascending": a filter's outcome is a set, not a permutation
+//   S2 a cut is a (key, id) pair in the total order "key descending, id ascending": a filter's outcome is a set, not a
+//      permutation
 // Thread: the engine's; a struct sampler is used by one thread at a time.
 #include "engine/infer/sampler.h"
 
@@ -36,10 +38,10 @@ struct cut { // S2
 
 struct sampler {
     size_t n_vocab;
-    float *row;        // [V] adjusted logits
-    float *weight;     // [V] exp of the scaled row
-    float *block_max;  // [V / 128]
-    double *block_sum; // [V / 128]
+    float *row;               // [V] adjusted logits
+    float *weight;            // [V] exp of the scaled row
+    float *block_max;         // [V / 128]
+    double *block_sum;        // [V / 128]
     uint64_t bucket[BUCKETS]; // mass
     struct pick *picks;       // [V] scratch of find_cut
     // candidates (S1)
@@ -111,8 +113,8 @@ static size_t row_best(const float *x, size_t n, const float *block_max, size_t 
 static float logprob_of(float logit, double logsumexp) { return (float)((double)logit - logsumexp); }
 
 // Everything of the record but the token: the row's logsumexp and the best.
-static bool record_row(struct sampler *s, const float *logits, size_t n_vocab, size_t n_top, struct token_record *record,
-                       double *logsumexp) {
+static bool record_row(struct sampler *s, const float *logits, size_t n_vocab, size_t n_top,
+                       struct token_record *record, double *logsumexp) {
     float max;
     size_t arg_max;
     if (!row_max(logits, n_vocab, s->block_max, &max, &arg_max)) return false;
@@ -122,7 +124,8 @@ static bool record_row(struct sampler *s, const float *logits, size_t n_vocab, s
     return true;
 }
 
-bool sampler_score(struct sampler *s, const float *logits, size_t n_vocab, uint32_t id, size_t n_top, struct token_record *record) {
+bool sampler_score(struct sampler *s, const float *logits, size_t n_vocab, uint32_t id, size_t n_top,
+                   struct token_record *record) {
     assert(n_vocab <= s->n_vocab && id < n_vocab);
     double logsumexp;
     if (!record_row(s, logits, n_vocab, n_top, record, &logsumexp)) return false;
@@ -221,14 +224,16 @@ static uint64_t buckets_fill(struct sampler *s, const float *key, const float *w
     return total;
 }
 
-// Where the mass, in order, reaches target (at most the total). After buckets_fill of the same elements. id NULL: 0, 1, 2...
-static struct cut find_cut(struct sampler *s, const float *key, const uint32_t *id, const float *w, size_t n, float largest,
-                           uint64_t target) {
+// Where the mass, in order, reaches target (at most the total). After buckets_fill of the same elements. id NULL: 0, 1,
+// 2...
+static struct cut find_cut(struct sampler *s, const float *key, const uint32_t *id, const float *w, size_t n,
+                           float largest, uint64_t target) {
     size_t at = 0, picked = 0;
     for (; at + 1 < BUCKETS && s->bucket[at] < target; at++) target -= s->bucket[at];
     for (size_t i = 0; i < n; i++) {
         if (bucket_of(key[i], largest) != at) continue;
-        s->picks[picked++] = (struct pick){.key = key[i], .id = id ? id[i] : (uint32_t)i, .mass = w ? mass_of(w[i]) : 1};
+        s->picks[picked++] =
+            (struct pick){.key = key[i], .id = id ? id[i] : (uint32_t)i, .mass = w ? mass_of(w[i]) : 1};
     }
     struct pick last = select_cut(s->picks, picked, target);
     return (struct cut){.key = last.key, .id = last.id};
@@ -385,7 +390,8 @@ bool sampler_draw(struct sampler *s, const struct sampler_input *in, struct toke
     record->has_logprob = p->n_logprobs >= 0;
     record->logprob = 0;
     record->n_top = 0;
-    if (record->has_logprob && !record_row(s, in->logits, n_vocab, (size_t)p->n_logprobs, record, &logsumexp)) return false;
+    if (record->has_logprob && !record_row(s, in->logits, n_vocab, (size_t)p->n_logprobs, record, &logsumexp))
+        return false;
     const float *x = adjusted_row(s, in);
     float max;
     if (!row_max(x, n_vocab, s->block_max, &max, &arg_max) || max == BANNED) return false;

@@ -13,8 +13,8 @@
 //   8. top_k: the k largest logits, ties to the lowest ids: never more than k
 //   9. top_p: the fewest of what is left, largest first (ties: lowest id first), whose share of its weight is >= top_p
 //  10. min_p: those at least min_p times as likely as the likeliest
-//  11. typical_p: the fewest of what is left whose share is >= typical_p, nearest first to the entropy of what is left (HF's typical
-//      decoding; ties: lowest id first)
+//  11. typical_p: the fewest of what is left whose share is >= typical_p, nearest first to the entropy of what is left
+//      (HF's typical decoding; ties: lowest id first)
 //  12. draw: u = rng_uniform(seed, position), inverse of the cumulated weights in order of ids
 // Shares in 9 and 11 are summed in fixed point, 40 bits below the largest weight: no order of summation can move a cut.
 #pragma once
@@ -43,8 +43,8 @@ bool sampler_needs_counts(const struct sampling_params *p);
 // (untouched when there are none). False: a logit is not finite, or every token is banned; *record is then meaningless.
 bool sampler_draw(struct sampler *s, const struct sampler_input *in, struct token_record *record) MUST_CHECK;
 
-// The record of a given token under the row's own distribution (prompt scoring): logprob and the n_top best. record->top
-// holds n_top entries. n_top best: by logit, descending, ties by id; the chosen token's logprob is the same float as its
-// entry's. False: a logit is not finite.
+// The record of a given token under the row's own distribution (prompt scoring): logprob and the n_top best.
+// record->top holds n_top entries. n_top best: by logit, descending, ties by id; the chosen token's logprob is the same
+// float as its entry's. False: a logit is not finite.
 bool sampler_score(struct sampler *s, const float *logits, size_t n_vocab, uint32_t id, size_t n_top,
                    struct token_record *record) MUST_CHECK;

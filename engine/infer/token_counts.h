@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Which tokens a sequence holds and how often each was generated: what penalties need, as a list of distinct tokens (walked
-// once a draw) with a hash index (adding is O(1)). Room for everything is made at init. Owned by its sequence; not thread-safe.
+// Which tokens a sequence holds and how often each was generated: what penalties need, as a list of distinct tokens
+// (walked once a draw) with a hash index (adding is O(1)). Room for everything is made at init. Owned by its sequence;
+// not thread-safe.
 #pragma once
 
 #include "base/err.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// From tokens to events: the cases of tests/cases/output.txt, and random tokens, stop strings and takes against a plain oracle that
-// looks at the whole sequence at once.
+// From tokens to events: the cases of tests/cases/output.txt, and random tokens, stop strings and takes against a plain
+// oracle that looks at the whole sequence at once.
 #include "tests/unit/test.h"
 
 #include "base/file.h"
@@ -69,8 +69,10 @@ static void case_run(struct output_case *c) {
         struct engine_event *e = output_take(o, 1, s->finish || stopped ? EVENT_FINISH : EVENT_TOKENS);
         size_t n_tokens = e ? e->n_tokens : 0, len = e ? e->text_len : 0;
         if (len != s->text.len || (len && memcmp(e->text, s->text.data, len) != 0))
-            TEST_FAIL("%s, step %zu: text \"%.*s\", expected \"%s\"", c->name, i + 1, (int)len, len ? e->text : "", buf_str(&s->text));
-        if (n_tokens != s->n_tokens) TEST_FAIL("%s, step %zu: %zu tokens, expected %zu", c->name, i + 1, n_tokens, s->n_tokens);
+            TEST_FAIL("%s, step %zu: text \"%.*s\", expected \"%s\"", c->name, i + 1, (int)len, len ? e->text : "",
+                      buf_str(&s->text));
+        if (n_tokens != s->n_tokens)
+            TEST_FAIL("%s, step %zu: %zu tokens, expected %zu", c->name, i + 1, n_tokens, s->n_tokens);
         if (stopped != (s->stop >= 0)) TEST_FAIL("%s, step %zu: stopped %d", c->name, i + 1, stopped);
         if (stopped) CHECK(e->stopped_by_string && e->stop_index == (size_t)s->stop);
         engine_event_free(e);
@@ -136,8 +138,9 @@ TEST(cases) {
 
 enum { N_TOKENS = 24, MAX_PUSHES = 60 };
 static const char *const alphabet[N_TOKENS] = {
-    "a", "b", "ab", "ba", "aab", "abb", "\xe2", "\x82", "\xac", "\xe2\x82", "\254a", "b\xe2",
-    "\xf0", "\x9f", "\x98\x80", "\xe2\x82\xac", "\xff", "\xc3", "\xa9", "a\xc3", "\xef\xbf", "\xbd", "\n", "bbaabb",
+    "a",    "b",        "ab",    "ba",    "aab",      "abb",  "\xe2",     "\x82",
+    "\xac", "\xe2\x82", "\254a", "b\xe2", "\xf0",     "\x9f", "\x98\x80", "\xe2\x82\xac",
+    "\xff", "\xc3",     "\xa9",  "a\xc3", "\xef\xbf", "\xbd", "\n",       "bbaabb",
 };
 
 struct oracle {
@@ -183,7 +186,8 @@ static bool oracle_find(const struct stop_string *stops, size_t n, const struct 
     for (size_t end = from + 1; end <= text->len; end++) {
         size_t longest = 0;
         for (size_t k = 0; k < n; k++)
-            if (stops[k].len <= end - from && stops[k].len > longest && memcmp(text->data + end - stops[k].len, stops[k].bytes, stops[k].len) == 0)
+            if (stops[k].len <= end - from && stops[k].len > longest &&
+                memcmp(text->data + end - stops[k].len, stops[k].bytes, stops[k].len) == 0)
                 longest = stops[k].len;
         if (!longest) continue;
         *cut = end - longest;
@@ -215,7 +219,12 @@ static void take(struct output *o, enum event_kind kind, const uint32_t *ids, st
 static void random_sequence(const struct tokenizer *tokenizer) {
     static struct oracle o;
     static const char *const stop_texts[] = {
-        "ab", "abab", "aa", "b\n", "\xe2\x82\xac", "a\xe2\x82\254b", "\xef\xbf\xbd", "bbaabb", "baabba", "\xf0\x9f\x98\x80", "aab",
+        "ab",           "abab",
+        "aa",           "b\n",
+        "\xe2\x82\xac", "a\xe2\x82\254b",
+        "\xef\xbf\xbd", "bbaabb",
+        "baabba",       "\xf0\x9f\x98\x80",
+        "aab",
     };
     struct stop_string stops[3];
     size_t n_stops = random_below(4), min_tokens = random_below(3) ? 0 : random_below(8), from = 0, cut = 0;
@@ -290,7 +299,8 @@ TEST(no_tokenizer) {
     REQUIRE(e);
     CHECK(e->id == 42 && e->kind == EVENT_TOKENS && e->n_tokens == 3 && e->text_len == 0 && !*e->text);
     for (uint32_t i = 0; i < 3; i++)
-        CHECK(e->tokens[i].id == i && e->tokens[i].logprob == -2 && e->tokens[i].top[0].id == i + 10 && e->tokens[i].top[0].logprob == -1.5f);
+        CHECK(e->tokens[i].id == i && e->tokens[i].logprob == -2 && e->tokens[i].top[0].id == i + 10 &&
+              e->tokens[i].top[0].logprob == -1.5f);
     engine_event_free(e);
     CHECK(output_take(o, 1, EVENT_TOKENS) == NULL);
     CHECK(!output_finish(o));

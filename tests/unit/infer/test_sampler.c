@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The sampler against an obvious O(V log V) copy of its contract, against the distributions it promises, and against itself.
+// The sampler against an obvious O(V log V) copy of its contract, against the distributions it promises, and against
+// itself.
 #include "tests/unit/test.h"
 
 #include "base/mem.h"
@@ -27,10 +28,12 @@ static double random_normal(void) {
 }
 
 static struct sampling_params plain_params(void) {
-    return (struct sampling_params){.max_tokens = 1, .temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .n_logprobs = -1};
+    return (struct sampling_params){
+        .max_tokens = 1, .temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .n_logprobs = -1};
 }
 
-static bool draw(struct sampler *s, const float *x, size_t n, const struct sampling_params *p, uint64_t position, uint32_t *id) {
+static bool draw(struct sampler *s, const float *x, size_t n, const struct sampling_params *p, uint64_t position,
+                 uint32_t *id) {
     struct top_logprob top[ENGINE_MAX_LOGPROBS];
     struct token_record r = {.top = top};
     struct sampler_input in = {.logits = x, .n_vocab = n, .params = p, .position = position};
@@ -68,8 +71,9 @@ static size_t ref_share(const struct ref *r, size_t n, double share) {
     return n;
 }
 
-static uint32_t ref_draw(const float *logits, size_t n, const struct sampling_params *p, const struct token_counts *counts,
-                         const uint32_t *banned, size_t n_banned, uint64_t position) {
+static uint32_t ref_draw(const float *logits, size_t n, const struct sampling_params *p,
+                         const struct token_counts *counts, const uint32_t *banned, size_t n_banned,
+                         uint64_t position) {
     struct ref *r = mem_alloc(n, sizeof *r);
     for (size_t i = 0; i < n; i++) r[i] = (struct ref){.id = (uint32_t)i, .x = logits[i]};
     for (size_t i = 0; i < p->n_logit_bias; i++) r[p->logit_bias[i].id].x += p->logit_bias[i].bias;
@@ -115,7 +119,7 @@ static void random_row(float *x, size_t n) {
     int shape = (int)random_below(4);
     for (size_t i = 0; i < n; i++) {
         double v = random_normal() * spread;
-        if (shape == 1) v = round(v); // many ties
+        if (shape == 1) v = round(v);                      // many ties
         if (shape == 2) v = random_below(50) ? v - 20 : v; // a few likely ones
         if (shape == 3) v = 1;
         x[i] = (float)v;
@@ -123,7 +127,8 @@ static void random_row(float *x, size_t n) {
 }
 
 static void random_filters(struct sampling_params *p, size_t n) {
-    static const float temperatures[] = {0, 0.01f, 0.3f, 0.7f, 1, 1.5f, 2}, shares[] = {0, 0.05f, 0.5f, 0.9f, 0.95f, 0.999f, 1};
+    static const float temperatures[] = {0, 0.01f, 0.3f, 0.7f, 1, 1.5f, 2},
+                       shares[] = {0, 0.05f, 0.5f, 0.9f, 0.95f, 0.999f, 1};
     *p = plain_params();
     p->temperature = temperatures[random_below(ARRAY_LEN(temperatures))];
     if (random_below(2)) p->top_k = random_below(3) ? 1 + random_below(60) : random_below(2 * n);
@@ -144,7 +149,8 @@ TEST(fast_paths_equal_the_reference) {
         struct sampling_params p;
         random_filters(&p, n);
         struct logit_bias bias[3];
-        for (size_t i = 0; i < 3; i++) bias[i] = (struct logit_bias){.id = (uint32_t)random_below(n), .bias = (float)(random_normal() * 5)};
+        for (size_t i = 0; i < 3; i++)
+            bias[i] = (struct logit_bias){.id = (uint32_t)random_below(n), .bias = (float)(random_normal() * 5)};
         p.logit_bias = bias;
         p.n_logit_bias = random_below(4);
         struct token_counts counts = {0};
@@ -160,13 +166,19 @@ TEST(fast_paths_equal_the_reference) {
         uint32_t banned[2] = {(uint32_t)random_below(n), (uint32_t)random_below(n)};
         size_t n_banned = n > 2 ? random_below(3) : 0;
         uint64_t position = random_below(1000);
-        struct sampler_input in = {.logits = x, .n_vocab = n, .params = &p, .counts = &counts, .banned = banned, .n_banned = n_banned, .position = position};
+        struct sampler_input in = {.logits = x,
+                                   .n_vocab = n,
+                                   .params = &p,
+                                   .counts = &counts,
+                                   .banned = banned,
+                                   .n_banned = n_banned,
+                                   .position = position};
         struct token_record r = {0};
         REQUIRE(sampler_draw(s, &in, &r));
         uint32_t expected = ref_draw(x, n, &p, counts.n ? &counts : NULL, banned, n_banned, position);
         if (r.id != expected)
-            TEST_FAIL("round %d: V %zu T %g k %zu p %g min %g typ %g: %u, expected %u", round, n, p.temperature, p.top_k, p.top_p, p.min_p,
-                      p.typical_p, r.id, expected);
+            TEST_FAIL("round %d: V %zu T %g k %zu p %g min %g typ %g: %u, expected %u", round, n, p.temperature,
+                      p.top_k, p.top_p, p.min_p, p.typical_p, r.id, expected);
         token_counts_finish(&counts);
     }
     free(x);
@@ -176,7 +188,8 @@ TEST(fast_paths_equal_the_reference) {
 // ---- small parts ----
 
 TEST(philox_known_answers) { // Random123's kat_vectors
-    uint32_t out[4], zero[4] = {0}, ones[4] = {~0u, ~0u, ~0u, ~0u}, pi[4] = {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344};
+    uint32_t out[4], zero[4] = {0}, ones[4] = {~0u, ~0u, ~0u, ~0u},
+                     pi[4] = {0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344};
     philox4x32(0, zero, out);
     CHECK(out[0] == 0x6627e8d5 && out[1] == 0xe169c58d && out[2] == 0xbc57ac4c && out[3] == 0x9b00dbd8);
     philox4x32(UINT64_MAX, ones, out);
@@ -285,7 +298,8 @@ TEST(not_finite_or_nothing_left) {
 // ---- distributions ----
 
 // Pearson's statistic of draws against expected probabilities (0: must never come).
-static double chi_square(struct sampler *s, const float *x, size_t n, const struct sampling_params *p, const double *expected, int draws) {
+static double chi_square(struct sampler *s, const float *x, size_t n, const struct sampling_params *p,
+                         const double *expected, int draws) {
     int seen[16] = {0};
     double chi = 0;
     for (int i = 0; i < draws; i++) {
@@ -305,14 +319,21 @@ TEST(draws_follow_the_distribution) {
     static const double prob[8] = {0.3, 0.25, 0.2, 0.1, 0.08, 0.04, 0.02, 0.01};
     float x[8];
     for (size_t i = 0; i < 8; i++) x[i] = (float)log(prob[i]) + 3;
-    struct { size_t top_k; float top_p, min_p, temperature; size_t kept; double limit; } cases[] = {
-        {0, 1, 0, 1, 8, 24.3}, {3, 1, 0, 1, 3, 13.8}, {0, 0.7f, 0, 1, 3, 13.8}, {0, 0.84f, 0, 1, 4, 16.3}, {0, 1, 0.1f, 1, 6, 20.5},
-        {4, 0.6f, 0, 1, 2, 10.8}, {0, 1, 0, 0.5f, 8, 24.3}, {5, 0.99f, 0.3f, 1, 4, 16.3}, // limits: 0.1 % points of chi-square
+    struct {
+        size_t top_k;
+        float top_p, min_p, temperature;
+        size_t kept;
+        double limit;
+    } cases[] = {
+        {0, 1, 0, 1, 8, 24.3},     {3, 1, 0, 1, 3, 13.8},        {0, 0.7f, 0, 1, 3, 13.8},
+        {0, 0.84f, 0, 1, 4, 16.3}, {0, 1, 0.1f, 1, 6, 20.5},     {4, 0.6f, 0, 1, 2, 10.8},
+        {0, 1, 0, 0.5f, 8, 24.3},  {5, 0.99f, 0.3f, 1, 4, 16.3}, // limits: 0.1 % points of chi-square
     };
     for (size_t c = 0; c < ARRAY_LEN(cases); c++)
         for (uint64_t seed = 0; seed < 5; seed++) {
             struct sampling_params p = plain_params();
-            p.top_k = cases[c].top_k, p.top_p = cases[c].top_p, p.min_p = cases[c].min_p, p.temperature = cases[c].temperature, p.seed = seed * 7919;
+            p.top_k = cases[c].top_k, p.top_p = cases[c].top_p, p.min_p = cases[c].min_p,
+            p.temperature = cases[c].temperature, p.seed = seed * 7919;
             double expected[8] = {0}, z = 0;
             for (size_t i = 0; i < cases[c].kept; i++) z += expected[i] = pow(prob[i], 1 / cases[c].temperature);
             for (size_t i = 0; i < 8; i++) expected[i] /= z;
@@ -389,7 +410,8 @@ TEST(tiny_temperatures_are_greedy) {
     struct sampling_params p = plain_params();
     for (float t = 1e-3f; t > 0; t /= 1000) {
         for (int filter = 0; filter < 4; filter++) {
-            p.temperature = t, p.top_k = filter == 1 ? 10 : 0, p.top_p = filter == 2 ? 0.9f : 1, p.typical_p = filter == 3 ? 0.9f : 1;
+            p.temperature = t, p.top_k = filter == 1 ? 10 : 0, p.top_p = filter == 2 ? 0.9f : 1,
+            p.typical_p = filter == 3 ? 0.9f : 1;
             uint32_t id = 0;
             CHECK(draw(s, x, 300, &p, 1, &id) && id == 299);
             CHECK(draw(s, y, 300, &p, 1, &id) && id == 77);

@@ -54,8 +54,8 @@ static void check_text(const struct stop_string *stops, size_t n, const char *te
         at += piece;
     }
     if (got.any != expected.any || got.end != expected.end || got.index != expected.index)
-        TEST_FAIL("\"%.*s\": found %d end %zu index %zu, expected %d %zu %zu", (int)len, text, got.any, got.end, got.index, expected.any,
-                  expected.end, expected.index);
+        TEST_FAIL("\"%.*s\": found %d end %zu index %zu, expected %d %zu %zu", (int)len, text, got.any, got.end,
+                  got.index, expected.any, expected.end, expected.index);
     stop_matcher_finish(&m);
 }
 
