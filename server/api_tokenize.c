@@ -165,21 +165,33 @@ static bool detokenize_tree(struct http_request *r, const json_t *tree, struct b
 }
 
 // -- Routes ------------------------------------------------------------------------------------------------------------------
-static bool run(struct http_request *r, bool (*fn)(struct http_request *, const json_t *, struct buf *)) {
+struct reply {
+    struct buf body;
+    const char *ignored;
+};
+
+static bool run(struct http_request *r, const struct field_table *table,
+                bool (*fn)(struct http_request *, const json_t *, struct buf *)) {
     json_t *tree = json_body_parse(r);
     if (!tree) return false;
-    struct buf *reply = arena_alloc(&r->arena, 1, sizeof *reply);
-    bool ok = fn(r, tree, reply);
+    struct reply *reply = arena_alloc(&r->arena, 1, sizeof *reply);
+    bool ok = fn(r, tree, &reply->body);
+    reply->ignored = fields_ignored(r, table, tree);
     json_decref(tree);
     if (ok) r->state = reply;
-    else buf_finish(reply);
+    else buf_finish(&reply->body);
     return ok;
 }
-static bool tokenize_work(struct http_request *r) { return run(r, tokenize_tree); }
-static bool detokenize_work(struct http_request *r) { return run(r, detokenize_tree); }
-static void reply_start(struct http_request *r) { http_reply_json(r, 200, r->state); }
+static bool tokenize_work(struct http_request *r) { return run(r, &tokenize_table, tokenize_tree); }
+static bool detokenize_work(struct http_request *r) { return run(r, &detokenize_table, detokenize_tree); }
+static void reply_start(struct http_request *r) {
+    struct reply *reply = r->state;
+    if (reply->ignored) http_set_header(r, "x-couplet-ignored", reply->ignored);
+    http_reply_json(r, 200, &reply->body);
+}
 static void reply_end(struct http_request *r) {
-    if (r->state) buf_finish(r->state);
+    struct reply *reply = r->state;
+    if (reply) buf_finish(&reply->body);
     r->state = NULL;
 }
 

@@ -58,6 +58,11 @@ def test_refusals(http):
         assert r.json()["error"]["code"] == code and r.status_code == (404 if code == "model_not_found" else 400), r.text
 
 
+def test_unknown_fields_are_named(http):
+    assert http.post("/tokenize", json={"prompt": "a", "zebra": 1}).headers["x-couplet-ignored"] == "zebra"
+    assert "x-couplet-ignored" not in http.post("/detokenize", json={"tokens": [65]}).headers
+
+
 def test_a_megabyte(http):
     text = ("word " * 250000)[:1000000]
     assert len(ids(http, prompt=text)) == 1000000
