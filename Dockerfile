@@ -18,7 +18,8 @@ FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
         libmicrohttpd12 libuv1 libjansson4 libopenblas0-pthread \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --home-dir /data --create-home couplet
+    && useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin couplet \
+    && install -d -o couplet -g couplet /data
 COPY --from=build /src/build/server/couplet /usr/local/bin/couplet
 USER couplet
 WORKDIR /data

@@ -274,9 +274,20 @@ def python_compiles(tree):
                 yield name, error.lineno, error.msg
 
 
+def documented_paths(tree):
+    """What README and ARCHITECTURE point at is there."""
+    link = re.compile(r"\]\((?!https?:|#)([^)#]+)|\b((?:base|tokenizer|engine|server|web|tests|configs|docs)/[\w/-]+\.\w+)")
+    for name in ("README.md", "ARCHITECTURE.md"):
+        for number, line in enumerate(tree.lines.get(name, ()), 1):
+            for match in link.finditer(line):
+                path = match.group(1) or match.group(2)
+                if not (ROOT / path).exists():
+                    yield name, number, f"{path} does not exist"
+
+
 RULES = (function_size, file_size, line_width, whitespace, include_arrows, web_libraries_in_server_only, exits_in_server_only,
          spdx_first, header_guard, unfinished_words, foreign_addresses, machine_paths, large_files, budgets, shell_scripts,
-         python_compiles)
+         python_compiles, documented_paths)
 
 
 def print_sizes(tree):
