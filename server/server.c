@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // `couplet serve` from start to end: listens at once, loads the models on a thread of their own, drains on SIGTERM.
 //
-// Order of the end: no new connection -> running requests finish (or are told, at the deadline) -> daemon -> engine -> models.
+// Order of the end: no new connection -> running requests finish (or are told, at the deadline) -> engine -> daemon and loop -> models.
 // Thread: loop, but for load_models.
 #include "server/http_internal.h"
 #include "server/server_internal.h"
@@ -207,7 +207,9 @@ static bool server_listen(struct server *s, struct err *err) {
 }
 
 int server_run(struct config *config) {
+#ifndef __SANITIZE_ADDRESS__ // the leak checker attaches to its own process
     prctl(PR_SET_DUMPABLE, 0); // no core file, no debugger: keys and prompts are in memory
+#endif
     signal(SIGPIPE, SIG_IGN);
     struct server_private *p = mem_new(struct server_private);
     struct server *s = mem_new(struct server);
@@ -221,10 +223,11 @@ int server_run(struct config *config) {
         ok = server_listen(s, &err);
         if (ok) uv_run(&p->loop, UV_RUN_DEFAULT);
         if (p->loading) _exit(p->exit_status); // a model is still being read: nothing of it needs an orderly end
+        engine_destroy(s->engine); // before the loop goes: its thread wakes the loop
+        s->engine = NULL;
         handles_close(s);
     }
     if (!ok && err.message[0]) fprintf(stderr, "couplet serve: %s\n", err.message);
-    engine_destroy(s->engine);
     server_forget_sequences(s);
     registry_finish(&s->registry);
     pool_destroy(p->pool);

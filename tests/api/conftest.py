@@ -13,6 +13,15 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tools"), str(Path(__f
 from serving import Server, make_nano  # noqa: E402
 
 
+def stop_and_look(running):
+    """Every server ends well when told to, whatever was done to it, and no sanitizer had a word to say."""
+    status = running.stop() if running.process.poll() is None else 0
+    output = running.output()
+    running.__exit__()
+    assert "Sanitizer" not in output and "runtime error" not in output, output[-20000:]
+    assert status == 0, f"exit status {status}\n{output[-4000:]}"
+
+
 @pytest.fixture(scope="session")
 def nano(tmp_path_factory):
     """The folder of a gpt2-nano with random weights; its model id is "nano"."""
@@ -21,8 +30,9 @@ def nano(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(nano):
-    with Server("--model", str(nano)) as running:
-        yield running
+    running = Server("--model", str(nano))
+    yield running
+    stop_and_look(running)
 
 
 @pytest.fixture
@@ -36,4 +46,4 @@ def start_server(nano):
 
     yield start
     for one in started:
-        one.__exit__()
+        stop_and_look(one)

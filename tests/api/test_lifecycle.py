@@ -78,7 +78,7 @@ def test_leaving_frees_the_slot(long_server, phase, close):
     m = metrics(long_server)
     assert m["couplet:client_disconnects_total"] == 1
     assert m["couplet:cancel_seconds_count"] >= 1
-    assert m['couplet:cancel_seconds_bucket{le="0.25"}'] == m["couplet:cancel_seconds_count"]
+    assert m['couplet:cancel_seconds_bucket{le="1"}'] == m["couplet:cancel_seconds_count"]  # one step of a sanitizer build; release: ms
 
 
 def test_leaving_the_queue(start_server, long_nano):
@@ -375,6 +375,7 @@ def test_health_while_draining(start_server, long_nano):
         kept.sendall(b"\r\n")
         answer = read_answer(kept)[0]
         assert (answer.status, answer.error()["code"], answer.headers["connection"]) == (503, "shutting_down", "close")
+    assert server.process.wait(10) == 0
 
 
 def test_port_in_use_is_said(server):
