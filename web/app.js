@@ -46,7 +46,8 @@ function notice(text, { again = null, wantKey = false } = {}) {
 }
 function fail(error, again) {
   if (error.name === "AbortError") return;
-  notice(explain(error), { again, wantKey: error.status === 401 });
+  const passing = error.status === undefined || error.status === 429 || error.status >= 500;
+  notice(explain(error), { again: passing || error.status === 401 ? again : null, wantKey: error.status === 401 });
 }
 $("notice-close").addEventListener("click", () => notice(""));
 $("notice-retry").addEventListener("click", () => { notice(""); retry?.(); });
@@ -289,7 +290,7 @@ async function reply() {
     text.parentElement.remove();
     // The question goes back into the box, so that nothing typed is lost and the conversation stays well-formed.
     $("say").value = state.messages.pop().content;
-    $("messages").lastElementChild?.remove();
+    showChat();
     fail(error, say);
   }
   setRunning(false);
