@@ -246,6 +246,53 @@ TEST(hostile_values) {
     fake_server_finish();
 }
 
+// Good bodies with bytes changed, cut out, doubled and moved: any answer but a 5xx, and nothing left behind.
+TEST(mutated_bodies) {
+    static const struct {
+        const struct http_route *routes;
+        const char *path, *body;
+    } seeds[] = {
+        {completion_routes, "/v1/completions",
+         "{\"model\":\"nano\",\"prompt\":[[1,2],[3]],\"max_tokens\":3,\"logprobs\":2,\"echo\":true,\"stop\":[\"a\","
+         "\"bc\"],\"n\":2,\"best_of\":3}"},
+        {completion_routes, "/v1/completions",
+         "{\"model\":\"nano\",\"prompt\":\"\\u00e9<|im_end|>\",\"stream\":true,\"stream_options\":{\"include_usage\":"
+         "true},\"logit_bias\":{\"5\":-1e2}}"},
+        {chat_routes, "/v1/chat/completions",
+         "{\"model\":\"nano\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"}]}],"
+         "\"max_tokens\":3,\"logprobs\":true}"},
+        {tokenize_routes, "/tokenize",
+         "{\"prompt\":\"a\\ud83d\\ude00\",\"with_pieces\":true,\"return_token_strs\":true}"},
+        {tokenize_routes, "/detokenize", "{\"tokens\":[195,169,258]}"},
+    };
+    fake_server_init(fake_model_create(fake_tokenizer_create("chatml", true), 64), "nano");
+    uint64_t rng = 1;
+    for (size_t i = 0; i < 20000; i++) {
+        char body[512];
+        size_t which = i % ARRAY_LEN(seeds), len = strlen(seeds[which].body);
+        memcpy(body, seeds[which].body, len);
+        for (size_t edits = 1 + i % 3; edits; edits--) {
+            rng = rng * 6364136223846793005u + 1442695040888963407u;
+            size_t at = (rng >> 33) % len, n = MIN((size_t)(rng >> 28) % 6, len - at);
+            switch ((rng >> 20) % 4) {
+            case 0: body[at] = (char)(rng >> 40); break;
+            case 1: body[at] = "{}[]\",:0-.ent\\"[(rng >> 45) % 15]; break;
+            case 2: memmove(body + at, body + at + n, len - at - n), len -= len > 20 ? n : 0; break;
+            default: memmove(body + at + n, body + at, len - at), len += len < 480 ? n : 0; break;
+            }
+        }
+        body[len] = 0;
+        struct exchange x;
+        exchange_begin(&x, seeds[which].routes, seeds[which].path, body, len);
+        exchange_run(&x);
+        exchange_end(&x);
+        if (x.status < 200 || x.status >= 500) TEST_FAIL("%d for %s", x.status, body);
+        exchange_free(&x);
+    }
+    CHECK_INT(fake_live, 0);
+    fake_server_finish();
+}
+
 // -- The small resources -----------------------------------------------------------------------------------------------------
 TEST(tokenize_and_completions_agree) {
     fake_server_init(fake_model_create(fake_tokenizer_create(NULL, true), 64), "nano");
