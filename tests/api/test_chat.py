@@ -43,25 +43,38 @@ def test_chat_and_completion_agree(http, talk):
     assert http.post("/tokenize", json={"messages": talk}).json()["tokens"] == c["prompt_token_ids"]
 
 
+def run_jinja(template, messages, special):
+    """As transformers' apply_chat_template does."""
+    jinja2 = pytest.importorskip("jinja2")
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(template).render(messages=messages, add_generation_prompt=True, bos_token=special[0], eos_token=special[-1])
+
+
+def parsed(http, text):
+    return http.post("/tokenize", json={"prompt": text, "add_special_tokens": False}).json()["tokens"]
+
+
 @pytest.mark.parametrize("talk", TALKS)
-def test_ids_are_those_of_transformers(http, talk):
+def test_ids_are_those_of_the_jinja_text(http, talk):
+    assert chat(http, talk)["choices"][0]["prompt_token_ids"] == parsed(http, run_jinja(http.template, talk, SPECIAL))
+
+
+def test_ids_are_those_of_transformers(http):
     transformers = pytest.importorskip("transformers")
     t = transformers.PreTrainedTokenizerFast(tokenizer_file=str(http.folder / "tokenizer.json"), eos_token="<|im_end|>", bos_token="<|endoftext|>")
     t.chat_template = http.template
-    want = t.encode(t.apply_chat_template(talk, tokenize=False, add_generation_prompt=True), add_special_tokens=False)
-    assert chat(http, talk)["choices"][0]["prompt_token_ids"] == want
+    for talk in TALKS:
+        text = t.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+        assert text == run_jinja(http.template, talk, SPECIAL)
+        assert chat(http, talk)["choices"][0]["prompt_token_ids"] == t.encode(text, add_special_tokens=False)
 
 
 @pytest.mark.parametrize("template,special", [(LLAMA3, LLAMA3_SPECIAL), (ZEPHYR, SPECIAL), (ALPACA, SPECIAL)], ids=["llama3", "zephyr", "alpaca"])
 def test_the_other_templates(tmp_path, template, special):
-    transformers = pytest.importorskip("transformers")
     folder = make_chat_nano(tmp_path / "nano", template, special)
-    t = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"), bos_token=special[0], eos_token=special[-1])
-    t.chat_template = template
     with Server("--model", f"nano={folder}") as running, httpx.Client(base_url=running.url, timeout=30) as http:
         for talk in TALKS:
-            want = t.encode(t.apply_chat_template(talk, tokenize=False, add_generation_prompt=True), add_special_tokens=False)
-            assert chat(http, talk)["choices"][0]["prompt_token_ids"] == want
+            assert chat(http, talk)["choices"][0]["prompt_token_ids"] == parsed(http, run_jinja(template, talk, special))
 
 
 def test_contents_stay_text(http):

@@ -32,7 +32,7 @@ def test_local_completions(server, tmp_path):
     arguments = f"base_url={server.url}/v1/completions,model=nano,tokenizer_backend=remote,max_length=256,tokenized_requests=True,num_concurrent=2"
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf"), "OPENAI_API_KEY": ""}
     run = subprocess.run([sys.executable, "-m", "lm_eval", "--model", "local-completions", "--model_args", arguments, "--tasks", "couplet_local",
-                          "--include_path", "tests/api/lm_eval", "--batch_size", "4", "--log_samples", "--output_path", str(tmp_path / "out")],
+                          "--include_path", "tests/api/lm_tasks", "--batch_size", "4", "--log_samples", "--output_path", str(tmp_path / "out")],
                          cwd=ROOT, env=env, capture_output=True, text=True, timeout=240)
     assert run.returncode == 0, run.stderr[-3000:]
     samples = [json.loads(line) for file in (tmp_path / "out").rglob("samples_*.jsonl") for line in file.read_text().splitlines()]
