@@ -8,10 +8,12 @@
 #include "base/mem.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -59,7 +61,6 @@ static bool key_add(struct keys *keys, const struct keys_options *o, const char 
     enum http_scope scope = SCOPE_INFER;
     char text[64];
     if (o->scope && !scope_parse(o->scope, &scope)) return err_set(err, ERR_INVALID, "unknown scope");
-    if (mkdir(o->data_dir, 0700) != 0 && errno != EEXIST) return err_set(err, ERR_IO, "%s: %s", o->data_dir, strerror(errno));
     if (!keys_add(keys, name, scope, text, err)) return false;
     if (o->json) {
         print_key(&keys->items[keys->n - 1], true, text);
@@ -79,6 +80,10 @@ static bool keys_run(struct keys *keys, const struct keys_options *o, const stru
         *status = 2;
         return err_set(err, ERR_INVALID, "expected: add NAME, list, or revoke NAME");
     }
+    if (add && mkdir(o->data_dir, 0700) != 0 && errno != EEXIST) return err_set(err, ERR_IO, "%s: %s", o->data_dir, strerror(errno));
+    // Two commands at once must not lose each other's key; released when the process ends.
+    int folder = list ? -1 : open(o->data_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (folder >= 0 && flock(folder, LOCK_EX) != 0) return err_set(err, ERR_IO, "%s: %s", o->data_dir, strerror(errno));
     if (!keys_open(keys, o->data_dir, err)) return false;
     if (add) return key_add(keys, o, name, err);
     if (revoke) return keys_revoke(keys, name, err);

@@ -243,8 +243,10 @@ static struct option_command *flag_command(void) {
         };
     }
     specs[N_KEYS] = (struct option_spec){"--config", 'c', OPTION_STRING, offsetof(struct flags, file), "FILE", "read settings from FILE"};
-    specs[N_KEYS + 1] = (struct option_spec){"--check-config", 0, OPTION_FLAG, offsetof(struct flags, check), NULL, "read all settings, say whether they are right, and end"};
-    specs[N_KEYS + 2] = (struct option_spec){"--print-config", 0, OPTION_FLAG, offsetof(struct flags, print), NULL, "print the settings in force as a file, and end"};
+    specs[N_KEYS + 1] = (struct option_spec){"--check-config", 0, OPTION_FLAG, offsetof(struct flags, check), NULL,
+                                             "read all settings, say whether they are right, and end"};
+    specs[N_KEYS + 2] = (struct option_spec){"--print-config", 0, OPTION_FLAG, offsetof(struct flags, print), NULL,
+                                             "print the settings in force as a file, and end"};
     return &command;
 }
 

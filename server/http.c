@@ -17,6 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+enum { WORKER_NICE = 5 };
 
 static struct http_connection *connection_of(struct MHD_Connection *mhd) {
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
@@ -154,7 +158,11 @@ void http_exchange_gone(struct http_exchange *x) {
 
 // ---- work and start ----
 
+// Pool thread. Parsing a megabyte may wait; the loop and the engine's next step should not: workers yield to both.
 static void http_work(uv_work_t *w) {
+    static __thread bool yielding;
+    if (!yielding) setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE); // of this thread alone, on Linux
+    yielding = true;
     struct http_exchange *x = w->data;
     x->work_ok = x->r.route->work(&x->r);
 }

@@ -474,6 +474,15 @@ def test_keys(start_server):
     wait_until(lambda: status() == 200, 5)
 
 
+def test_keys_added_at_once_are_all_kept(tmp_path):
+    commands = [subprocess.Popen([COUPLET, "keys", "add", f"k{i}", "--data-dir", str(tmp_path / "d")], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for i in range(10)]
+    assert [c.wait(20) for c in commands] == [0] * 10
+    listed = subprocess.run([COUPLET, "keys", "list", "--data-dir", str(tmp_path / "d")], capture_output=True, text=True).stdout
+    assert sorted(line.split()[-1] for line in listed.splitlines()) == sorted(f"k{i}" for i in range(10))
+    for c in commands:
+        c.stdout.close()
+
+
 def test_damaged_key_file_keeps_the_old_keys(start_server):
     server = start_server()
     key = server.add_key("one")
