@@ -24,14 +24,15 @@ static void add_entry(const struct generation *g, uint32_t id, float logprob, st
     buf_finish(&text);
 }
 
-static void add_token(struct choice *c, const struct token_record *t, bool of_prompt) {
+static void add_token(struct choice *c, const struct token_record *t, enum token_place place) {
     const struct generation *g = c->generation;
-    if (of_prompt) return; // never asked for
+    if (place == TOKEN_OF_PROMPT) return; // never asked for
     if (g->fields.return_token_ids) {
         if (c->token_ids.len) buf_add_byte(&c->token_ids, ',');
         buf_printf(&c->token_ids, "%u", t->id);
     }
-    if (!g->logprobs) return;
+    // OpenAI's list joins to the message: no end token (completions do have it: scoring needs its number).
+    if (!g->logprobs || place == TOKEN_END) return;
     if (c->content.len) buf_add_byte(&c->content, ',');
     add_entry(g, t->id, t->logprob, &c->content);
     buf_add_str(&c->content, ",\"top_logprobs\":[");

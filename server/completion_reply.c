@@ -52,9 +52,9 @@ static void add_top(const struct generation *g, const struct token_record *t, st
     buf_finish(&names);
 }
 
-static size_t token_offset(struct choice *c, const struct token_record *t, bool of_prompt) {
+static size_t token_offset(struct choice *c, const struct token_record *t, enum token_place place) {
     const struct generation *g = c->generation;
-    if (of_prompt) return c->prompt->char_offset ? c->prompt->char_offset[c->n_prompt_seen] : 0;
+    if (place == TOKEN_OF_PROMPT) return c->prompt->char_offset ? c->prompt->char_offset[c->n_prompt_seen] : 0;
     size_t len = 0;
     const char *bytes = "";
     // Special tokens are not part of the text.
@@ -63,7 +63,8 @@ static size_t token_offset(struct choice *c, const struct token_record *t, bool 
     return char_counter_add(&c->chars, bytes, len);
 }
 
-static void add_token(struct choice *c, const struct token_record *t, bool of_prompt) {
+static void add_token(struct choice *c, const struct token_record *t, enum token_place place) {
+    bool of_prompt = place == TOKEN_OF_PROMPT;
     const struct generation *g = c->generation;
     if (!of_prompt && g->fields.return_token_ids) {
         add_comma(&c->token_ids);
@@ -76,7 +77,7 @@ static void add_token(struct choice *c, const struct token_record *t, bool of_pr
     buf_add_json_string(&c->tokens, buf_str(&text), text.len);
     buf_finish(&text);
     add_comma(&c->text_offset);
-    buf_printf(&c->text_offset, "%zu", token_offset(c, t, of_prompt));
+    buf_printf(&c->text_offset, "%zu", token_offset(c, t, place));
     add_comma(&c->token_logprobs);
     add_comma(&c->top_logprobs);
     if (t->has_logprob) {

@@ -314,6 +314,12 @@ static void take_finish(struct choice *c, const struct engine_event *e) {
     count_finish(c, e);
 }
 
+static enum token_place place_of(const struct engine_event *e, size_t i) {
+    if (e->kind == EVENT_PROMPT) return TOKEN_OF_PROMPT;
+    bool by_token = e->kind == EVENT_FINISH && e->finish == FINISH_STOP && !e->stopped_by_string;
+    return by_token && i + 1 == e->n_tokens ? TOKEN_END : TOKEN_OF_TEXT;
+}
+
 static void on_event(void *ctx, const struct engine_event *e) {
     struct choice *c = ctx;
     struct generation *g = c->generation;
@@ -321,9 +327,9 @@ static void on_event(void *ctx, const struct engine_event *e) {
     count_tokens(c, e);
     for (size_t i = 0; i < e->n_tokens; i++) {
         const struct token_record *t = &e->tokens[i];
-        bool of_prompt = e->kind == EVENT_PROMPT;
-        if (!of_prompt && t->has_logprob) c->logprob_sum += (double)t->logprob, c->n_logprob++;
-        g->format->add_token(c, t, of_prompt);
+        enum token_place place = place_of(e, i);
+        if (place != TOKEN_OF_PROMPT && t->has_logprob) c->logprob_sum += (double)t->logprob, c->n_logprob++;
+        g->format->add_token(c, t, place);
     }
     buf_add(&c->text, e->text ? e->text : "", e->text_len);
     if (e->kind == EVENT_FINISH) {

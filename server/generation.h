@@ -54,10 +54,13 @@ struct choice {
     uint64_t last_token_ns; // when the last one came out; 0: none yet
 };
 
+// TOKEN_END: the eos or stop id that ended the text; it has no text of its own.
+enum token_place { TOKEN_OF_PROMPT, TOKEN_OF_TEXT, TOKEN_END };
+
 struct reply_format {
     const char *id_prefix, *object, *chunk_object;
     // Adds a token to the choice's lists.
-    void (*add_token)(struct choice *c, const struct token_record *t, bool of_prompt);
+    void (*add_token)(struct choice *c, const struct token_record *t, enum token_place place);
     // Writes the choice's object of a whole reply.
     void (*write_choice)(struct choice *c, size_t index, struct buf *out);
     // What was added since the last call, as the stream's next chunks: each through generation_send_chunk. After every event; the prompt's

@@ -95,7 +95,16 @@ def test_end_token_ends(http):
     r = chat(http, TALKS[0], logit_bias={"258": 100}, logprobs=True)
     c = r["choices"][0]
     assert (c["message"]["content"], c["finish_reason"], r["usage"]["completion_tokens"]) == ("", "stop", 1)
-    assert [e["token"] for e in c["logprobs"]["content"]] == ["<|im_end|>"]
+    assert c["logprobs"]["content"] == [] and c["token_ids"] == [258]
+
+
+def test_logprobs_join_to_the_message(http):
+    c = chat(http, TALKS[1], max_tokens=80, temperature=1, seed=6, logprobs=True, top_logprobs=4)["choices"][0]
+    content = c["logprobs"]["content"]
+    assert bytes(b for e in content for b in e["bytes"]).decode("utf-8", "replace") == c["message"]["content"]
+    for e in content:
+        assert len(e["top_logprobs"]) == 4 and e["logprob"] <= e["top_logprobs"][0]["logprob"] <= 0
+        assert [t["logprob"] for t in e["top_logprobs"]] == sorted((t["logprob"] for t in e["top_logprobs"]), reverse=True)
 
 
 def test_n_stop_and_seed(http):

@@ -154,7 +154,7 @@ TEST(route_reply_and_stream) {
     CHECK_STR(json_string_value(json_object_get(json_object_get(choice, "message"), "role")), "assistant");
     CHECK_INT(json_string_length(json_object_get(json_object_get(choice, "message"), "content")), 3);
     json_t *content = json_object_get(json_object_get(choice, "logprobs"), "content");
-    CHECK_INT(json_array_size(content), 4); // with the end token
+    CHECK_INT(json_array_size(content), 3); // without the end token
     CHECK_INT(json_array_size(json_object_get(json_array_get(content, 0), "top_logprobs")), 1);
     CHECK_INT(json_array_size(json_object_get(json_array_get(content, 0), "bytes")), 1);
     json_decref(v);
