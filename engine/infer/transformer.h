@@ -11,7 +11,8 @@
 
 // Looking inside: called for every named array of a tapped sequence, on the thread that runs the forward, in the order of the
 // computation. `shape` has n_dims entries, the first counts the sequence's rows in this step (for weights: rows x positions, one call
-// a head). data is valid during the call. Names: embedding, norm1, q, k, v, weights, context, attention, norm2, mlp, block. layer and head are -1 where there is none.
+// a head). data is valid during the call. Names: embedding, norm1, q, k, v, weights, context, attention, norm2, mlp, block.
+// layer and head are -1 where there is none.
 struct tap {
     void (*see)(void *ctx, const char *name, int layer, int head, const float *data, const size_t *shape, int n_dims);
     void *ctx;
