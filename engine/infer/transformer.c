@@ -37,6 +37,7 @@ struct transformer {
     float *memory; // one block for all arrays
     size_t memory_bytes;
     struct array x, h, qkv, att, up, act, proj, hidden, logits;
+    struct array rope; // [max_rows][HS]: cosines, then sines of the row's position
     float *scores; // [threads][QUERY_ROWS * group][score_stride]
     size_t score_stride, score_size;
     struct attention_unit *units;
@@ -66,13 +67,14 @@ struct transformer *transformer_create(const struct weights *w, size_t max_rows,
     *t = (struct transformer){.w = w, .c = c, .kernels = kernels, .pool = pool, .max_rows = max_rows};
     t->score_stride = (c->n_ctx + KV_BLOCK - 1) / KV_BLOCK * KV_BLOCK;
     t->score_size = QUERY_ROWS * group * t->score_stride;
-    struct array scores, *all[] = {&t->x, &t->h, &t->qkv, &t->att, &t->up, &t->act, &t->proj, &t->hidden, &t->logits, &scores};
+    struct array scores, *all[] = {&t->x, &t->h, &t->qkv, &t->att, &t->up, &t->act, &t->proj, &t->hidden, &t->logits, &t->rope, &scores};
     bool fits = array_place(&t->x, &total, max_rows, c->n_embd) && array_place(&t->h, &total, max_rows, c->n_embd) &&
                 array_place(&t->qkv, &total, max_rows, w->layers[0].qkv.n_out) &&
                 array_place(&t->att, &total, max_rows, c->n_head * c->head_size) &&
                 array_place(&t->up, &total, max_rows, w->layers[0].up.n_out) && array_place(&t->act, &total, max_rows, c->n_inner) &&
                 array_place(&t->proj, &total, max_rows, c->n_embd) && array_place(&t->hidden, &total, max_rows, c->n_embd) &&
-                array_place(&t->logits, &total, LOGIT_ROWS, c->n_vocab) && array_place(&scores, &total, threads, t->score_size);
+                array_place(&t->logits, &total, LOGIT_ROWS, c->n_vocab) && array_place(&t->rope, &total, max_rows, c->head_size) &&
+                array_place(&scores, &total, threads, t->score_size);
     t->memory = fits ? mem_map_array(total, "activations", err) : NULL;
     if (!t->memory) {
         if (!fits) err_set(err, ERR_NO_MEMORY, "the activations of a step do not fit in memory");
@@ -124,10 +126,22 @@ static void norm(const struct transformer *t, float *y, const float *x, const fl
     else t->kernels->rmsnorm(y, x, w, t->c->n_embd, t->c->norm_eps);
 }
 
+// Angles and their sines in f32, as transformers computes them: once a row, used in every layer.
+static void rope_row(struct transformer *t, size_t row) {
+    size_t half = t->c->head_size / 2;
+    float *cos = row_of(&t->rope, row), *sin = cos + half;
+    for (size_t i = 0; i < half; i++) {
+        float angle = (float)t->row_position[row] * t->w->rope_frequency[i];
+        cos[i] = cosf(angle);
+        sin[i] = sinf(angle);
+    }
+}
+
 static void embed_row(struct transformer *t, size_t row) {
     float *x = row_of(&t->x, row);
     tensor_row(t->w->embedding, t->step->ids[row], x);
     if (t->w->positions) t->kernels->add(x, t->w->positions + t->row_position[row] * t->c->n_embd, t->c->n_embd);
+    if (t->w->rope_frequency) rope_row(t, row);
 }
 
 static void norm1_row(struct transformer *t, size_t row) {
@@ -158,8 +172,8 @@ static void cache_row(struct transformer *t, size_t row) {
     const struct kv_layout *l = kv_cache_layout(t->kv);
     size_t HS = c->head_size, position = t->row_position[row], slot = position % KV_BLOCK;
     float *q = row_of(&t->qkv, row), *k = q + c->n_head * HS, *v = k + c->n_kv_head * HS;
-    if (t->w->rope_cos) {
-        const float *cos = t->w->rope_cos + position * (HS / 2), *sin = t->w->rope_sin + position * (HS / 2);
+    if (t->w->rope_frequency) {
+        const float *cos = row_of(&t->rope, row), *sin = cos + HS / 2;
         t->kernels->rope(q, cos, sin, c->n_head, HS);
         t->kernels->rope(k, cos, sin, c->n_kv_head, HS);
     }

@@ -211,22 +211,11 @@ static bool load_positions(struct loader *l) {
     return true;
 }
 
-// Angles and their sines in f32, as transformers computes them.
+// No table over positions: the context length is a number that nothing in the file pays for.
 static bool load_rope(struct loader *l) {
-    struct weights *w = l->w;
-    const struct model_config *c = w->config;
-    size_t half = c->head_size / 2;
-    w->rope_cos = mem_try_alloc(c->n_ctx * half, sizeof(float), "rotary tables", l->err);
-    w->rope_sin = mem_try_alloc(c->n_ctx * half, sizeof(float), "rotary tables", l->err);
-    if (!w->rope_cos || !w->rope_sin) return false;
-    float *frequency = arena_alloc(&w->arena, half, sizeof *frequency);
-    model_config_rope_frequencies(c, frequency);
-    for (size_t p = 0; p < c->n_ctx; p++)
-        for (size_t i = 0; i < half; i++) {
-            float angle = (float)p * frequency[i];
-            w->rope_cos[p * half + i] = cosf(angle);
-            w->rope_sin[p * half + i] = sinf(angle);
-        }
+    float *frequency = arena_alloc(&l->w->arena, l->w->config->head_size / 2, sizeof *frequency);
+    model_config_rope_frequencies(l->w->config, frequency);
+    l->w->rope_frequency = frequency;
     return true;
 }
 
@@ -278,8 +267,6 @@ void weights_finish(struct weights *w) {
     linear_finish(&w->head);
     free(w->layers);
     free(w->positions);
-    free(w->rope_cos);
-    free(w->rope_sin);
     arena_finish(&w->arena);
     *w = (struct weights){0};
 }

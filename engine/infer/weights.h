@@ -33,7 +33,7 @@ struct weights {
     const struct model_config *config;
     const struct tensor *embedding; // [V][C], read row by row from the file
     float *positions;               // [n_ctx][C] or NULL
-    float *rope_cos, *rope_sin;     // [n_ctx][HS / 2] or NULL
+    const float *rope_frequency;    // [HS / 2] or NULL: angle of a position = position * frequency
     struct layer_weights *layers;   // [L]
     const float *norm_w, *norm_b;   // [C]
     struct linear head;             // C -> V
