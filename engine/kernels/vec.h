@@ -136,8 +136,9 @@ INLINE float v16_max_lane(v16 a) {
 }
 
 // e^x within 2 ulp: x = n ln 2 + r, |r| <= ln 2 / 2, e^r by a polynomial (Cephes expf). Clamped to [-87.3, 88.3], so never 0, never infinite.
+// NaN stays NaN: max and min give their second operand when one of them is.
 INLINE v16 v16_exp(v16 x) {
-    x = v16_min(v16_max(x, v16_set(-87.3f)), v16_set(88.3f));
+    x = v16_min(v16_set(88.3f), v16_max(v16_set(-87.3f), x));
     v16 n = v16_round(v16_mul(x, v16_set(1.44269504088896341f)));
     v16 r = v16_fma(n, v16_set(-0.693359375f), x);
     r = v16_fma(n, v16_set(2.12194440e-4f), r);

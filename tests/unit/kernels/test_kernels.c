@@ -226,6 +226,34 @@ TEST(extreme_activations_stay_finite) {
     }
 }
 
+// A number that overflowed must reach the logits, where the engine ends the sequence with an error: not look like a score.
+TEST(not_a_number_stays_one) {
+    float x[32], up[32], y[32], scores[32], q[16], *kv = random_floats(2 * KV_BLOCK * 16, 1);
+    uint32_t table = 0;
+    struct attention_task t = {.n_rows = 1, .n_group = 1, .position = 20, .head_size = 16, .v_stride = 16, .scale = 1, .q = q, .q_stride = 16,
+                               .out = y, .out_stride = 16, .kv = kv, .table = &table, .value_at = KV_BLOCK * 16, .scores = scores,
+                               .score_stride = KV_BLOCK};
+    for (size_t i = 0, n = list_tables(); i < n; i++)
+        for (size_t at = 0; at <= 20; at++) {
+            for (size_t k = 0; k < 32; k++) x[k] = up[k] = 1;
+            x[at] = NAN;
+            tables[i]->swiglu(y, x, up, 21);
+            CHECK(isnan(y[at]) && !isnan(y[at ? 0 : 1]));
+            tables[i]->gelu_tanh(y, x, 21);
+            CHECK(isnan(y[at]));
+            for (size_t k = 0; k < 16; k++) q[k] = 1;
+            float key = kv[at]; // of dimension 0 at position `at`
+            kv[at] = at % 2 ? NAN : INFINITY;
+            tables[i]->attention(&t);
+            for (size_t d = 0; d < 16; d++) CHECK(isnan(y[d]));
+            kv[at] = key;
+            q[at % 16] = NAN;
+            tables[i]->attention(&t);
+            for (size_t d = 0; d < 16; d++) CHECK(isnan(y[d]));
+        }
+    free(kv);
+}
+
 TEST(rope_rotates_halves) {
     float c[] = {0.6f, 1}, s[] = {0.8f, 0};
     for (size_t i = 0, n = list_tables(); i < n; i++) {
