@@ -109,10 +109,13 @@ static bool admit(struct scheduler *s, struct sequence *q) {
         q->n_sealed = q->n_blocks;
         q->n_computed = q->n_blocks * KV_BLOCK;
     }
-    if (!blocks_extend(s, q, q->n_tokens)) { // taken at once: two admissions of one plan must not count on the same blocks
+    // Asked before anything is taken: taking and giving back would empty the prefix cache at every step of the wait.
+    if (blocks_for(q->n_tokens) - q->n_blocks > kv_cache_available(s->kv)) {
         blocks_release(s, q);
         return false;
     }
+    bool taken = blocks_extend(s, q, q->n_tokens); // at once: two admissions of one plan must not count on the same blocks
+    assert(taken);
     if (!q->admitted) {
         q->n_cached = q->n_computed;
         s->prefix_queries += q->n_prompt;

@@ -184,6 +184,28 @@ TEST(a_full_cache_preempts_the_last_admitted_and_all_finish) {
     end(&f);
 }
 
+TEST(who_cannot_be_admitted_leaves_the_prefix_cache_alone) {
+    struct fixture f;
+    begin(&f, 8);
+    struct sequence *known = sequence(1, 1, 97, 2, 5), *running = sequence(2, 2, 60, 4, 6), *big = sequence(3, 3, 250, 2, 7);
+    scheduler_add(&f.s, known);
+    while (step(&f) > 1) continue;
+    scheduler_remove(&f.s, known); // three sealed blocks stay
+    scheduler_add(&f.s, running);
+    step(&f);
+    scheduler_add(&f.s, big); // needs all eight blocks while two are held
+    step(&f);
+    CHECK_INT(big->state, SEQUENCE_WAITING);
+    scheduler_remove(&f.s, big);
+    known->n_computed = 0, known->admitted = 0, known->n_tokens = known->n_prompt;
+    scheduler_add(&f.s, known);
+    step(&f);
+    CHECK_INT(known->n_cached, 96);
+    scheduler_remove(&f.s, known), scheduler_remove(&f.s, running);
+    sequence_free(known), sequence_free(running), sequence_free(big);
+    end(&f);
+}
+
 TEST(too_long_for_the_cache_is_known_at_once) {
     struct fixture f;
     begin(&f, 4);
