@@ -208,7 +208,8 @@ static bool token_take(struct live *l, const struct token_record *r, enum finish
     *reason = FINISH_STOP;
     *by_id = id_in(r->id, l->params.stop_ids, l->params.n_stop_ids);
     if (*by_id || (!l->params.ignore_eos && id_in(r->id, stop, n_stop))) {
-        if (!output_finish(l->output)) output_add_end(l->output, r);
+        if (output_finish(l->output)) *by_id = false; // a stop string, completed by what was held, came first
+        else output_add_end(l->output, r);
         return true;
     }
     if (output_push(l->output, r)) return true;

@@ -200,6 +200,48 @@ TEST(scoring_alone_generates_nothing) {
     engine_destroy(e);
 }
 
+// A stop id breaks a character off; the U+FFFD that this leaves completes a stop string: one reason, not two.
+TEST(an_end_has_one_reason) {
+    REQUIRE(setup());
+    struct err err = {0};
+    struct model_file *f = model_file_open(GOLDEN_DIR "/gguf/llama_f16.gguf", &err); // has a tokenizer
+    struct model *m = f ? model_create(f, WEIGHTS_AUTO, NULL, &err) : NULL;
+    REQUIRE(m);
+    const struct tokenizer *t = model_tokenizer(m);
+    uint32_t lead = UINT32_MAX, plain = 0; // the byte 0xC3, and any other token
+    for (uint32_t i = 0; i < tokenizer_size(t); i++) {
+        size_t len;
+        const char *bytes = tokenizer_bytes(t, i, &len);
+        if (len == 1 && bytes[0] == '\xc3') lead = i;
+        if (len == 1 && bytes[0] == 'a') plain = i;
+    }
+    REQUIRE(lead != UINT32_MAX);
+    struct engine *e = engine_create(&(struct engine_config){.max_running = 1, .step_rows = 16}, NULL);
+    REQUIRE(e && engine_add_model(e, m, 1 << 22, NULL));
+    struct sequence_request r = request(0);
+    r.model = m;
+    r.params.max_tokens = 8;
+    r.params.presence_penalty = 1000; // first `lead`, then `plain`
+    r.params.logit_bias = (struct logit_bias[]){{lead, 2000}, {plain, 1500}}, r.params.n_logit_bias = 2;
+    r.params.stop_ids = &plain, r.params.n_stop_ids = 1;
+    r.params.stops = &(struct stop_string){"\xef\xbf\xbd", 3}, r.params.n_stops = 1;
+    CHECK(engine_submit(e, &r, 1, NULL));
+    while (engine_step(e)) continue;
+    bool finished = false;
+    for (struct engine_event *v = engine_take_events(e), *next; v; v = next) {
+        if (v->kind == EVENT_FINISH) {
+            finished = true;
+            CHECK_INT(v->n_generated, 2);
+            CHECK(v->stopped_by_string && !v->stopped_by_id);
+        }
+        next = v->next;
+        engine_event_free(v);
+    }
+    CHECK(finished);
+    engine_destroy(e);
+    model_release(m);
+}
+
 static void count_wake(void *ctx) { ++*(int *)ctx; }
 
 TEST(the_engine_thread_answers_and_stops) {
