@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""couplet beside a peer: the same GGUF file, the same number of threads, runs in turn, medians. Prints JSON with the ratios couplet / peer.
+"""couplet beside a peer: the same GGUF file, the same number of threads, runs in turn, medians. Prints JSON with the ratios couplet / peer of pairs.
 
     compare.py --gguf FILE [--threads N] [--runs N] [--peer-url URL --peer-model NAME | --peer-python PYTHON] [--only prefill,decode,eight]
+
+A run counts only if nobody else used the machine meanwhile: whoever loses a core in the middle of a step loses far more than its share, and a median
+of such runs compares the neighbours. The rule looks at processor time alone, is the same for both, and the report says how many runs it put aside.
 
 The peer is an OpenAI-compatible server that runs already, or llama.cpp's server out of the PyPI wheel `xllamacpp`, started here with the Python
 that has it (default: this one). Both servers stay up; only one works at a time.
@@ -74,14 +77,22 @@ def fresh_ids(n, rng):
 
 
 def run(peer, prompt, max_tokens):
-    return Stream(peer["url"], "/v1/completions", {"model": peer["model"], "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True})
+    stream = Stream(peer["url"], "/v1/completions", {"model": peer["model"], "prompt": prompt, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": True,
+                                                     "stream_options": {"include_usage": True}})
+    stream.owed = len(prompt), max_tokens
+    return stream
 
 
 def times(stream):
-    """(seconds to the first token, to the last)."""
-    said = [at for at, event in stream.events() if event.get("choices")]
-    if not said or not stream.done:
-        raise RuntimeError("the stream was cut")
+    """(seconds to the first token, to the last). A server that computed less than it was asked for has no time worth comparing."""
+    events = stream.events()
+    said = [at for at, event in events if event.get("choices")]
+    usage = next((event["usage"] for _, event in reversed(events) if event.get("usage")), None)
+    if not said or not stream.done or not usage:
+        raise RuntimeError("the stream was cut, or told no usage")
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+    if (usage["prompt_tokens"], usage["completion_tokens"]) != stream.owed or cached > 8:
+        raise RuntimeError(f"not the work asked for: {usage}, asked for {stream.owed}")
     return said[0] - stream.began, said[-1] - stream.began
 
 
@@ -108,23 +119,53 @@ def eight(peer, rng):
 MEASURES = {"prefill": prefill, "decode": decode, "eight": eight}
 
 
+CALM_CORES = 0.15  # of others, this program included
+
+
+def processor_seconds(pid):
+    """(everybody's, the server's) so far."""
+    tick = os.sysconf("SC_CLK_TCK")
+    with open("/proc/stat") as f:
+        everybody = [int(word) for word in f.readline().split()[1:9]]
+    with open(f"/proc/{pid}/stat") as f:
+        own = f.read().rsplit(")", 1)[1].split()
+    return (sum(everybody) - everybody[3] - everybody[4]) / tick, (int(own[11]) + int(own[12])) / tick
+
+
+def watched(peer, measure, rng):
+    """(what was measured, whether the machine was calm)"""
+    if not peer["pid"]:
+        return measure(peer, rng), True
+    before, began = processor_seconds(peer["pid"]), time.perf_counter()
+    result = measure(peer, rng)
+    after, wall = processor_seconds(peer["pid"]), time.perf_counter() - began
+    others = ((after[0] - before[0]) - (after[1] - before[1])) / wall
+    return result, others <= CALM_CORES
+
+
 def spread(values):
     return {"median": round(statistics.median(values), 3), "min": round(min(values), 3), "max": round(max(values), 3)}
 
 
 def compare(peers, measure, runs, rng):
-    """Runs in turn, so that both see the same weather."""
-    found = {name: [] for name in peers}
-    for name, peer in peers.items():
+    """Runs in turn until `runs` pairs were calm on both sides, or four times as many were tried."""
+    calm, disturbed = [], 0
+    for peer in peers.values():
         measure(peer, rng)  # warm
-    for i in range(runs):
-        for name in sorted(peers, reverse=i % 2 == 1):
-            found[name].append(measure(peers[name], rng))
-    report = {name: {key: spread([f[key] for f in rows]) for key in rows[0]} for name, rows in found.items()}
-    mine, other = report["couplet"], report["peer"]
-    report["ratio"] = {key: round(mine[key]["median"] / other[key]["median"], 3) for key in mine}
-    # The machine's weather changes faster than a run is long: pairs that ran side by side say more than two medians.
-    report["ratio_of_pairs"] = {key: spread([a[key] / b[key] for a, b in zip(found["couplet"], found["peer"])]) for key in mine}
+    for i in range(4 * runs):
+        if len(calm) == runs:
+            break
+        pair = {name: watched(peers[name], measure, rng) for name in sorted(peers, reverse=i % 2 == 1)}
+        if all(was_calm for _, was_calm in pair.values()):
+            calm.append({name: result for name, (result, _) in pair.items()})
+        else:
+            disturbed += 1
+    report = {"calm_pairs": len(calm), "disturbed_pairs": disturbed}
+    if not calm:
+        return report
+    for name in peers:
+        report[name] = {key: spread([pair[name][key] for pair in calm]) for key in calm[0][name]}
+    report["ratio"] = {key: spread([pair["couplet"][key] / pair["peer"][key] for pair in calm]) for key in calm[0]["couplet"]}
     return report
 
 
@@ -145,8 +186,8 @@ def main():
     peer = None if o.peer_url else LlamaCpp(o.peer_python, o.gguf, o.threads)
     try:
         with Server("--model", f"m={o.gguf}", "--threads", str(o.threads), "--weights", o.weights) as server:
-            peers = {"couplet": {"url": server.url, "model": "m"},
-                     "peer": {"url": o.peer_url or peer.url, "model": o.peer_model}}
+            peers = {"couplet": {"url": server.url, "model": "m", "pid": server.process.pid},
+                     "peer": {"url": o.peer_url or peer.url, "model": o.peer_model, "pid": peer.process.pid if peer else None}}
             for name in o.only.split(","):
                 report[name] = compare(peers, MEASURES[name], o.runs, rng)
     finally:
