@@ -58,8 +58,12 @@ struct kv_cache *kv_cache_create(const struct model_config *c, size_t max_bytes,
     }
     kv->n_buckets = 16;
     while (kv->n_buckets < 2 * kv->n_blocks) kv->n_buckets *= 2;
-    kv->blocks = mem_alloc(kv->n_blocks, sizeof *kv->blocks);
-    kv->buckets = mem_alloc(kv->n_buckets, sizeof *kv->buckets);
+    kv->blocks = mem_try_alloc(kv->n_blocks, sizeof *kv->blocks, "the key/value cache's blocks", err);
+    kv->buckets = kv->blocks ? mem_try_alloc(kv->n_buckets, sizeof *kv->buckets, "the key/value cache's index", err) : NULL;
+    if (!kv->buckets) {
+        kv_cache_destroy(kv);
+        return NULL;
+    }
     memset(kv->buckets, 0xff, kv->n_buckets * sizeof *kv->buckets);
     kv->fresh = kv->oldest = kv->newest = NONE;
     kv->n_fresh = kv->n_blocks;

@@ -36,10 +36,9 @@ void event_list_add(struct event_list *l, struct engine_event *e) {
 
 // ---- sequences ------------------------------------------------------------------------------------------------------
 
-// Copies the params' arrays into one block.
+// Copies the params' arrays into l->memory.
 static void params_copy(struct live *l, const struct sampling_params *p) {
-    size_t bytes = p->n_logit_bias * sizeof *p->logit_bias + p->n_stop_ids * sizeof *p->stop_ids;
-    char *at = l->memory = mem_alloc(bytes, 1);
+    char *at = l->memory;
     l->params = *p;
     if (p->n_logit_bias) l->params.logit_bias = memcpy(at, p->logit_bias, p->n_logit_bias * sizeof *p->logit_bias);
     if (p->n_stop_ids) l->params.stop_ids = memcpy(at + p->n_logit_bias * sizeof *p->logit_bias, p->stop_ids, p->n_stop_ids * sizeof *p->stop_ids);
@@ -49,6 +48,17 @@ static void params_copy(struct live *l, const struct sampling_params *p) {
 static const uint32_t *model_stop_ids(const struct model *m, size_t *n) {
     *n = 0;
     return model_tokenizer(m) ? tokenizer_stop_ids(model_tokenizer(m), n) : NULL;
+}
+
+// What the request's own numbers size: reported, not aborted.
+static bool live_alloc(struct live *l, const struct sampling_params *p, size_t n_tokens, size_t n_stop, struct err *err) {
+    size_t bytes = p->n_logit_bias * sizeof *p->logit_bias + p->n_stop_ids * sizeof *p->stop_ids;
+    l->q.tokens = mem_try_alloc(n_tokens, sizeof *l->q.tokens, "a sequence", err);
+    l->q.blocks = l->q.tokens ? mem_try_alloc((n_tokens + KV_BLOCK - 1) / KV_BLOCK, sizeof *l->q.blocks, "a sequence", err) : NULL;
+    l->memory = l->q.blocks ? mem_try_alloc(bytes, 1, "sampling parameters", err) : NULL;
+    l->banned = l->memory ? mem_try_alloc(n_stop + p->n_stop_ids, sizeof *l->banned, "sampling parameters", err) : NULL;
+    if (!l->banned || !sampler_needs_counts(p)) return l->banned;
+    return l->counted = token_counts_init(&l->counts, n_tokens, err);
 }
 
 struct live *live_create(struct lane *lane, const struct sequence_request *r, uint64_t now_ns, struct err *err) {
@@ -63,19 +73,15 @@ struct live *live_create(struct lane *lane, const struct sequence_request *r, ui
     l->submitted_ns = now_ns;
     l->q = (struct sequence){.id = r->id, .group = r->group, .n_tokens = r->n_prompt, .n_prompt = r->n_prompt, .max_tokens = p->max_tokens,
                              .score_prompt = p->prompt_logprobs, .owner = l};
-    l->q.tokens = mem_alloc(n, sizeof *l->q.tokens);
-    l->q.blocks = mem_alloc((n + KV_BLOCK - 1) / KV_BLOCK, sizeof *l->q.blocks);
-    memcpy(l->q.tokens, r->prompt, r->n_prompt * sizeof *r->prompt);
-    params_copy(l, p);
-    l->banned = mem_alloc(n_stop + p->n_stop_ids, sizeof *l->banned);
-    for (size_t i = 0; i < n_stop && !p->ignore_eos; i++) l->banned[l->n_banned++] = stop[i];
-    for (size_t i = 0; i < p->n_stop_ids; i++) l->banned[l->n_banned++] = p->stop_ids[i];
-    l->output = output_create(model_tokenizer(lane->model), p);
-    l->counted = sampler_needs_counts(p);
-    if (l->counted && !token_counts_init(&l->counts, n, err)) {
+    if (!live_alloc(l, p, n, n_stop, err)) {
         live_destroy(l);
         return NULL;
     }
+    memcpy(l->q.tokens, r->prompt, r->n_prompt * sizeof *r->prompt);
+    params_copy(l, p);
+    for (size_t i = 0; i < n_stop && !p->ignore_eos; i++) l->banned[l->n_banned++] = stop[i];
+    for (size_t i = 0; i < p->n_stop_ids; i++) l->banned[l->n_banned++] = p->stop_ids[i];
+    l->output = output_create(model_tokenizer(lane->model), p);
     if (l->counted) token_counts_add_prompt(&l->counts, r->prompt, r->n_prompt);
     return l;
 }

@@ -85,7 +85,11 @@ struct transformer *transformer_create(const struct weights *w, size_t max_rows,
     for (size_t i = 0; i < ARRAY_LEN(all); i++) all[i]->data = t->memory + all[i]->at;
     t->scores = scores.data;
     t->score_size = scores.stride;
-    t->units = mem_alloc(max_rows * c->n_kv_head, sizeof *t->units);
+    t->units = mem_try_alloc(max_rows * c->n_kv_head, sizeof *t->units, "attention tasks", err);
+    if (!t->units) {
+        transformer_destroy(t);
+        return NULL;
+    }
     t->row_position = mem_alloc(max_rows, sizeof *t->row_position);
     t->row_sequence = mem_alloc(max_rows, sizeof *t->row_sequence);
     return t;

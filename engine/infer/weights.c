@@ -19,6 +19,8 @@ struct pack_job {
     struct packed *w;
     struct linear_view view;
     bool quantize; // PACK_Q8 made here from f32 values
+    float *rows;   // [threads][rows_each][n_in] scratch; NULL: blocks are copied as they are
+    size_t rows_each;
 };
 
 static void block_from_q8_0(const unsigned char *src, struct pack_block *b) {
@@ -79,15 +81,24 @@ static bool type_is_quantized(enum dtype t) { return dtype_block(t) > 1; }
 static void pack_one_panel(void *ctx, size_t panel) {
     const struct pack_job *job = ctx;
     size_t first = panel * PANEL, n = MIN((size_t)PANEL, job->w->n_out - first);
-    if (pack_block(job->w->type) > 1 && !job->quantize) {
+    if (!job->rows) {
         for (size_t o = first; o < first + n; o++) pack_blocks(job, o);
         return;
     }
-    float *rows = mem_alloc(n * job->w->n_in, sizeof *rows); // [n][n_in]
+    float *rows = job->rows + pool_self() * job->rows_each * job->w->n_in; // [n][n_in]
     linear_view_expand(&job->view, first, n, rows);
     if (job->quantize) pack_panel_quantize(job->w, panel, rows, n);
     else pack_panel_f32(job->w, panel, rows, n);
-    free(rows);
+}
+
+static bool scratch_alloc(struct pack_job *job, struct pool *pool, struct err *err) {
+    if (pack_block(job->w->type) > 1 && !job->quantize) return true;
+    size_t rows, floats;
+    job->rows_each = MIN((size_t)PANEL, job->w->n_out);
+    if (!size_mul(job->rows_each, pool_threads(pool), &rows) || !size_mul(rows, job->w->n_in, &floats))
+        return err_set(err, ERR_NO_MEMORY, "a panel of %zu inputs is too large for memory", job->w->n_in);
+    job->rows = mem_try_alloc(floats, sizeof *job->rows, "packing weights", err);
+    return job->rows != NULL;
 }
 
 // Q4_0's minimum -8 d must fit the panel's f16: true of every real file; others are expanded.
@@ -128,6 +139,7 @@ struct loader {
     enum weights_mode mode;
     struct pool *pool;
     size_t bytes_of[PACK_TYPES]; // of the layers' matrices
+    size_t bytes_max;
     struct err *err;
 };
 
@@ -137,10 +149,13 @@ static bool load_matrix(struct loader *l, struct packed *w, const char *name, si
     if (!t) return false;
     job.view = (struct linear_view){.t = t, .conv1d = conv1d, .n_out = n_out, .n_in = n_in};
     enum pack_type type = choose_type(&job.view, l->mode, &job.quantize);
-    if (!packed_init(w, type, n_out, n_in, bias != NULL, l->err)) return err_prefix(l->err, "%s", name);
+    if (!packed_init(w, type, n_out, n_in, bias != NULL, l->err) || !scratch_alloc(&job, l->pool, l->err)) return err_prefix(l->err, "%s", name);
     if (bias) memcpy((float *)(uintptr_t)w->bias, bias, n_out * sizeof *bias);
-    pool_run(l->pool, pack_one_panel, &job, w->n_panels);
     l->w->bytes += packed_bytes(w);
+    bool bounded = l->w->bytes <= l->bytes_max;
+    if (bounded) pool_run(l->pool, pack_one_panel, &job, w->n_panels);
+    free(job.rows);
+    if (!bounded) return err_set(l->err, ERR_TOO_LARGE, "the model's matrices are so narrow that they take over four times their file");
     l->bytes_of[type] += packed_bytes(w);
     return true;
 }
@@ -227,7 +242,8 @@ static bool load_all(struct loader *l) {
     w->embedding = model_file_require(l->file, embedding, c->n_vocab, c->n_embd, l->err);
     if (!w->embedding) return false;
     if (!(c->position == POSITION_LEARNED ? load_positions(l) : load_rope(l))) return false;
-    w->layers = mem_alloc(c->n_layer, sizeof *w->layers);
+    w->layers = mem_try_alloc(c->n_layer, sizeof *w->layers, "the layers", l->err);
+    if (!w->layers) return false;
     for (size_t i = 0; i < c->n_layer; i++)
         if (!(gpt2 ? load_gpt2_layer(l, &w->layers[i], i) : load_llama_layer(l, &w->layers[i], i))) return false;
     for (int t = 0; t < PACK_TYPES; t++) {
@@ -244,9 +260,17 @@ static bool load_all(struct loader *l) {
     return load_matrix(l, &head->w, c->tied_head ? embedding : "lm_head.weight", c->n_vocab, c->n_embd, false, NULL);
 }
 
+// What a file may make us allocate: a panel is PANEL outputs wide whatever the matrix, so that one output costs as much as 32.
+static size_t bytes_bound(const struct model_file *file) {
+    size_t bytes = (size_t)64 << 20;
+    for (size_t i = 0; i < model_file_tensor_count(file); i++) bytes += 4 * model_file_tensor_at(file, i)->n_bytes;
+    return bytes;
+}
+
 bool weights_load(struct weights *w, const struct model_file *file, enum weights_mode mode, struct pool *pool, struct err *err) {
     *w = (struct weights){.config = model_file_config(file)};
-    struct loader l = {.w = w, .file = file, .mode = mode, .pool = pool, .err = err};
+    struct loader l = {.w = w, .file = file, .mode = mode, .pool = pool, .bytes_max = SIZE_MAX, .err = err};
+    if (mode == WEIGHTS_AUTO) l.bytes_max = bytes_bound(file); // the others are asked for in spite of what they cost
     if (load_all(&l)) return true;
     weights_finish(w);
     return false;

@@ -15,7 +15,7 @@ struct shape {
 };
 
 struct odd_model { // zeroed: nothing
-    struct buf header, data, file;
+    struct buf header, data, file, config;
     struct model *model;
 };
 
@@ -53,12 +53,11 @@ static inline void odd_layer(struct odd_model *m, const struct shape *s, size_t 
 
 static inline void odd_model_finish(struct odd_model *m) {
     model_release(m->model);
-    buf_finish(&m->header), buf_finish(&m->data), buf_finish(&m->file);
+    buf_finish(&m->header), buf_finish(&m->data), buf_finish(&m->file), buf_finish(&m->config);
     *m = (struct odd_model){0};
 }
 
-// False: refused, err says why; m is to be finished all the same.
-static inline bool odd_model_make(struct odd_model *m, const struct shape *s, float scale, struct pool *pool, struct err *err) {
+static inline void odd_model_write(struct odd_model *m, const struct shape *s, float scale) {
     *m = (struct odd_model){0};
     odd_tensor(m, s->llama ? "model.embed_tokens.weight" : "transformer.wte.weight", s->n_vocab, s->n_embd, 0, 1);
     if (!s->llama) odd_tensor(m, "transformer.wpe.weight", s->n_ctx, s->n_embd, 0, 1);
@@ -71,20 +70,27 @@ static inline bool odd_model_make(struct odd_model *m, const struct shape *s, fl
     buf_add(&m->file, &n, sizeof n);
     buf_add(&m->file, m->header.data, m->header.len);
     buf_add(&m->file, m->data.data, m->data.len);
-    struct buf config = {0};
     if (s->llama)
-        buf_printf(&config,
+        buf_printf(&m->config,
                    "{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],\"hidden_act\":\"silu\",\"rms_norm_eps\":1e-5,"
                    "\"rope_theta\":10000.0,\"tie_word_embeddings\":true,\"num_hidden_layers\":%zu,\"num_attention_heads\":%zu,"
                    "\"num_key_value_heads\":%zu,\"head_dim\":%zu,\"hidden_size\":%zu,\"intermediate_size\":%zu,\"vocab_size\":%zu,"
                    "\"max_position_embeddings\":%zu}",
                    s->n_layer, s->n_head, s->n_kv_head, s->head_size, s->n_embd, s->n_inner, s->n_vocab, s->n_ctx);
     else
-        buf_printf(&config,
+        buf_printf(&m->config,
                    "{\"model_type\":\"gpt2\",\"n_layer\":%zu,\"n_head\":%zu,\"n_embd\":%zu,\"n_inner\":%zu,\"vocab_size\":%zu,\"n_positions\":%zu}",
                    s->n_layer, s->n_head, s->n_embd, s->n_inner, s->n_vocab, s->n_ctx);
-    struct model_file *f = model_file_open_hf_memory(config.data, config.len, m->file.data, m->file.len, err);
-    buf_finish(&config);
+}
+
+static inline bool odd_model_open(struct odd_model *m, struct pool *pool, struct err *err) {
+    struct model_file *f = model_file_open_hf_memory(m->config.data, m->config.len, m->file.data, m->file.len, err);
     m->model = f ? model_create(f, WEIGHTS_AUTO, pool, err) : NULL;
     return m->model;
+}
+
+// False: refused, err says why; m is to be finished all the same.
+static inline bool odd_model_make(struct odd_model *m, const struct shape *s, float scale, struct pool *pool, struct err *err) {
+    odd_model_write(m, s, scale);
+    return odd_model_open(m, pool, err);
 }

@@ -6,7 +6,9 @@
 #include "tests/unit/infer/odd_model.h"
 #include "tests/unit/test.h"
 
+#include <malloc.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 enum { SEQUENCES = 7, LONGEST = 80 };
 
@@ -110,6 +112,81 @@ TEST(a_declared_context_costs_no_memory_until_it_is_used) {
     CHECK_INT(a[1].finishes, 1);
     size_t grown = resident_mib_peak() - before;
     if (grown >= 64) TEST_FAIL("%zu MiB for a file of %zu bytes", grown, m.file.len);
+    odd_model_finish(&m);
+}
+
+// ---- memory that the system refuses ----
+
+// A sanitizer's own mappings make a limit on addresses meaningless.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { SANITIZED = 1 };
+#else
+enum { SANITIZED = 0 };
+#endif
+
+// Lets the process map `more` bytes from now on; SIZE_MAX: as many as it likes.
+static void limit_addresses(size_t more) {
+    struct rlimit l;
+    getrlimit(RLIMIT_AS, &l);
+    l.rlim_cur = l.rlim_max;
+    unsigned long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    if (more < SIZE_MAX && f && fscanf(f, "%lu", &pages) == 1) l.rlim_cur = pages * (size_t)sysconf(_SC_PAGESIZE) + more;
+    if (f) fclose(f);
+    setrlimit(RLIMIT_AS, &l);
+}
+
+// Loads, makes an engine and submits, with so many more bytes to map for the first two and for the last.
+static bool try_everything(struct odd_model *m, size_t load, size_t submit, struct err *err) {
+    limit_addresses(load);
+    struct engine *e = engine_create(&(struct engine_config){.pool = pool_of_two, .max_running = 4, .step_rows = 64}, err);
+    bool ok = odd_model_open(m, pool_of_two, err) && engine_add_model(e, m->model, 16u << 20, err);
+    if (!ok) {
+        limit_addresses(SIZE_MAX);
+        engine_destroy(e);
+        model_release(m->model);
+        m->model = NULL;
+        return false;
+    }
+    uint32_t prompt[LONGEST];
+    struct sequence_request r = request(m->model, 2, prompt);
+    r.params.max_tokens = model_config(m->model)->n_ctx - r.n_prompt;
+    r.params.presence_penalty = 1; // wants counts
+    limit_addresses(submit);
+    ok = engine_submit(e, &r, 1, err);
+    limit_addresses(SIZE_MAX);
+    engine_destroy(e);
+    model_release(m->model);
+    m->model = NULL;
+    return ok;
+}
+
+TEST(refused_memory_is_an_error_wherever_it_happens) {
+    if (SANITIZED) return;
+    mallopt(M_TOP_PAD, 16 << 20); // what is small and may abort comes from here
+    mallopt(M_TRIM_THRESHOLD, 64 << 20);
+    mallopt(M_MMAP_THRESHOLD, 256 << 10);
+    free(mem_alloc(1, 1 << 17));
+    struct odd_model m;
+    odd_model_write(&m, &(struct shape){true, 1, 2, 1, 2, 32, 1 << 16, 33, 1 << 17}, 0.3f);
+    for (int at_submit = 0; at_submit < 2; at_submit++) {
+        size_t limit = 0, step = at_submit ? 256 << 10 : 2 << 20, refusals = 0;
+        for (bool ok = false; !ok && limit < 512 << 20; limit += step) {
+            struct err err = {0};
+            ok = try_everything(&m, at_submit ? SIZE_MAX : limit, at_submit ? limit : SIZE_MAX, &err);
+            refusals += !ok;
+            if (!ok) CHECK_INT(err.code, ERR_NO_MEMORY);
+        }
+        CHECK(refusals > 5 && limit < 512 << 20);
+    }
+    odd_model_finish(&m);
+}
+
+TEST(weights_in_memory_are_bounded_by_their_file) {
+    struct odd_model m;
+    struct err err = {0};
+    CHECK(!odd_model_make(&m, &(struct shape){true, 1, 1, 1, 2, 1, 1 << 20, 2, 8}, 0.3f, NULL, &err)); // panels of one output
+    CHECK_INT(err.code, ERR_TOO_LARGE);
     odd_model_finish(&m);
 }
 
