@@ -199,6 +199,12 @@ static void stats_collect(const struct engine *e, struct engine_stats *s) {
 static void events_hand_out(struct engine *e, struct event_list *events) {
     struct engine_stats stats;
     stats_collect(e, &stats);
+    if (e->n_ended) { // before its last event can be seen: who takes that may submit again at once
+        pthread_mutex_lock(&e->mail);
+        e->n_live -= e->n_ended;
+        pthread_mutex_unlock(&e->mail);
+        e->n_ended = 0;
+    }
     pthread_mutex_lock(&e->out);
     e->stats = stats;
     if (events->first) {
@@ -207,12 +213,6 @@ static void events_hand_out(struct engine *e, struct event_list *events) {
         e->events.last = events->last;
     }
     pthread_mutex_unlock(&e->out);
-    if (e->n_ended) {
-        pthread_mutex_lock(&e->mail);
-        e->n_live -= e->n_ended;
-        pthread_mutex_unlock(&e->mail);
-        e->n_ended = 0;
-    }
     if (events->first && e->config.wake) e->config.wake(e->config.wake_ctx);
 }
 
