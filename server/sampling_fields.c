@@ -94,6 +94,20 @@ static bool set_ids(struct http_request *r, const struct sampling_fields *f, siz
     return true;
 }
 
+// Before min_tokens no stop id may come: something else of the vocabulary must be left to come instead.
+static bool leaves_tokens(struct http_request *r, const struct sampling_fields *f, size_t n_vocab) {
+    const struct id_list *stop = &f->stop_token_ids;
+    size_t own = 4, distinct = 0; // own: the most that a tokenizer has, tokenizer_stop_ids
+    if (f->min_tokens == 0 || stop->n + own < n_vocab) return true;
+    for (size_t i = 0, j; i < stop->n; i++) {
+        for (j = 0; j < i && stop->items[j] != stop->items[i]; j++) {}
+        distinct += j == i;
+    }
+    if (distinct + own < n_vocab) return true;
+    return request_fail(r, 400, "value_out_of_range", "stop_token_ids",
+                        "'stop_token_ids' leaves no token that could come before 'min_tokens'.");
+}
+
 bool sampling_params_set(struct http_request *r, const struct sampling_fields *f, size_t n_vocab,
                          struct sampling_params *out) {
     struct stop_string *stops = arena_alloc(&r->arena, f->stop.n + 1, sizeof *stops);
@@ -113,5 +127,5 @@ bool sampling_params_set(struct http_request *r, const struct sampling_fields *f
         .n_stops = f->stop.n,
         .n_logprobs = -1,
     };
-    return set_ids(r, f, n_vocab, out);
+    return set_ids(r, f, n_vocab, out) && leaves_tokens(r, f, n_vocab);
 }

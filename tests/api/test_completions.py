@@ -143,6 +143,14 @@ def test_stops(ask):
     assert refused(ask, prompt="q", stop="") == ("value_out_of_range", "stop")
 
 
+def test_stop_ids_may_not_be_all_there_is(ask):
+    """Before min_tokens none of them may come: with the whole vocabulary banned nothing could."""
+    every = list(range(256))
+    assert refused(ask, prompt="a", max_tokens=3, min_tokens=2, stop_token_ids=every) == ("value_out_of_range", "stop_token_ids")
+    assert ask(prompt="a", max_tokens=3, stop_token_ids=every)["usage"]["completion_tokens"] == 1
+    assert ask(prompt="a", max_tokens=3, min_tokens=2, stop_token_ids=[7] * 256)["choices"]
+
+
 def test_lengths(ask):
     assert refused(ask, prompt="a" * 257) == ("context_length_exceeded", "prompt")
     assert refused(ask, prompt="a" * 256) == ("context_length_exceeded", "prompt")  # max_tokens absent: no room for one
