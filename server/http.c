@@ -176,7 +176,8 @@ static void http_after_work(uv_work_t *w, int status) {
         if (!x->connection) exchange_free(x);
         return;
     }
-    if (status == 0 && x->work_ok) x->r.route->start(&x->r);
+    if (x->http->aborting) http_abort_exchange(x);
+    else if (status == 0 && x->work_ok) x->r.route->start(&x->r);
     else http_reply_error(&x->r);
 }
 

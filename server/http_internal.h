@@ -40,6 +40,7 @@ struct http {
     uv_check_t check;
     bool dirty; // a turn is due
     bool quiesced;
+    bool aborting;  // the drain's deadline has passed
     int listen_fd; // ours to close once quiesced
     struct http_connection *connections;
     size_t n_connections, n_requests; // requests: from their headers to NOTIFY_COMPLETED
@@ -117,7 +118,8 @@ static inline bool http_exchange_mute(const struct http_exchange *x) { return x-
 // loop.c
 struct http *http_create(struct server *s, uv_loop_t *loop, struct err *err) MUST_CHECK;
 void http_quiesce(struct http *h);                 // no new connection; idle ones are closed
-void http_abort_requests(struct http *h);          // every unfinished answer gets an error and ends
+void http_abort_requests(struct http *h);          // every unfinished answer gets an error and ends, when no work runs
+void http_abort_exchange(struct http_exchange *x); // one of them
 void http_cut_connections(struct http *h);         // every connection is shut down
 bool http_idle(const struct http *h);              // no request and no work under way
 void http_destroy(struct http *h);                 // all connections gone (asserted by libmicrohttpd itself); handles closed

@@ -326,20 +326,24 @@ void http_quiesce(struct http *h) {
         if (connection_unused(c)) http_cut(c);
 }
 
-void http_abort_requests(struct http *h) {
+void http_abort_exchange(struct http_exchange *x) {
     const struct err err = {.code = ERR_BUSY, .message = "The server is shutting down."};
-    for (struct http_connection *c = h->connections; c; c = c->next) {
-        struct http_exchange *x = c->exchange;
-        if (!x || x->aborted || x->r.gone) continue;
-        if (x->streaming) {
-            http_stream_abort(x, &err);
-        } else if (x->stage == STAGE_ROUTE && !x->response) {
-            x->r.err = err;
-            x->r.err_status = 0;
-            http_reply_error(&x->r);
-        }
-        x->aborted = true;
+    if (x->aborted || x->r.gone) return;
+    if (x->streaming) {
+        http_stream_abort(x, &err);
+    } else if (x->stage == STAGE_ROUTE && !x->response) {
+        x->r.err = err;
+        x->r.err_status = 0;
+        x->r.err_code = NULL;
+        http_reply_error(&x->r);
     }
+    x->aborted = true;
+}
+
+void http_abort_requests(struct http *h) {
+    h->aborting = true;
+    for (struct http_connection *c = h->connections; c; c = c->next)
+        if (c->exchange && !c->exchange->working) http_abort_exchange(c->exchange); // a worker owns its request: after it
 }
 
 void http_cut_connections(struct http *h) {

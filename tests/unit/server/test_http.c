@@ -306,4 +306,25 @@ TEST(abort_answers_everyone) {
     tear_down();
 }
 
+// While work runs, the request's arena and error are the worker's alone.
+TEST(abort_leaves_work_its_request) {
+    set_up();
+    struct client c = {.request = POST("/slow", "1", "x")};
+    client_start(&c);
+    RUN_UNTIL(in_work);
+    server.state = SERVER_DRAINING;
+    struct http_request *r = &server.http->connections->exchange->r;
+    size_t used = r->arena.used;
+    http_abort_requests(server.http);
+    CHECK_INT(r->arena.used, used);
+    CHECK_INT(r->err.code, ERR_NONE);
+    uv_sem_post(&work_may_go);
+    RUN_UNTIL(c.done);
+    CHECK(strstr(c.answer, "HTTP/1.1 503") == c.answer && strstr(c.answer, "shutting_down") != NULL);
+    client_finish(&c);
+    CHECK_INT(n_started, 0);
+    n_worked = 1;
+    tear_down();
+}
+
 TEST_MAIN("http")
