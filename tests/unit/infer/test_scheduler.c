@@ -214,4 +214,49 @@ TEST(too_long_for_the_cache_is_known_at_once) {
     end(&f);
 }
 
+// Arrivals, groups, scoring and cancellations at random in a cache that is always too small: there is work in every step, the
+// oldest advances, and whoever stays ends with the tokens it should have.
+TEST(any_order_of_events_ends_well) {
+    enum { LIVE = 12, BLOCKS = 9 };
+    uint64_t state = 7;
+    struct fixture f;
+    begin(&f, BLOCKS);
+    struct sequence *live[LIVE] = {0};
+    size_t finished = 0;
+    uint64_t id = 1;
+    for (int round = 0; round < 20000; round++) {
+        state = state * 6364136223846793005u + 1442695040888963407u;
+        size_t r = (size_t)(state >> 33), slot = r % LIVE;
+        if (!live[slot] && r / LIVE % 3 == 0) {
+            size_t n = 1 + r / 64 % 200, fill = r / 16384 % 3, more = 1 + r / 512 % (BLOCKS * KV_BLOCK - n);
+            live[slot] = sequence(id++, fill, n, more % 90 + 1, (uint32_t)fill);
+            live[slot]->score_prompt = r / 4096 % 5 == 0;
+            if (!scheduler_fits(&f.s, n + live[slot]->max_tokens)) sequence_free(live[slot]), live[slot] = NULL;
+            else scheduler_add(&f.s, live[slot]);
+        } else if (live[slot] && r / LIVE % 97 == 0) {
+            scheduler_remove(&f.s, live[slot]);
+            sequence_free(live[slot]), live[slot] = NULL;
+        }
+        bool work = f.s.n_running + f.s.n_waiting > 0;
+        struct sequence *oldest = f.s.n_running ? f.s.running[0] : NULL;
+        size_t before = oldest ? oldest->n_computed : 0;
+        CHECK((step(&f) > 0) == work);
+        if (oldest) CHECK(oldest->n_computed > before);
+        for (size_t i = 0; i < LIVE; i++) {
+            struct sequence *q = live[i];
+            if (!q || q->n_tokens < q->n_prompt + q->max_tokens) continue;
+            for (size_t k = q->n_prompt; k < q->n_tokens; k++) CHECK_INT(q->tokens[k], q->id);
+            scheduler_remove(&f.s, q);
+            sequence_free(q), live[i] = NULL;
+            finished++;
+        }
+        if (round % 16 == 0) kv_cache_check(f.kv);
+    }
+    CHECK(finished > 200 && f.s.preemptions > 100 && f.s.prefix_hits > 0);
+    for (size_t i = 0; i < LIVE; i++)
+        if (live[i]) scheduler_remove(&f.s, live[i]), sequence_free(live[i]);
+    CHECK_INT(kv_cache_available(f.kv), BLOCKS);
+    end(&f);
+}
+
 TEST_MAIN("scheduler")
