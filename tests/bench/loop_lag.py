@@ -36,7 +36,7 @@ def fill(piece, size=MIB - 200):
 
 
 def shapes(model):
-    """name -> (path, body): each about 1 MiB."""
+    """name -> (path, body): each about 1 MiB, or asking for many."""
     deep = "[" * 60 + "]" * 60
     return {
         "small": ("/v1/completions", body('"hello"', model)),
@@ -49,6 +49,9 @@ def shapes(model):
         "escapes": ("/v1/completions", body('"' + "\\u00e9" * (MIB // 6) + '"', model)),
         "one letter": ("/v1/completions", body('"' + "a" * MIB + '"', model)),
         "ids": ("/v1/completions", body(f"[{fill('7')}]", model)),
+        # small requests with large answers
+        "20 logprobs": ("/v1/completions", json.dumps({"model": model, "prompt": [[7] * 6000] * 4, "max_tokens": 0, "echo": True, "logprobs": 20}).encode()),
+        "ids back": ("/v1/completions", json.dumps({"model": model, "prompt": [[7] * 8000] * 6, "max_tokens": 1, "n": 20, "return_token_ids": True}).encode()),
         "tokenize": ("/tokenize", json.dumps({"model": model, "prompt": "a" * MIB}).encode()),
         "tokenize prose": ("/tokenize", json.dumps({"model": model, "prompt": "The sea, the sky; and 1234 ships. " * 30_000}).encode()),
     }
