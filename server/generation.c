@@ -14,6 +14,8 @@
 #include <string.h>
 #include <time.h>
 
+enum { LOOP_REPLY_BYTES = 64 << 10 }; // a larger reply is put together on the pool
+
 // -- Making ------------------------------------------------------------------------------------------------------------------
 static void make_id(char *out, size_t size, const char *prefix) {
     unsigned char random[12];
@@ -84,9 +86,19 @@ static bool check_totals(struct generation *g) {
     return true;
 }
 
+// Here on the pool, and once for all choices of the prompt.
+static void write_prompt_ids(struct generation *g, struct prompt *p) {
+    struct buf list = {0};
+    for (size_t i = 0; i < p->n_ids; i++) buf_printf(&list, i ? ",%u" : "%u", p->ids[i]);
+    p->ids_json = arena_strndup(&g->request->arena, buf_str(&list), list.len);
+    p->ids_json_len = list.len;
+    buf_finish(&list);
+}
+
 bool generation_prepare(struct generation *g) {
     assert(g->n >= 1 && g->best_of >= g->n && g->n_prompts >= 1);
     if (!check_totals(g)) return false;
+    for (size_t i = 0; g->fields.return_token_ids && i < g->n_prompts; i++) write_prompt_ids(g, &g->prompts[i]);
     g->n_choices = g->n_prompts * g->best_of;
     g->choices = arena_alloc(&g->request->arena, g->n_choices, sizeof *g->choices);
     for (size_t i = 0; i < g->n_choices; i++) {
@@ -144,7 +156,7 @@ void generation_write_stop_reason(const struct choice *c, struct buf *out) {
 void generation_write_token_ids(const struct choice *c, bool with_prompt, struct buf *out) {
     if (with_prompt) {
         buf_add_str(out, ",\"prompt_token_ids\":[");
-        for (size_t i = 0; i < c->prompt->n_ids; i++) buf_printf(out, i ? ",%u" : "%u", c->prompt->ids[i]);
+        buf_add(out, c->prompt->ids_json, c->prompt->ids_json_len);
         buf_add_byte(out, ']');
     }
     buf_add_str(out, ",\"token_ids\":[");
@@ -215,23 +227,49 @@ static void rank_choices(struct generation *g, size_t first, size_t *order) {
     }
 }
 
-static void finish_reply(struct generation *g) {
-    struct buf json = {0};
+static void choice_finish(struct choice *c) {
+    struct buf *bufs[] = {&c->text,        &c->tokens,  &c->token_logprobs, &c->top_logprobs,
+                          &c->text_offset, &c->content, &c->token_ids};
+    for (size_t i = 0; i < ARRAY_LEN(bufs); i++) buf_finish(bufs[i]);
+}
+
+// Pool or loop: every sequence has ended, nothing else touches the generation.
+static bool write_reply(struct http_request *r) {
+    struct generation *g = r->state;
+    struct buf *json = &g->reply;
     size_t order[20];
     assert(g->best_of <= ARRAY_LEN(order));
-    write_head(g, g->format->object, &json);
+    write_head(g, g->format->object, json);
     for (size_t p = 0; p < g->n_prompts; p++) {
         rank_choices(g, p * g->best_of, order);
         for (size_t k = 0; k < g->n; k++) {
-            if (p || k) buf_add_byte(&json, ',');
-            g->format->write_choice(&g->choices[order[k]], p * g->n + k, &json);
+            if (p || k) buf_add_byte(json, ',');
+            g->format->write_choice(&g->choices[order[k]], p * g->n + k, json);
         }
     }
-    buf_add_str(&json, "],");
-    write_usage(g, &json);
-    buf_add_byte(&json, '}');
+    buf_add_str(json, "],");
+    write_usage(g, json);
+    buf_add_byte(json, '}');
+    for (size_t i = 0; i < g->n_choices; i++) choice_finish(&g->choices[i]);
+    return true;
+}
+
+static void send_reply(struct http_request *r) { http_reply_json(r, 200, &((struct generation *)r->state)->reply); }
+
+static void finish_reply(struct generation *g) {
+    struct http_request *r = g->request;
+    size_t bytes = 0;
+    for (size_t i = 0; i < g->n_choices; i++) {
+        const struct choice *c = &g->choices[i];
+        bytes += c->text.len + c->tokens.len + c->token_logprobs.len + c->top_logprobs.len + c->text_offset.len +
+                 c->content.len + c->token_ids.len + c->prompt->ids_json_len + (g->echo ? c->prompt->text_len : 0);
+    }
     g->over = true;
-    http_reply_json(g->request, 200, &json);
+    if (bytes > LOOP_REPLY_BYTES) {
+        http_more_work(r, write_reply, send_reply);
+    } else if (write_reply(r)) {
+        send_reply(r);
+    }
 }
 
 static void cancel_all(struct generation *g) {
@@ -403,11 +441,7 @@ void generation_end(struct http_request *r) {
     r->state = NULL;
     g->over = true;
     cancel_all(g);
-    for (size_t i = 0; i < g->n_choices; i++) {
-        struct choice *c = &g->choices[i];
-        struct buf *bufs[] = {&c->text,        &c->tokens,  &c->token_logprobs, &c->top_logprobs,
-                              &c->text_offset, &c->content, &c->token_ids};
-        for (size_t j = 0; j < ARRAY_LEN(bufs); j++) buf_finish(bufs[j]);
-    }
+    for (size_t i = 0; i < g->n_choices; i++) choice_finish(&g->choices[i]);
+    buf_finish(&g->reply);
     generation_release(g);
 }

@@ -3,7 +3,7 @@
 // and /v1/chat/completions differ in their reply_format alone.
 //
 // A generation lies in its request's arena. It is filled by route->work (pool); from generation_start on everything
-// happens on the loop thread. Results are kept as finished JSON text, so that an answer of any size costs one pass.
+// happens on the loop thread, but for putting together a large reply (pool again). Results are kept as finished JSON text, so that an answer of any size costs one pass.
 #pragma once
 
 #include "server/sampling_fields.h"
@@ -19,6 +19,8 @@ struct prompt {
     size_t n_chars; // code points of text
     const uint32_t
         *char_offset; // per id: index of the code point that holds the token's first byte; NULL when not needed
+    const char *ids_json; // the ids as JSON list items, where return_token_ids asks for them
+    size_t ids_json_len;
 };
 
 // Where the next token's first byte lies, in code points.
@@ -88,6 +90,7 @@ struct generation {
     struct choice *choices;                                 // n_prompts * best_of
     size_t n_choices, n_live;
     bool streaming, over; // over: answered, nothing may follow
+    struct buf reply;     // the whole answer, while it is being written
 };
 
 // From work: looks the model up (400, 404, 503), sets model, tokenizer, fields, request. Takes a model reference.

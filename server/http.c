@@ -164,7 +164,7 @@ static void http_work(uv_work_t *w) {
     if (!yielding) setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE); // of this thread alone, on Linux
     yielding = true;
     struct http_exchange *x = w->data;
-    x->work_ok = x->r.route->work(&x->r);
+    x->work_ok = x->work_fn(&x->r);
 }
 
 static void http_after_work(uv_work_t *w, int status) {
@@ -177,8 +177,20 @@ static void http_after_work(uv_work_t *w, int status) {
         return;
     }
     if (x->http->aborting) http_abort_exchange(x);
-    else if (status == 0 && x->work_ok) x->r.route->start(&x->r);
+    else if (status == 0 && x->work_ok) x->then_fn(&x->r);
     else http_reply_error(&x->r);
+}
+
+void http_more_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
+    struct http_exchange *x = http_exchange_of(r);
+    assert(!x->working);
+    x->work_fn = work;
+    x->then_fn = then;
+    x->work.data = x;
+    x->working = true;
+    x->http->n_working++;
+    int rc = uv_queue_work(x->http->loop, &x->work, http_work, http_after_work);
+    assert(rc == 0); // fails only for a NULL work function
 }
 
 static void route_enter(struct http_exchange *x) {
@@ -187,15 +199,8 @@ static void route_enter(struct http_exchange *x) {
     r->body = buf_str(&x->body);
     r->body_len = x->body.len;
     x->entered = true;
-    if (!r->route->work) {
-        r->route->start(r);
-        return;
-    }
-    x->work.data = x;
-    x->working = true;
-    x->http->n_working++;
-    int rc = uv_queue_work(x->http->loop, &x->work, http_work, http_after_work);
-    assert(rc == 0); // fails only for a NULL work function
+    if (r->route->work) http_more_work(r, r->route->work, r->route->start);
+    else r->route->start(r);
 }
 
 // ---- libmicrohttpd's callbacks ----

@@ -52,6 +52,10 @@ struct http_route {
 const char *http_query(const struct http_request *r, const char *name);  // NULL: absent; "" : present without a value
 const char *http_header(const struct http_request *r, const char *name);
 
+// More work for the pool, from start on, where an answer takes long to write: `work` as the route's own, then `then` as its start.
+// Between the two nothing else is called, not even end.
+void http_more_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r));
+
 // One whole answer. `body` is taken over (its memory moves; *body is left empty).
 void http_reply(struct http_request *r, int status, const char *content_type, struct buf *body);
 void http_reply_json(struct http_request *r, int status, struct buf *body);

@@ -21,7 +21,7 @@
 enum {
     HTTP_LAG_MS = 5,                  // the loop-lag probe's period, while requests are active
     HTTP_SWEEP_MS = 250,              // how often deadlines are looked at while there are connections
-    HTTP_STREAM_CAP_BYTES = 1 << 20,  // what may wait for a slow reader
+    HTTP_STREAM_CAP_BYTES = 16 << 20, // what may wait for a slow reader: a second of 20 log-probabilities a token
     HTTP_DISCARD_BYTES = 8 << 20,     // of a chunked body past its limit before the connection is cut
     HTTP_SOCKET_SEND_BYTES = 128 << 10,
     HTTP_MEMORY_BYTES = 64 << 10,     // libmicrohttpd's pool a connection: bounds request line and headers
@@ -92,6 +92,8 @@ struct http_exchange {
     struct buf body;
     uint64_t body_started_ns;
     uv_work_t work;
+    bool (*work_fn)(struct http_request *r);
+    void (*then_fn)(struct http_request *r);
     bool working, work_ok;
     bool entered, ended; // work or start was called; end was called
     // the answer

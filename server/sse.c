@@ -54,7 +54,7 @@ void http_stream_send(struct http_request *r, const void *data, size_t len) {
         http_cut(x->connection);
         return;
     }
-    if (x->queue_head > 65536) { // the taken part of a queue that never runs empty must not grow for ever
+    if (x->queue_head > 65536 && x->queue_head > x->queue.len / 2) { // the taken part of a queue that never runs empty goes
         memmove(x->queue.data, x->queue.data + x->queue_head, x->queue.len - x->queue_head);
         x->queue.len -= x->queue_head;
         x->queue_head = 0;

@@ -86,6 +86,10 @@ void http_set_header(struct http_request *r, const char *name, const char *value
     buf_printf(&exchange_of(r)->headers, "%s: %s\n", name, value);
 }
 const char *http_query(const struct http_request *r, const char *name) { return NULL; }
+void http_more_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
+    if (work(r)) then(r);
+    else http_reply_error(r);
+}
 void http_reply_json(struct http_request *r, int status, struct buf *body) {
     struct exchange *x = exchange_of(r);
     assert(!x->replied && !x->streaming && !x->ended);

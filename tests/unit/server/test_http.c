@@ -55,7 +55,11 @@ static void flood_start(struct http_request *r) {
     static char block[65536];
     n_started++;
     http_stream_open(r);
-    for (int i = 0; i < 100; i++) http_stream_send(r, block, sizeof block); // far past the cap
+    for (size_t n = 0; n < 2 * HTTP_STREAM_CAP_BYTES; n += sizeof block) http_stream_send(r, block, sizeof block);
+}
+static void twice_start(struct http_request *r) {
+    n_started++;
+    http_more_work(r, slow_work, echo_start);
 }
 static void count_end(struct http_request *r) {
     struct mark *m = r->state;
@@ -69,6 +73,7 @@ static void count_end(struct http_request *r) {
 static const struct http_route test_routes[] = {
     {"POST", "/echo", SCOPE_PUBLIC, echo_work, echo_start, count_end, "answers the body's length"},
     {"POST", "/slow", SCOPE_PUBLIC, slow_work, echo_start, count_end, "the same, when let go"},
+    {"POST", "/twice", SCOPE_PUBLIC, echo_work, twice_start, count_end, "goes to the pool again"},
     {"GET", "/wait", SCOPE_PUBLIC, NULL, wait_start, count_end, "never answers by itself"},
     {"GET", "/stream", SCOPE_PUBLIC, NULL, stream_start, count_end, "2000 events at once"},
     {"GET", "/flood", SCOPE_PUBLIC, NULL, flood_start, count_end, "more than may wait"},
@@ -303,6 +308,32 @@ TEST(abort_answers_everyone) {
     RUN_UNTIL(c.done);
     CHECK(strstr(c.answer, "HTTP/1.1 503") == c.answer && strstr(c.answer, "shutting_down") != NULL);
     client_finish(&c);
+    tear_down();
+}
+
+TEST(more_work) {
+    set_up();
+    struct client stays = {.request = POST("/twice", "1", "x")};
+    client_start(&stays);
+    RUN_UNTIL(in_work);
+    CHECK_INT(n_ended, 0);
+    uv_sem_post(&work_may_go);
+    RUN_UNTIL(stays.done);
+    CHECK(strcmp(strstr(stays.answer, "\r\n\r\n") + 4, "1") == 0);
+    client_finish(&stays);
+    RUN_UNTIL(n_ended == 1);
+    CHECK_INT(n_gone, 0);
+    uv_sem_wait(&work_entered);
+    struct client leaves = {.request = POST("/twice", "1", "x"), .leave = true, .left_after = &work_entered};
+    client_start(&leaves);
+    RUN_UNTIL(leaves.done && server.http->n_requests == 0);
+    CHECK_INT(n_ended, 1);
+    uv_sem_post(&work_may_go);
+    RUN_UNTIL(n_ended == 2);
+    CHECK_INT(n_gone, 1);
+    client_finish(&leaves);
+    CHECK_INT(n_started, 3); // the first one's `then` counts too
+    n_started = 2;
     tear_down();
 }
 
