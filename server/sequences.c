@@ -10,6 +10,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
+enum { DISPATCH_NS = 2000000 };
+
 static struct sequence_watch **slot_of(struct server *s, uint64_t id) {
     struct sequence_watch **at = &s->priv->sequences[id % SEQUENCE_BUCKETS];
     while (*at && (*at)->id != id) at = &(*at)->next;
@@ -52,17 +54,27 @@ static void dispatch_one(struct server *s, const struct engine_event *e) {
     if (fn) fn(ctx, e);
 }
 
+// A step's events with all their log-probabilities take tens of milliseconds to write: connections get their turn in between.
 void server_dispatch(struct server *s) {
-    struct engine_event *e = s->engine ? engine_take_events(s->engine) : NULL;
-    while (e) {
-        struct engine_event *next = e->next;
+    struct server_private *p = s->priv;
+    uint64_t end = uv_hrtime() + DISPATCH_NS;
+    while (p->events || (s->engine && (p->events = engine_take_events(s->engine)))) {
+        if (uv_hrtime() > end) {
+            uv_async_send(&p->engine_wake);
+            return;
+        }
+        struct engine_event *e = p->events;
+        p->events = e->next;
         dispatch_one(s, e);
         engine_event_free(e);
-        e = next;
     }
 }
 
 void server_forget_sequences(struct server *s) {
+    for (struct engine_event *e; (e = s->priv->events);) {
+        s->priv->events = e->next;
+        engine_event_free(e);
+    }
     for (size_t i = 0; i < SEQUENCE_BUCKETS; i++)
         while (s->priv->sequences[i]) server_unwatch_sequence(s, s->priv->sequences[i]->id);
 }

@@ -29,8 +29,9 @@ struct server_private {
     uint64_t drain_deadline_ns;
     int drain_stage, exit_status;
     _Atomic uint64_t next_sequence_id;
+    struct engine_event *events; // taken from the engine, not yet dispatched
     struct sequence_watch *sequences[SEQUENCE_BUCKETS];
 };
 
-void server_dispatch(struct server *s); // takes the engine's events to their watchers
+void server_dispatch(struct server *s); // takes the engine's events to their watchers; for 2 ms at most, then wakes the loop again
 void server_forget_sequences(struct server *s);

@@ -136,6 +136,18 @@ def test_leaving_in_the_middle_of_a_body(server):
     wait_until(lambda: quiet(server), 3)
 
 
+def test_who_reads_is_not_cut(long_server):
+    """A step with all its log-probabilities is more than may wait for a slow reader: it goes out while it is being written."""
+    with connect(long_server, 60) as s:
+        s.sendall(completion(prompt=[[7] * 6000] * 4, max_tokens=0, echo=True, logprobs=20, stream=True))
+        data = bytearray()
+        while b"[DONE]" not in data[-200:]:
+            more = s.recv(1 << 16)
+            assert more, f"cut after {len(data)} bytes"
+            data += more
+    assert metrics(long_server)["couplet:client_disconnects_total"] == 0
+
+
 # ---- clients that dawdle ----
 
 def test_header_drip_is_cut_at_its_deadline(start_server):
