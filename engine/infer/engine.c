@@ -162,6 +162,8 @@ static void mail_take(struct engine *e, struct event_list *events) {
     while (l) {
         struct live *next = l->next;
         all_add(e, l);
+        // Not in engine_submit: a million tokens take milliseconds, which its caller may not have.
+        if (l->counted) token_counts_add_prompt(&l->counts, l->q.tokens, l->q.n_prompt);
         scheduler_add(&l->lane->scheduler, &l->q);
         l = next;
     }

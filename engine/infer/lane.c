@@ -82,7 +82,6 @@ struct live *live_create(struct lane *lane, const struct sequence_request *r, ui
     for (size_t i = 0; i < n_stop && !p->ignore_eos; i++) l->banned[l->n_banned++] = stop[i];
     for (size_t i = 0; i < p->n_stop_ids; i++) l->banned[l->n_banned++] = p->stop_ids[i];
     l->output = output_create(model_tokenizer(lane->model), p);
-    if (l->counted) token_counts_add_prompt(&l->counts, r->prompt, r->n_prompt);
     return l;
 }
 
