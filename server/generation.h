@@ -2,8 +2,9 @@
 // One HTTP request's generation: prompts x choices as engine sequences, from submission to the last byte of the answer. /v1/completions
 // and /v1/chat/completions differ in their reply_format alone.
 //
-// A generation lies in its request's arena. It is filled by route->work (pool); from generation_start on everything
-// happens on the loop thread, but for putting together a large reply (pool again). Results are kept as finished JSON text, so that an answer of any size costs one pass.
+// A generation lies in its request's arena. It is filled by route->work (pool); from generation_start on everything happens on the
+// loop thread, but for putting together a large reply (pool again). Results are kept as finished JSON text, so that an answer of any
+// size costs one pass.
 #pragma once
 
 #include "server/sampling_fields.h"
