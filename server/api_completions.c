@@ -28,16 +28,7 @@ static bool read_request(struct http_request *r, const json_t *tree, struct gene
            completion_prompts_read(g, &f) && generation_prepare(g);
 }
 
-static bool completions_work(struct http_request *r) {
-    json_t *tree = json_body_parse(r);
-    if (!tree) return false;
-    struct generation *g = arena_alloc(&r->arena, 1, sizeof *g);
-    bool ok = read_request(r, tree, g);
-    json_decref(tree);
-    if (ok) r->state = g;
-    else generation_release(g);
-    return ok;
-}
+static bool completions_work(struct http_request *r) { return generation_work(r, read_request); }
 
 const struct http_route completion_routes[] = {
     {"POST", "/v1/completions", SCOPE_INFER, completions_work, generation_start, generation_end,

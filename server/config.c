@@ -151,6 +151,12 @@ static char *trim(char *s) {
     return s;
 }
 
+static size_t key_find(const char *name) { // N_KEYS: there is none
+    size_t i = 0;
+    while (i < N_KEYS && strcmp(keys[i].key, name) != 0) i++;
+    return i;
+}
+
 static bool file_line(struct config *c, char *line, uint64_t *seen, struct err *err) {
     line = trim(line);
     if (!*line || *line == '#') return true;
@@ -158,13 +164,11 @@ static bool file_line(struct config *c, char *line, uint64_t *seen, struct err *
     if (!equals) return err_set(err, ERR_INVALID, "expected 'key = value'");
     *equals = 0;
     char *name = trim(line), *value = trim(equals + 1);
-    for (size_t i = 0; i < N_KEYS; i++) {
-        if (strcmp(keys[i].key, name) != 0) continue;
-        if (keys[i].kind != KIND_LIST && *seen >> i & 1) return err_set(err, ERR_INVALID, "%s is set twice", name);
-        *seen |= UINT64_C(1) << i;
-        return config_set(c, &keys[i], value, err);
-    }
-    return err_set(err, ERR_INVALID, "unknown key '%s'", name);
+    size_t i = key_find(name);
+    if (i == N_KEYS) return err_set(err, ERR_INVALID, "unknown key '%s'", name);
+    if (keys[i].kind != KIND_LIST && *seen >> i & 1) return err_set(err, ERR_INVALID, "%s is set twice", name);
+    *seen |= UINT64_C(1) << i;
+    return config_set(c, &keys[i], value, err);
 }
 
 static bool file_apply(struct config *c, const char *path, struct err *err) {
@@ -211,20 +215,20 @@ static bool env_apply(struct config *c, struct err *err) {
 // The flags' raw texts, in the table's order; the shared option parser fills it.
 struct flags {
     const char *file;
-    bool check, print;
+    bool check, print, json;
     struct option_list lists[N_KEYS];
     const char *strings[N_KEYS];
 };
 
 static struct option_command *flag_command(void) {
     static char names[N_KEYS][40], helps[N_KEYS][120];
-    static struct option_spec specs[N_KEYS + 3];
+    static struct option_spec specs[N_KEYS + 4];
     static struct option_command command = {
         .name = "serve",
         .synopsis = "[-c FILE] [--model [NAME=]PATH]... [OPTIONS]",
         .summary = "Serves models over HTTP. Every option may stand in FILE (key = value) or the environment (COUPLET_KEY); a flag wins.",
         .options = specs,
-        .n_options = N_KEYS + 3,
+        .n_options = N_KEYS + 4,
     };
     for (size_t i = 0; i < N_KEYS; i++) {
         const struct config_key *k = &keys[i];
@@ -247,6 +251,7 @@ static struct option_command *flag_command(void) {
                                              "read all settings, say whether they are right, and end"};
     specs[N_KEYS + 2] = (struct option_spec){"--print-config", 0, OPTION_FLAG, offsetof(struct flags, print), NULL,
                                              "print the settings in force as a file, and end"};
+    specs[N_KEYS + 3] = (struct option_spec){"--json", 0, OPTION_FLAG, offsetof(struct flags, json), NULL, "the same as --log-format json"};
     return &command;
 }
 
@@ -276,6 +281,7 @@ bool config_load(struct config *c, int argc, char **argv, enum config_action *ac
     if (ok && !args.help) {
         if (file && *file) ok = file_apply(c, file, err);
         ok = ok && env_apply(c, err) && flags_apply(c, &flags, err);
+        if (ok && flags.json) ok = config_set(c, &keys[key_find("log_format")], "json", err);
     }
     if (ok) bound_host_set(c);
     *action = args.help ? CONFIG_HELP : flags.check ? CONFIG_CHECK : flags.print ? CONFIG_PRINT : CONFIG_SERVE;

@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "server/json_body.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -40,7 +41,7 @@ bool generation_init(struct generation *g, struct http_request *r, const struct 
     return true;
 }
 
-void generation_release(struct generation *g) {
+static void generation_release(struct generation *g) {
     model_release(g->model);
     g->model = NULL;
 }
@@ -412,6 +413,17 @@ static bool submit(struct generation *g) {
     }
     g->n_live = 0;
     return false;
+}
+
+bool generation_work(struct http_request *r, bool (*read)(struct http_request *, const json_t *, struct generation *)) {
+    json_t *tree = json_body_parse(r);
+    if (!tree) return false;
+    struct generation *g = arena_alloc(&r->arena, 1, sizeof *g);
+    bool ok = read(r, tree, g);
+    json_decref(tree);
+    if (ok) r->state = g;
+    else generation_release(g);
+    return ok;
 }
 
 void generation_start(struct http_request *r) {

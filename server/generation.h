@@ -103,9 +103,10 @@ bool generation_prepare(struct generation *g) MUST_CHECK;
 bool generation_check_length(struct generation *g, const char *param, struct prompt *p, int64_t max_tokens,
                              size_t absent_max) MUST_CHECK;
 
+// route->work: parses the body and has `read` fill the generation (generation_init .. generation_prepare).
+bool generation_work(struct http_request *r, bool (*read)(struct http_request *, const json_t *, struct generation *)) MUST_CHECK;
 void generation_start(struct http_request *r); // route->start; r->state is the generation
 void generation_end(struct http_request *r);   // route->end
-void generation_release(struct generation *g); // what work took, when it fails later on
 
 // Shared by the formats.
 const char *finish_name(const struct choice *c); // "stop" | "length"

@@ -587,8 +587,9 @@ def test_metrics_text_is_well_formed(server):
     assert types["couplet:loop_lag_seconds"] == "histogram"
 
 
-def test_log_holds_no_prompt(start_server):
-    server = start_server("--log-format", "json")
+@pytest.mark.parametrize("flags", [["--log-format", "json"], ["--json"]])
+def test_log_holds_no_prompt(start_server, flags):
+    server = start_server(*flags)
     with connect(server) as s:
         s.sendall(completion(prompt="CANARY-PROMPT", max_tokens=2))
         read_answer(s)
