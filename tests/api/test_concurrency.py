@@ -28,7 +28,9 @@ def isa_parameters():
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Arguments of a server with two models, so that the engine has two lanes to take in turn."""
+    """Arguments of a server with two models, so that the engine has two lanes to take in turn. $COUPLET_CONCURRENCY_MODEL: a chat model for both."""
+    if "COUPLET_CONCURRENCY_MODEL" in os.environ:
+        return [part for name in ("nano", "chat") for part in ("--model", f"{name}={os.environ['COUPLET_CONCURRENCY_MODEL']}")]
     folder = tmp_path_factory.mktemp("pair")
     return ["--model", f"nano={make_nano(folder / 'nano')}", "--model", f"chat={make_chat_nano(folder / 'chat')}"]
 
