@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static void add_comma(struct buf *b) {
@@ -57,6 +58,11 @@ static size_t token_offset(struct choice *c, const struct token_record *t, enum 
     if (place == TOKEN_OF_PROMPT) return c->prompt->char_offset ? c->prompt->char_offset[c->n_prompt_seen] : 0;
     size_t len = 0;
     const char *bytes = "";
+    char plain[16];
+    if (!g->tokenizer && place == TOKEN_OF_TEXT) {
+        len = (size_t)snprintf(plain, sizeof plain, "<%u>", t->id);
+        bytes = plain;
+    }
     // Special tokens are not part of the text.
     if (g->tokenizer && t->id < tokenizer_size(g->tokenizer) && !tokenizer_is_special(g->tokenizer, t->id))
         bytes = tokenizer_bytes(g->tokenizer, t->id, &len);

@@ -369,6 +369,7 @@ static void on_event(void *ctx, const struct engine_event *e) {
         enum token_place place = place_of(e, i);
         if (place != TOKEN_OF_PROMPT && t->has_logprob) c->logprob_sum += (double)t->logprob, c->n_logprob++;
         g->format->add_token(c, t, place);
+        if (!g->tokenizer && place == TOKEN_OF_TEXT) token_text(g, t->id, "", &c->text); // as an echoed prompt reads
     }
     buf_add(&c->text, e->text ? e->text : "", e->text_len);
     if (e->kind == EVENT_FINISH) {

@@ -105,6 +105,7 @@ def test_a_model_without_tokenizer(tmp_path_factory, nano, start_server):
         c = http.post("/v1/completions", json={"model": "ids", "prompt": [5, 6], "max_tokens": 2, "echo": True, "logprobs": 1, "return_token_ids": True}).json()["choices"][0]
         assert c["logprobs"]["tokens"][:2] == ["<5>", "<6>"] and len(c["token_ids"]) == 2 and c["prompt_token_ids"] == [5, 6]
         assert c["logprobs"]["tokens"][2:] == [f"<{i}>" for i in c["token_ids"]]
+        assert c["text"] == "".join(c["logprobs"]["tokens"])
         for path, body in (("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [1]})):
             assert http.post(path, json=body).status_code == 400
         assert http.get("/tokenizer_info").status_code == 400

@@ -141,7 +141,8 @@ TEST(without_a_tokenizer) {
         ask(&x, "{\"model\":\"ids\",\"prompt\":[5,6],\"max_tokens\":1,\"temperature\":0,\"logprobs\":2,\"echo\":true}");
     check_json(v, "choices.0.logprobs.tokens", "[\"<5>\",\"<6>\",\"<101>\"]");
     check_json(v, "choices.0.logprobs.top_logprobs.2", "{\"<101>\":-0.5,\"<102>\":-1.5}");
-    check_text(v, "choices.0.text", "<5><6>");
+    check_text(v, "choices.0.text", "<5><6><101>");
+    check_json(v, "choices.0.logprobs.text_offset", "[0,3,6]");
     json_decref(v);
     exchange_free(&x);
     check_error("{\"model\":\"ids\",\"prompt\":\"text\"}", 400, "unsupported_parameter", "prompt");
