@@ -10,6 +10,7 @@
 // Sleeping uses futexes with the usual pair of checks, sequentially consistent: the sleeper announces itself, then
 // looks at the word once more; the waker changes the word, then looks for sleepers.
 #include "base/pool.h"
+#include "base/clock.h"
 #include "base/mem.h"
 
 #include <assert.h>
@@ -25,7 +26,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #define CACHE_LINE 64
@@ -65,12 +65,6 @@ static inline void cpu_relax(void) {
 #endif
 }
 
-static int64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
 static void futex_wait(_Atomic uint32_t *word, uint32_t seen) {
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0); // EAGAIN, EINTR: the caller looks again
 }
@@ -88,7 +82,7 @@ static bool spin_while(_Atomic uint32_t *word, uint32_t seen, int64_t spin_ns) {
             if (atomic_load_explicit(word, memory_order_acquire) != seen) return true;
             cpu_relax();
         }
-        int64_t now = now_ns();
+        int64_t now = (int64_t)clock_ns();
         if (end == 0) end = now + spin_ns;
         else if (now >= end) return false;
         else if (end - now < spin_ns / 2) sched_yield();

@@ -2,6 +2,7 @@
 // See bench_sgemm.h.
 #include "server/bench_sgemm.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "engine/infer/linear.h"
 #include "engine/infer/rng.h"
@@ -9,7 +10,6 @@
 #include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
 
 struct product {
     size_t rows, outputs, inputs;
@@ -17,12 +17,6 @@ struct product {
     float *y, *reference; // [rows][outputs]: ours, OpenBLAS's
     struct linear linear;
 };
-
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static void fill(float *x, size_t n, uint64_t seed) {
     for (size_t i = 0; i < n; i++) x[i] = (float)(rng_uniform(seed, i) - 0.5);
@@ -75,11 +69,11 @@ bool bench_sgemm(struct pool *pool, size_t rows, size_t outputs, size_t inputs, 
     for (size_t all = 0; ok && all < 2; all++) {
         openblas_set_num_threads(all ? (int)pool_threads(pool) : 1);
         for (size_t i = 0; i < repeat + 1; i++) { // the first run warms up
-            double t0 = seconds();
+            double t0 = (double)clock_ns() * 1e-9;
             ours(&p, k, all ? pool : NULL);
-            double t1 = seconds();
+            double t1 = (double)clock_ns() * 1e-9;
             openblas(&p);
-            double t2 = seconds();
+            double t2 = (double)clock_ns() * 1e-9;
             if (i == 0) continue;
             best.ours[all] = MAX(best.ours[all], work / (t1 - t0));
             best.openblas[all] = MAX(best.openblas[all], work / (t2 - t1));

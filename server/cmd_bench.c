@@ -5,6 +5,7 @@
 // prefill: one prompt of --prompt-tokens, from submission to its first token. decode: a batch of sequences, counted
 // between the step in which the last of them wrote its first token and the one in which the first of them ended.
 // Prompts are random and never repeat, so that no cached prefix helps. One thread steps the engine.
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "engine/infer/rng.h"
@@ -18,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { MAX_BATCHES = 16, MAX_BATCH = 256, MAX_REPEAT = 99, DECODE_PROMPT = 16 };
 enum { SGEMM_ROWS = 512, SGEMM_OUTPUTS = 1024, SGEMM_INPUTS = 1024, SGEMM_REPEAT = 10 };
@@ -59,12 +59,6 @@ struct bench {
     size_t n_vocab;
     uint64_t next_id, next_token; // of sequences; of the random prompts
 };
-
-static double seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 // ---- one measurement ----
 
@@ -111,17 +105,17 @@ static bool run(struct bench *b, size_t batch, size_t n_prompt, size_t n_new, do
     uint64_t target = before.prompt_tokens + batch * n_prompt;
     size_t ended = 0;
     if (!submit(b, batch, n_prompt, n_new, err)) return false;
-    double begin = seconds();
+    double begin = (double)clock_ns() * 1e-9;
     do {
         if (!step(b, &ended, err)) return false;
         engine_stats(b->local.engine, &now);
     } while (now.prompt_tokens < target);
-    double first = seconds(), last = first;
+    double first = (double)clock_ns() * 1e-9, last = first;
     *prefill = (double)(batch * n_prompt) / (first - begin);
     uint64_t written = now.generated_tokens;
     while (ended == 0) {
         if (!step(b, &ended, err)) return false;
-        last = seconds();
+        last = (double)clock_ns() * 1e-9;
     }
     engine_stats(b->local.engine, &now);
     *decode = last > first ? (double)(now.generated_tokens - written) / (last - first) : 0;

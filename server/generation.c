@@ -5,6 +5,7 @@
 // nothing is sent and the request may be gone at any moment, so the function that sets it returns at once.
 #include "server/generation.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "server/json_body.h"
@@ -304,16 +305,10 @@ static void fail(struct generation *g, enum finish_reason why) {
 }
 
 // -- Figures -----------------------------------------------------------------------------------------------------------------
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static void count_tokens(struct choice *c, const struct engine_event *e) {
     if (e->kind == EVENT_PROMPT || !e->n_tokens) return;
     const struct http_request *r = c->generation->request;
-    uint64_t now = now_ns();
+    uint64_t now = clock_ns();
     if (c->last_token_ns)
         metrics_observe(&r->server->metrics, METRIC_INTER_TOKEN_LATENCY, (double)(now - c->last_token_ns) / 1e9);
     else metrics_observe(&r->server->metrics, METRIC_TIME_TO_FIRST_TOKEN, (double)(now - r->received_ns) / 1e9);
@@ -331,7 +326,7 @@ static void count_finish(const struct choice *c, const struct engine_event *e) {
     metrics_observe(m, METRIC_QUEUE_TIME, (double)e->queued_ns / 1e9);
     metrics_observe(m, METRIC_PREFILL_TIME, (double)e->prefill_ns / 1e9);
     metrics_observe(m, METRIC_DECODE_TIME, (double)e->decode_ns / 1e9);
-    metrics_observe(m, METRIC_E2E_LATENCY, (double)(now_ns() - r->received_ns) / 1e9);
+    metrics_observe(m, METRIC_E2E_LATENCY, (double)(clock_ns() - r->received_ns) / 1e9);
     metrics_observe(m, METRIC_REQUEST_PROMPT_TOKENS, (double)e->n_prompt);
     metrics_observe(m, METRIC_REQUEST_GENERATION_TOKENS, (double)e->n_generated);
 }

@@ -7,7 +7,6 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 // What a wanted row's logits are for.
 struct wanted_row {
@@ -20,12 +19,6 @@ struct wanted_result {
     struct top_logprob top[ENGINE_MAX_LOGPROBS + 1];
     bool ok;
 };
-
-uint64_t clock_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 void event_list_add(struct event_list *l, struct engine_event *e) {
     if (!e) return;

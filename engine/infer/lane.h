@@ -3,6 +3,7 @@
 // Thread: the engine's alone.
 #pragma once
 
+#include "base/clock.h"
 #include "engine/infer/output.h"
 #include "engine/infer/sampler.h"
 #include "engine/infer/scheduler.h"
@@ -60,5 +61,3 @@ bool lane_has_work(const struct lane *lane);
 bool lane_step(struct lane *lane, struct event_list *events, void (*finished)(void *ctx, struct live *l), void *ctx);
 // Ends a sequence now: its slot and blocks are free when this returns.
 void lane_end(struct live *l, enum finish_reason reason, struct event_list *events);
-
-uint64_t clock_ns(void); // monotonic

@@ -23,7 +23,6 @@ struct sequence {
 
     size_t n_cached; // prompt tokens that the first admission found in the cache
     uint64_t admitted; // order of admission; the latest is preempted first
-    uint64_t order;    // order of submission
 
     size_t step_row, step_rows; // rows of the step in progress
     void *owner;                // the engine's part

@@ -3,25 +3,10 @@
 // with. Loops run over outputs inside k, so K1 holds here too and compilers can vectorise them.
 #include "engine/kernels/kernels.h"
 
+#include "base/float16.h"
+
 #include <math.h>
 #include <string.h>
-
-static float half_to_float(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, mantissa = h & 1023;
-    union { uint32_t u; float f; } v;
-    if (exponent == 0) {
-        v.f = (float)mantissa * 0x1p-24f;
-        v.u |= sign;
-    } else {
-        v.u = sign | (exponent == 31 ? 0x7f800000 : (exponent + 112) << 23) | mantissa << 13;
-    }
-    return v.f;
-}
-
-static float bfloat_to_float(uint16_t h) {
-    union { uint32_t u; float f; } v = {.u = (uint32_t)h << 16};
-    return v.f;
-}
 
 // The PANEL weights at k of a panel.
 static void expand_k(enum pack_type type, const unsigned char *panel, size_t k, float out[PANEL]) {
@@ -29,15 +14,15 @@ static void expand_k(enum pack_type type, const unsigned char *panel, size_t k, 
     switch (type) {
     case PACK_F32: memcpy(out, panel + k * PANEL * 4, PANEL * 4); break;
     case PACK_F16:
-        for (size_t o = 0; o < PANEL; o++) out[o] = half_to_float(h[k * PANEL + o]);
+        for (size_t o = 0; o < PANEL; o++) out[o] = f16_to_f32(h[k * PANEL + o]);
         break;
     case PACK_BF16:
-        for (size_t o = 0; o < PANEL; o++) out[o] = bfloat_to_float(h[k * PANEL + o]);
+        for (size_t o = 0; o < PANEL; o++) out[o] = bf16_to_f32(h[k * PANEL + o]);
         break;
     case PACK_Q8: {
         const unsigned char *block = panel + k / 32 * (PANEL * 2 + PANEL * 32);
         const int8_t *q = (const int8_t *)block + PANEL * 2 + k % 32 * PANEL;
-        for (size_t o = 0; o < PANEL; o++) out[o] = half_to_float(((const uint16_t *)(const void *)block)[o]) * (float)q[o];
+        for (size_t o = 0; o < PANEL; o++) out[o] = f16_to_f32(((const uint16_t *)(const void *)block)[o]) * (float)q[o];
         break;
     }
     case PACK_Q8S: {
@@ -50,7 +35,7 @@ static void expand_k(enum pack_type type, const unsigned char *panel, size_t k, 
         const unsigned char *block = panel + k / 32 * (PANEL * 4 + PANEL * 16), *q = block + PANEL * 4 + k % 32 / 2 * PANEL;
         const uint16_t *scales = (const uint16_t *)(const void *)block;
         for (size_t o = 0; o < PANEL; o++) // d * q is exact, so this rounds once, like a fused multiply-add
-            out[o] = half_to_float(scales[o]) * (float)(k % 2 ? q[o] >> 4 : q[o] & 15) + half_to_float(scales[PANEL + o]);
+            out[o] = f16_to_f32(scales[o]) * (float)(k % 2 ? q[o] >> 4 : q[o] & 15) + f16_to_f32(scales[PANEL + o]);
     }
     }
 }

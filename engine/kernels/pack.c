@@ -2,6 +2,7 @@
 // Panel layouts: see enum pack_type. The kernels read what these functions write; test_kernels.c holds the two together.
 #include "engine/kernels/pack.h"
 
+#include "base/float16.h"
 #include "base/mem.h"
 
 #include <assert.h>
@@ -53,20 +54,6 @@ void packed_finish(struct packed *w) {
     *w = (struct packed){0};
 }
 
-// f32 -> IEEE half, to nearest even.
-static uint16_t float_to_half(float f) {
-    union { float f; uint32_t u; } v = {.f = f};
-    uint32_t sign = v.u >> 16 & 0x8000, magnitude = v.u & 0x7fffffff;
-    if (magnitude >= 0x47800000) return (uint16_t)(sign | (magnitude > 0x7f800000 ? 0x7e00 : 0x7c00)); // >= 65536, inf, NaN
-    if (magnitude < 0x38800000) { // subnormal half: adding 2^-1 puts the mantissa where it belongs, rounded by the FPU
-        v.u = magnitude;
-        v.f += 0.5f;
-        return (uint16_t)(sign | (v.u - 0x3f000000));
-    }
-    uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
-    return (uint16_t)(sign | ((rounded - 0x38000000) >> 13));
-}
-
 static uint16_t float_to_bfloat(float f) { // callers' values are exact in bfloat16
     union { float f; uint32_t u; } v = {.f = f};
     return (uint16_t)(v.u >> 16);
@@ -82,7 +69,7 @@ void pack_panel_f32(struct packed *w, size_t panel, const float *rows, size_t n)
         const float *row = rows + o * w->n_in;
         for (size_t k = 0; k < w->n_in; k++)
             if (w->type == PACK_F32) f[k * PANEL + o] = row[k];
-            else h[k * PANEL + o] = w->type == PACK_F16 ? float_to_half(row[k]) : float_to_bfloat(row[k]);
+            else h[k * PANEL + o] = w->type == PACK_F16 ? f32_to_f16(row[k]) : float_to_bfloat(row[k]);
     }
 }
 
@@ -92,7 +79,7 @@ void pack_block_put(struct packed *w, size_t output, size_t block, const struct 
     uint16_t *halves = (uint16_t *)(void *)at;
     switch (w->type) {
     case PACK_Q8:
-        halves[o] = float_to_half(b->scale);
+        halves[o] = f32_to_f16(b->scale);
         for (size_t k = 0; k < 32; k++) at[PANEL * 2 + k * PANEL + o] = (unsigned char)b->q[k];
         break;
     case PACK_Q8S:
@@ -100,18 +87,12 @@ void pack_block_put(struct packed *w, size_t output, size_t block, const struct 
         for (size_t k = 0; k < 16; k++) at[PANEL * 4 + k * PANEL + o] = (unsigned char)b->q[k];
         break;
     case PACK_Q4:
-        halves[o] = float_to_half(b->scale);
-        halves[PANEL + o] = float_to_half(b->minimum);
+        halves[o] = f32_to_f16(b->scale);
+        halves[PANEL + o] = f32_to_f16(b->minimum);
         for (size_t k = 0; k < 32; k += 2) at[PANEL * 4 + k / 2 * PANEL + o] = (unsigned char)(b->q[k] | b->q[k + 1] << 4);
         break;
     default: assert(!"not a quantised type");
     }
-}
-
-static float half_round(float f) {
-    uint16_t h = float_to_half(f);
-    uint32_t exponent = h >> 10 & 31, mantissa = h & 1023;
-    return exponent ? ldexpf((float)(mantissa + 1024), (int)exponent - 25) : ldexpf((float)mantissa, -24); // f >= 0, finite
 }
 
 void pack_panel_quantize(struct packed *w, size_t panel, const float *rows, size_t n) {
@@ -122,7 +103,7 @@ void pack_panel_quantize(struct packed *w, size_t panel, const float *rows, size
             struct pack_block b = {0};
             float amax = 0;
             for (size_t k = 0; k < 32; k++) amax = fmaxf(amax, fabsf(x[k]));
-            b.scale = half_round(fminf(amax / 127.0f, 65504.0f));
+            b.scale = f16_to_f32(f32_to_f16(fminf(amax / 127.0f, 65504.0f)));
             float inverse = b.scale > 0 ? 1.0f / b.scale : 0.0f;
             for (size_t k = 0; k < 32; k++) b.q[k] = (int8_t)fmaxf(-127.0f, fminf(127.0f, roundf(x[k] * inverse)));
             pack_block_put(w, panel * PANEL + o, block, &b);

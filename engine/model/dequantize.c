@@ -39,46 +39,8 @@ static inline uint16_t load_u16(const unsigned char *p) {
     return v;
 }
 
-static inline float float_of_bits(uint32_t u) {
-    float f;
-    memcpy(&f, &u, sizeof(f));
-    return f;
-}
-
-static inline uint32_t bits_of_float(float f) {
-    uint32_t u;
-    memcpy(&u, &f, sizeof(u));
-    return u;
-}
-
-// Branch-light so that loops over it vectorise. Normal numbers and infinities: shift the exponent by multiplying with
-// 2^112 (exact); subnormals: the mantissa as an integer above a magic exponent, minus the magic (exact).
-static inline float half_expand(uint16_t h) {
-    const uint32_t sign = (uint32_t)(h & 0x8000u) << 16, rest = (uint32_t)(h & 0x7fffu) << 13;
-    const uint32_t normal = rest + ((uint32_t)(127 - 15) << 23);
-    const uint32_t special = rest | 0x7f800000u;
-    const uint32_t subnormal = bits_of_float(float_of_bits((rest >> 13) | 0x3f000000u) - 0.5f); // m * 2^-24
-    uint32_t u = rest >= 0x0f800000u ? special : normal;
-    u = rest < 0x00800000u ? subnormal : u;
-    return float_of_bits(sign | u);
-}
-
-float f16_to_f32(uint16_t h) { return half_expand(h); }
-
-uint16_t f32_to_f16(float f) {
-    const uint32_t u = bits_of_float(f), sign = (u >> 16) & 0x8000u, a = u & 0x7fffffffu;
-    if (a > 0x7f800000u) return (uint16_t)(sign | 0x7e00u | ((a >> 13) & 0x3ffu)); // NaN stays one
-    if (a >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u);                       // 65520 and more round to infinity
-    if (a < 0x38800000u) { // below 2^-14: the sum's rounding to a multiple of 2^-24 is the rounding wanted
-        const float sum = float_of_bits(a) + 0.5f;
-        return (uint16_t)(sign | (bits_of_float(sum) - 0x3f000000u));
-    }
-    const uint32_t odd = (a >> 13) & 1u;
-    return (uint16_t)(sign | ((a - 0x38000000u + 0xfffu + odd) >> 13));
-}
-
 static void expand_f16(const unsigned char *src, float *out, size_t n) {
-    for (size_t i = 0; i < n; i++) out[i] = half_expand(load_u16(src + 2 * i));
+    for (size_t i = 0; i < n; i++) out[i] = f16_to_f32(load_u16(src + 2 * i));
 }
 
 static void expand_bf16(const unsigned char *src, float *out, size_t n) {
@@ -87,7 +49,7 @@ static void expand_bf16(const unsigned char *src, float *out, size_t n) {
 
 static void expand_q8_0(const unsigned char *src, float *out, size_t n) { // f16 d; i8 q[32]
     for (size_t b = 0; b < n / 32; b++, src += 34, out += 32) {
-        const float d = half_expand(load_u16(src));
+        const float d = f16_to_f32(load_u16(src));
         for (size_t i = 0; i < 32; i++) out[i] = d * (float)(signed char)src[2 + i];
     }
 }
@@ -95,7 +57,7 @@ static void expand_q8_0(const unsigned char *src, float *out, size_t n) { // f16
 static void expand_q4_0(const unsigned char *src, float *out,
                         size_t n) { // f16 d; low nibbles are 0-15, high ones 16-31
     for (size_t b = 0; b < n / 32; b++, src += 18, out += 32) {
-        const float d = half_expand(load_u16(src));
+        const float d = f16_to_f32(load_u16(src));
         for (size_t i = 0; i < 16; i++) {
             out[i] = d * (float)((src[2 + i] & 15) - 8);
             out[16 + i] = d * (float)((src[2 + i] >> 4) - 8);
@@ -105,7 +67,7 @@ static void expand_q4_0(const unsigned char *src, float *out,
 
 static void expand_q4_1(const unsigned char *src, float *out, size_t n) { // f16 d; f16 m; nibbles as above
     for (size_t b = 0; b < n / 32; b++, src += 20, out += 32) {
-        const float d = half_expand(load_u16(src)), m = half_expand(load_u16(src + 2));
+        const float d = f16_to_f32(load_u16(src)), m = f16_to_f32(load_u16(src + 2));
         for (size_t i = 0; i < 16; i++) {
             out[i] = d * (float)(src[4 + i] & 15) + m;
             out[16 + i] = d * (float)(src[4 + i] >> 4) + m;
@@ -117,7 +79,7 @@ static void expand_q4_1(const unsigned char *src, float *out, size_t n) { // f16
 // in ql[32 (k & 1) + i] (low nibbles for k < 2), its two high bits at 2 k of qh[i]; a scale covers 16 elements.
 static void expand_q6_k(const unsigned char *src, float *out, size_t n) {
     for (size_t b = 0; b < n / 256; b++, src += 210) {
-        const float d = half_expand(load_u16(src + 208));
+        const float d = f16_to_f32(load_u16(src + 208));
         for (size_t half = 0; half < 2; half++, out += 128) {
             const unsigned char *ql = src + 64 * half, *qh = src + 128 + 32 * half, *scale = src + 192 + 8 * half;
             for (size_t k = 0; k < 4; k++) {

@@ -2,6 +2,7 @@
 // Reading tensors: dequantisation, bit-equal to PyPI `gguf` (the Python reference of the formats).
 #pragma once
 
+#include "base/float16.h"
 #include "engine/model/model_file.h"
 
 // Expands n elements (a multiple of the block size) at `src` to f32.
@@ -27,10 +28,3 @@ bool linear_view_contiguous(const struct linear_view *v);
 const void *linear_view_blocks(const struct linear_view *v, size_t o);
 // Weights of outputs [o0, o0 + n) as f32, out[n][n_in], o-major. Any view.
 void linear_view_expand(const struct linear_view *v, size_t o0, size_t n, float *out);
-
-float f16_to_f32(uint16_t h);
-uint16_t f32_to_f16(float f); // round to nearest even
-static inline float bf16_to_f32(uint16_t h) {
-    union { uint32_t u; float f; } v = {.u = (uint32_t)h << 16};
-    return v.f;
-}
