@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // GET /v1/models and /v1/models/{id}. Loop thread.
-#include "server/chat_template.h"
+#include "tokenizer/chat_template.h"
 #include "server/json_body.h"
 #include "server/routes.h"
 #include "server/server.h"

@@ -2,7 +2,7 @@
 // /v1/chat/completions: its fields, its messages, its replies. Pool thread for the request's half, loop thread for the reply's.
 #pragma once
 
-#include "server/chat_template.h"
+#include "tokenizer/chat_template.h"
 #include "server/generation.h"
 
 struct chat_fields {

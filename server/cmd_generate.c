@@ -3,7 +3,7 @@
 // the engine.
 #include "base/file.h"
 #include "base/mem.h"
-#include "server/chat_template.h"
+#include "tokenizer/chat_template.h"
 #include "server/commands.h"
 #include "server/local_engine.h"
 #include "server/options.h"

@@ -54,7 +54,7 @@ struct tokenizer_spec {
     bool ignore_merges;
     int64_t bos, eos, pad; // -1: none
     bool add_bos;          // text prompts get BOS (never id prompts)
-    // The model's own Jinja text or NULL; copied, only recognised by name (server/chat_template.c), never run.
+    // The model's own Jinja text or NULL; copied, only recognised by name (tokenizer/chat_template.c), never run.
     const char *chat_template;
 };
 // Takes no ownership. Checks every id and that a merge's bytes are its parts' bytes. NULL on a bad vocabulary.

@@ -3,7 +3,7 @@
 // see tests/api/test_chat.py), and that contents cannot become special tokens.
 #include "../test.h"
 #include "fake_server.h"
-#include "server/chat_template.h"
+#include "tokenizer/chat_template.h"
 #include "server/routes.h"
 
 #include "base/mem.h"
@@ -202,4 +202,4 @@ TEST(route_refusals) {
     fake_server_finish();
 }
 
-TEST_MAIN("server/chat_template")
+TEST_MAIN("tokenizer/chat_template")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The known chat templates. Each writes a conversation as a list of parts; a part that is a special token of the vocabulary
 // becomes its id, and the ordinary text between two such ids is encoded in one piece, as HF does.
-#include "server/chat_template.h"
+#include "tokenizer/chat_template.h"
 
 #include "base/mem.h"
 #include "base/utf8.h"
