@@ -7,6 +7,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,29 +128,102 @@ static char *path_dir(const char *path) {
     return mem_strndup(path, slash == path ? 1 : (size_t)(slash - path));
 }
 
-bool file_write_atomic(const char *path, const void *data, size_t len, unsigned mode, struct err *err) {
+// ---- writing: beside its place under another name, then renamed ----
+
+enum { WRITER_BUFFER = 1 << 16 };
+
+bool file_writer_open(struct file_writer *w, const char *path, unsigned mode, struct err *err) {
     char *dir = path_dir(path), *temp = path_join(dir, ".write-XXXXXX");
-    int fd = -1, dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool ok = false, made = false;
-    if (dir_fd < 0 || (fd = mkostemp(temp, O_CLOEXEC)) < 0) goto fail;
-    made = true;
-    if (fchmod(fd, mode) < 0 || !write_all(fd, data, len) || fsync(fd) < 0) goto fail;
-    int closed = close(fd);
-    fd = -1;
-    if (closed < 0 || rename(temp, path) < 0) goto fail;
-    made = false;
-    if (fsync(dir_fd) < 0) goto fail; // the new file stands, but a power cut may still bring the old one back
-    ok = true;
-    goto done;
-fail:
-    file_fail(err, "write", path, errno);
-    if (made) unlink(temp);
-done:
-    if (fd >= 0) close(fd);
-    if (dir_fd >= 0) close(dir_fd);
-    free(temp);
     free(dir);
+    int fd = mkostemp(temp, O_CLOEXEC);
+    if (fd < 0 || fchmod(fd, mode) < 0) {
+        file_fail(err, "write", path, errno);
+        if (fd >= 0) {
+            close(fd);
+            unlink(temp);
+        }
+        free(temp);
+        return false;
+    }
+    *w = (struct file_writer){.fd = fd, .path = mem_strdup(path), .temp = temp, .buffer = mem_alloc(WRITER_BUFFER, 1)};
+    return true;
+}
+
+static void writer_flush(struct file_writer *w, const void *data, size_t len) {
+    if (w->error == 0 && !write_all(w->fd, data, len)) w->error = errno;
+}
+
+void file_writer_add(struct file_writer *w, const void *data, size_t len) {
+    w->written += len;
+    if (w->used + len > WRITER_BUFFER) {
+        writer_flush(w, w->buffer, w->used);
+        w->used = 0;
+    }
+    if (len > WRITER_BUFFER) {
+        writer_flush(w, data, len);
+    } else if (len > 0) {
+        memcpy(w->buffer + w->used, data, len);
+        w->used += len;
+    }
+}
+
+void file_writer_abort(struct file_writer *w) {
+    if (!w->path) return;
+    if (w->fd >= 0) close(w->fd);
+    unlink(w->temp);
+    free(w->path);
+    free(w->temp);
+    free(w->buffer);
+    *w = (struct file_writer){.fd = -1};
+}
+
+bool file_writer_finish(struct file_writer *w, struct err *err) {
+    writer_flush(w, w->buffer, w->used);
+    if (w->error == 0 && fsync(w->fd) < 0) w->error = errno;
+    int closed = close(w->fd);
+    if (w->error == 0 && closed < 0) w->error = errno;
+    w->fd = -1;
+    if (w->error == 0 && rename(w->temp, w->path) < 0) w->error = errno;
+    char *dir = path_dir(w->path);
+    bool ok = w->error == 0 ? dir_sync(dir, err) : file_fail(err, "write", w->path, w->error);
+    free(dir);
+    file_writer_abort(w); // after the rename there is nothing of that name to remove
     return ok;
+}
+
+bool file_write_atomic(const char *path, const void *data, size_t len, unsigned mode, struct err *err) {
+    struct file_writer w = {0};
+    if (!file_writer_open(&w, path, mode, err)) return false;
+    file_writer_add(&w, data, len);
+    return file_writer_finish(&w, err);
+}
+
+// ---- directories ----
+
+bool dir_sync(const char *path, struct err *err) {
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool ok = fd >= 0 && fsync(fd) == 0;
+    if (!ok) file_fail(err, "write", path, errno);
+    if (fd >= 0) close(fd);
+    return ok;
+}
+
+bool dir_make(const char *path, struct err *err) {
+    char *p = mem_strdup(path);
+    for (char *slash = strchr(p + 1, '/'); slash && *p; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        mkdir(p, 0777); // what cannot be made shows at the last one
+        *slash = '/';
+    }
+    bool ok = mkdir(p, 0777) == 0 || (errno == EEXIST && dir_exists(p)) || file_fail(err, "make", path, errno);
+    free(p);
+    return ok;
+}
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *walk) { return remove(path); }
+
+bool dir_remove(const char *path, struct err *err) {
+    return nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS) == 0 || errno == ENOENT || file_fail(err, "remove", path, errno);
 }
 
 bool file_exists(const char *path) {

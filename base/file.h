@@ -21,6 +21,22 @@ char *file_read(const char *path, size_t max_len, size_t *len, struct err *err) 
 // mode: permission bits of the new file. The old file stays whole unless everything succeeded.
 bool file_write_atomic(const char *path, const void *data, size_t len, unsigned mode, struct err *err) MUST_CHECK;
 
+// The same in pieces. Errors stick and come out at finish, which renames; until then nothing is at `path`. After finish or abort it is zeroed.
+struct file_writer {
+    int fd;
+    char *path, *temp, *buffer;
+    size_t used;
+    uint64_t written; // bytes added so far
+    int error;        // errno of the first failure
+};
+bool file_writer_open(struct file_writer *w, const char *path, unsigned mode, struct err *err) MUST_CHECK;
+void file_writer_add(struct file_writer *w, const void *data, size_t len);
+bool file_writer_finish(struct file_writer *w, struct err *err) MUST_CHECK;
+void file_writer_abort(struct file_writer *w); // removes what was written; accepts a zeroed one
+
+bool dir_make(const char *path, struct err *err) MUST_CHECK;   // with its parents; there already: fine
+bool dir_sync(const char *path, struct err *err) MUST_CHECK;   // fsync: names made or renamed in it survive a power cut
+bool dir_remove(const char *path, struct err *err) MUST_CHECK; // with everything in it; absent: fine
 bool file_exists(const char *path); // a regular file
 bool dir_exists(const char *path);
 char *path_join(const char *dir, const char *name); // malloc'ed

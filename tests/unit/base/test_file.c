@@ -16,14 +16,14 @@
 
 static char *dir; // of the test that runs
 
-static char *dir_make(void) {
+static char *temp_dir_make(void) {
     char *path = path_join(getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp", "test-file-XXXXXX");
     if (!mkdtemp(path)) abort();
     return path;
 }
 
 // Removes the directory and what is in it; returns how many entries there were.
-static int dir_remove(char *path) {
+static int temp_dir_remove(char *path) {
     int n = 0;
     DIR *d = opendir(path);
     for (struct dirent *e; d && (e = readdir(d));) {
@@ -40,7 +40,7 @@ static int dir_remove(char *path) {
 }
 
 TEST(write_map_read) {
-    dir = dir_make();
+    dir = temp_dir_make();
     char *path = path_join(dir, "x.bin");
     struct err err = {0};
     CHECK(!file_exists(path) && dir_exists(dir) && !file_exists(dir));
@@ -68,11 +68,11 @@ TEST(write_map_read) {
     CHECK(text && text[0] == 0);
     free(text);
     free(path);
-    CHECK_INT(dir_remove(dir), 1); // no temporary file is left
+    CHECK_INT(temp_dir_remove(dir), 1); // no temporary file is left
 }
 
 TEST(what_is_not_a_file_is_refused) {
-    dir = dir_make();
+    dir = temp_dir_make();
     char *missing = path_join(dir, "none"), *fifo = path_join(dir, "fifo"), *below = path_join(dir, "none/x");
     struct file_map m = {0};
     struct err err = {0};
@@ -88,12 +88,12 @@ TEST(what_is_not_a_file_is_refused) {
     CHECK(!file_write_atomic(dir, "x", 1, 0600, &err)); // a directory is in the way
     CHECK(m.data == NULL);
     free(missing), free(fifo), free(below);
-    CHECK_INT(dir_remove(dir), 1);
+    CHECK_INT(temp_dir_remove(dir), 1);
 }
 
 // A disk that fills up half way: the old file stays, nothing else does.
 TEST(a_failed_write_leaves_the_old_file) {
-    dir = dir_make();
+    dir = temp_dir_make();
     char *path = path_join(dir, "x");
     struct err err = {0};
     struct rlimit old, small;
@@ -112,7 +112,7 @@ TEST(a_failed_write_leaves_the_old_file) {
     CHECK(text && strcmp(text, "old") == 0);
     free(text);
     free(path);
-    CHECK_INT(dir_remove(dir), 1);
+    CHECK_INT(temp_dir_remove(dir), 1);
 }
 
 // A pipe's length is unknown: growth, the limit, the exact limit.
@@ -201,6 +201,34 @@ TEST(log_lines) {
     CHECK(log_level_parse("debug", &level) && level == LOG_DEBUG);
     CHECK(!log_level_parse("verbose", &level) && level == LOG_DEBUG);
     CHECK_INT(strlen(log_value("%500s", "x")), 255);
+}
+
+TEST(writer_appears_whole_or_not_at_all) {
+    char *top = temp_dir_make();
+    char *sub = path_join(top, "a/b"), *path = path_join(sub, "x");
+    struct err err = {0};
+    REQUIRE(dir_make(sub, &err) && dir_make(sub, &err));
+    struct file_writer w = {0};
+    REQUIRE(file_writer_open(&w, path, 0644, &err));
+    char block[50000];
+    memset(block, 'x', sizeof block);
+    for (int i = 0; i < 5; i++) file_writer_add(&w, block, sizeof block);
+    CHECK(!file_exists(path));
+    REQUIRE(file_writer_finish(&w, &err));
+    size_t len = 0;
+    char *back = file_read(path, 1 << 20, &len, &err);
+    CHECK_INT(len, 250000);
+    free(back);
+    REQUIRE(file_writer_open(&w, path, 0644, &err));
+    file_writer_add(&w, "short", 5);
+    file_writer_abort(&w);
+    back = file_read(path, 1 << 20, &len, &err);
+    CHECK_INT(len, 250000);
+    free(back);
+    CHECK(dir_remove(top, &err) && !dir_exists(top) && dir_remove(top, &err));
+    free(path);
+    free(sub);
+    free(top);
 }
 
 TEST_MAIN("file")

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT
+// Writing a tokenizer's files: vocab.json, merges.txt, tokenizer.json, tokenizer_config.json. They load in HF tokenizers and transformers
+// and here, with identical ids; vocab.json + merges.txt are what tiktoken's data_gym loader reads.
+#pragma once
+
+#include "tokenizer/tokenizer.h"
+
+// Written whole or not at all, each file. dir exists.
+bool tokenizer_write(const struct tokenizer *t, const char *dir, struct err *err) MUST_CHECK;
+// The parts, for GGUF's metadata: merges by rank as ids of their parts.
+size_t tokenizer_merge_count(const struct tokenizer *t);
+void tokenizer_merge(const struct tokenizer *t, size_t rank, uint32_t *left, uint32_t *right);
+bool tokenizer_is_added(const struct tokenizer *t, uint32_t id); // matched before merging, decoded always
+bool tokenizer_is_absent(const struct tokenizer *t, uint32_t id);
