@@ -191,7 +191,7 @@ static bool load_gpt2_layer(struct loader *l, struct layer_weights *y, size_t i)
     const char *at = arena_printf(a, "transformer.h.%zu", i);
     return load_vector(l, &y->norm1_w, arena_printf(a, "%s.ln_1.weight", at), C) &&
            load_vector(l, &y->norm1_b, arena_printf(a, "%s.ln_1.bias", at), C) &&
-           load_part(l, &y->qkv, arena_printf(a, "%s.attn.c_attn", at), 3 * C, C, true, c->attn_bias) &&
+           load_part(l, &y->qkv, arena_printf(a, "%s.attn.c_attn", at), 3 * C, C, true, c->qkv_bias) &&
            load_part(l, &y->out, arena_printf(a, "%s.attn.c_proj", at), C, C, true, c->attn_bias) &&
            load_vector(l, &y->norm2_w, arena_printf(a, "%s.ln_2.weight", at), C) &&
            load_vector(l, &y->norm2_b, arena_printf(a, "%s.ln_2.bias", at), C) &&

@@ -168,7 +168,6 @@ static bool gpt2_config(const struct hf_config *h, struct model_config *c, struc
     if (h->scale_attn == 0) return unsupported(err, "scale_attn_weights", "false", "true");
     if (h->scale_by_layer == 1) return unsupported(err, "scale_attn_by_inverse_layer_idx", "true", "false");
     if (h->cross_attention == 1) return unsupported(err, "add_cross_attention", "true", "false");
-    if (h->qkv_bias == 0) return unsupported(err, "qkv_bias", "false", "true");
     if (h->n_head == 0) return err_set_param(err, ERR_CORRUPT, "n_head", "config.json gives no positive n_head");
     *c = (struct model_config){
         .arch = ARCH_GPT2,
@@ -185,6 +184,7 @@ static bool gpt2_config(const struct hf_config *h, struct model_config *c, struc
         .n_ctx = h->n_ctx,
         .norm_eps = (float)(isnan(h->eps) ? 1e-5 : h->eps),
         .attn_bias = true,
+        .qkv_bias = h->qkv_bias != 0,
         .mlp_bias = true,
         .tied_head = h->tied != 0,
     };
@@ -235,6 +235,7 @@ static bool llama_config(const struct hf_config *h, bool mistral, struct model_c
         .n_ctx = h->n_ctx,
         .norm_eps = (float)(isnan(h->eps) ? 1e-6 : h->eps),
         .attn_bias = h->attention_bias == 1,
+        .qkv_bias = h->attention_bias == 1,
         .mlp_bias = h->mlp_bias == 1,
         .tied_head = h->tied == 1,
     };

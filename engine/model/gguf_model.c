@@ -127,6 +127,7 @@ static bool config_read(const struct gguf *g, enum arch arch, struct model_confi
         .n_ctx = size_of(&r, "context_length", 0),
         .tied_head = !tensor_find(g, "output.weight"),
         .attn_bias = gpt2 || tensor_find(g, "blk.0.attn_q.bias"),
+        .qkv_bias = tensor_find(g, gpt2 ? "blk.0.attn_qkv.bias" : "blk.0.attn_q.bias"),
         .mlp_bias = gpt2 || tensor_find(g, "blk.0.ffn_up.bias"),
         .norm_eps = (float)real_of(&r, gpt2 ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon",
                                    gpt2 ? 1e-5 : NAN),

@@ -130,10 +130,10 @@ static void hash_config(struct sha256 *s, const struct model_config *c) {
     char text[1024];
     const int n = snprintf(text, sizeof(text),
                            "arch %d norm %d position %d mlp %d layers %zu heads %zu kv %zu head %zu embd %zu inner %zu "
-                           "vocab %zu ctx %zu eps %a bias %d %d tied %d "
+                           "vocab %zu ctx %zu eps %a bias %d %d %d tied %d "
                            "theta %a scaling %a %a %a %a linear %d divisors %d\n",
                            c->arch, c->norm, c->position, c->mlp, c->n_layer, c->n_head, c->n_kv_head, c->head_size,
-                           c->n_embd, c->n_inner, c->n_vocab, c->n_ctx, (double)c->norm_eps, c->attn_bias, c->mlp_bias,
+                           c->n_embd, c->n_inner, c->n_vocab, c->n_ctx, (double)c->norm_eps, c->attn_bias, c->qkv_bias, c->mlp_bias,
                            c->tied_head, c->rope_theta, c->rope_scaling.factor, c->rope_scaling.low_freq_factor,
                            c->rope_scaling.high_freq_factor, c->rope_scaling.original_ctx, c->rope_linear,
                            c->rope_divisors != NULL);

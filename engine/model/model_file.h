@@ -32,6 +32,7 @@ struct model_config {
     size_t n_layer, n_head, n_kv_head, head_size, n_embd, n_inner, n_vocab, n_ctx;
     float norm_eps;
     bool attn_bias, mlp_bias; // the projections have biases (GPT-2: both)
+    bool qkv_bias;            // query, key and value have them: attn_bias, but for GPT-2s made with "qkv_bias": false
     bool tied_head;           // the output head is the token embedding
     double rope_theta;
     struct { // HF rope_scaling of type "llama3"; factor 0: none

@@ -60,7 +60,7 @@ struct model_file *model_file_open_hf_memory(const char *config, size_t config_l
 
 // ---- names.c: which tensors an architecture has ----
 enum dim { DIM_NONE, DIM_C, DIM_3C, DIM_F, DIM_V, DIM_T, DIM_Q, DIM_KV }; // sizes as functions of the configuration
-enum slot_when { SLOT_ALWAYS, SLOT_ATTN_BIAS, SLOT_MLP_BIAS, SLOT_UNTIED };
+enum slot_when { SLOT_ALWAYS, SLOT_ATTN_BIAS, SLOT_QKV_BIAS, SLOT_MLP_BIAS, SLOT_UNTIED };
 enum slot_rope { SLOT_PLAIN, SLOT_ROPE_Q, SLOT_ROPE_K };
 
 struct slot {

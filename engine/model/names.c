@@ -20,7 +20,7 @@ static const struct slot gpt2_slots[] = {
     {"ln_1.weight", "attn_norm.weight", DIM_C, .layer = true},
     {"ln_1.bias", "attn_norm.bias", DIM_C, .layer = true},
     {"attn.c_attn.weight", "attn_qkv.weight", DIM_C, DIM_3C, .layer = true, .conv1d = true},
-    {"attn.c_attn.bias", "attn_qkv.bias", DIM_3C, .layer = true},
+    {"attn.c_attn.bias", "attn_qkv.bias", DIM_3C, DIM_NONE, SLOT_QKV_BIAS, .layer = true},
     {"attn.c_proj.weight", "attn_output.weight", DIM_C, DIM_C, .layer = true, .conv1d = true},
     {"attn.c_proj.bias", "attn_output.bias", DIM_C, .layer = true},
     {"ln_2.weight", "ffn_norm.weight", DIM_C, .layer = true},
@@ -137,6 +137,7 @@ static bool slot_wanted(const struct slot *s, const struct model_config *c) {
     switch (s->when) {
     case SLOT_ALWAYS: return true;
     case SLOT_ATTN_BIAS: return c->attn_bias;
+    case SLOT_QKV_BIAS: return c->qkv_bias;
     case SLOT_MLP_BIAS: return c->mlp_bias;
     case SLOT_UNTIED: return !c->tied_head;
     }

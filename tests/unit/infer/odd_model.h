@@ -12,6 +12,7 @@
 struct shape {
     bool llama;
     size_t n_layer, n_head, n_kv_head, head_size, n_embd, n_inner, n_vocab, n_ctx; // gpt2: n_kv_head = n_head, n_embd = n_head * head_size
+    bool seed; // gpt2 as the seed makes it: "qkv_bias": false and an untied head
 };
 
 struct odd_model { // zeroed: nothing
@@ -45,7 +46,7 @@ static inline void odd_layer(struct odd_model *m, const struct shape *s, size_t 
         char name[128];
         snprintf(name, sizeof name, "%s.%zu.%s.weight", s->llama ? "model.layers" : "transformer.h", i, s->llama ? llama[k] : gpt2[k]);
         odd_tensor(m, name, shape[0], shape[1], k < 2, scale);
-        if (s->llama) continue;
+        if (s->llama || (s->seed && k == 2)) continue;
         snprintf(name, sizeof name, "transformer.h.%zu.%s.bias", i, gpt2[k]);
         odd_tensor(m, name, k < 2 ? C : shape[1], 0, 0, scale);
     }
@@ -64,6 +65,7 @@ static inline void odd_model_write(struct odd_model *m, const struct shape *s, f
     for (size_t i = 0; i < s->n_layer; i++) odd_layer(m, s, i, scale);
     odd_tensor(m, s->llama ? "model.norm.weight" : "transformer.ln_f.weight", s->n_embd, 0, 1, scale);
     if (!s->llama) odd_tensor(m, "transformer.ln_f.bias", s->n_embd, 0, 0, scale);
+    if (s->seed) odd_tensor(m, "lm_head.weight", s->n_vocab, s->n_embd, 0, 1);
     buf_add_byte(&m->header, '}');
     while (m->header.len % 8) buf_add_byte(&m->header, ' ');
     uint64_t n = m->header.len;
@@ -79,8 +81,9 @@ static inline void odd_model_write(struct odd_model *m, const struct shape *s, f
                    s->n_layer, s->n_head, s->n_kv_head, s->head_size, s->n_embd, s->n_inner, s->n_vocab, s->n_ctx);
     else
         buf_printf(&m->config,
-                   "{\"model_type\":\"gpt2\",\"n_layer\":%zu,\"n_head\":%zu,\"n_embd\":%zu,\"n_inner\":%zu,\"vocab_size\":%zu,\"n_positions\":%zu}",
-                   s->n_layer, s->n_head, s->n_embd, s->n_inner, s->n_vocab, s->n_ctx);
+                   "{\"model_type\":\"gpt2\",\"n_layer\":%zu,\"n_head\":%zu,\"n_embd\":%zu,\"n_inner\":%zu,\"vocab_size\":%zu,\"n_positions\":%zu%s}",
+                   s->n_layer, s->n_head, s->n_embd, s->n_inner, s->n_vocab, s->n_ctx,
+                   s->seed ? ",\"qkv_bias\":false,\"tie_word_embeddings\":false" : "");
 }
 
 static inline bool odd_model_open(struct odd_model *m, struct pool *pool, struct err *err) {
