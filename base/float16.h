@@ -43,3 +43,9 @@ static inline uint16_t f32_to_f16(float f) {
 }
 
 static inline float bf16_to_f32(uint16_t h) { return float_of_bits((uint32_t)h << 16); }
+
+static inline uint16_t f32_to_bf16(float f) {
+    const uint32_t u = bits_of_float(f);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)(u >> 16 | 0x40u); // NaN stays one
+    return (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+}

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT
+// What the writers share inside engine/model/: rows of a tensor_out as bytes of a type.
+#pragma once
+
+#include "base/file.h"
+#include "engine/model/model_write.h"
+
+size_t tensor_out_bytes(const struct tensor_out *t, enum dtype type);
+// Adds t's rows, in order, as `type` (f32, f16, bf16; q8_0 where rows are a multiple of 32). A few rows are in memory at a time.
+bool tensor_out_write(struct file_writer *w, const struct tensor_out *t, enum dtype type, struct err *err) MUST_CHECK;
+void tensor_out_rows(const struct tensor_out *t, size_t row, size_t n_rows, float *out); // from data or fill
+
+// Rotary scaling of GGUF (divisors) as HF's "llama3" where some published setting gives the same; ERR_UNSUPPORTED otherwise.
+bool rope_divisors_to_llama3(const struct model_config *c, struct model_config *out, struct err *err) MUST_CHECK;
