@@ -4,8 +4,8 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/rng.h"
 #include "engine/infer/linear.h"
-#include "engine/infer/rng.h"
 
 #include <cblas.h>
 #include <math.h>

@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "engine/infer/rng.h"
+#include "base/rng.h"
 #include "engine/kernels/kernels.h"
 #include "server/bench_sgemm.h"
 #include "server/commands.h"

@@ -12,8 +12,8 @@
 #include "engine/infer/sampler.h"
 
 #include "base/mem.h"
+#include "base/rng.h"
 #include "engine/infer/logit_row.h"
-#include "engine/infer/rng.h"
 
 #include <assert.h>
 #include <float.h>

@@ -4,8 +4,8 @@
 #include "tests/unit/test.h"
 
 #include "base/mem.h"
+#include "base/rng.h"
 #include "engine/infer/logit_row.h"
-#include "engine/infer/rng.h"
 #include "engine/infer/sampler.h"
 
 #include <float.h>
