@@ -24,6 +24,12 @@ struct dropout_row {
     uint32_t row, site, step;
     float p; // 0 <= p < 1; kept elements are scaled by 1 / (1 - p)
 };
+// The least word that keeps an element: p * 2^32 is exact in a double, and below 2^32.
+static inline uint32_t dropout_threshold(float p) {
+    double t = (double)p * 0x1p32;
+    uint32_t whole = (uint32_t)t;
+    return whole + (whole < t);
+}
 
 struct train_kernels {
     const char *name; // "c" | "avx2" | "avx512"
