@@ -60,6 +60,9 @@ struct tensor {
     size_t rope_heads; // > 0: rows lie in llama.cpp's order, interleaved per head; HF row r is the file's row tensor_file_row(t, r)
 };
 
+// config.json of Hugging Face transformers, 4 and 5 style, checked. Pure.
+bool config_hf_parse(const char *text, size_t len, struct model_config *out, struct err *err) MUST_CHECK;
+
 struct model_file;
 
 // PATH: an HF directory (config.json + model.safetensors | model.safetensors.index.json + shards) or a .gguf file.

@@ -43,8 +43,6 @@ static inline bool json_corrupt(struct err *err) {
     return false;
 }
 
-// config.json of Hugging Face transformers, 4 and 5 style.
-bool config_hf_parse(const char *text, size_t len, struct model_config *out, struct err *err) MUST_CHECK;
 // Dimensions positive, bounded, divisible; eps and theta finite; scaling sane. `in` names the source in messages.
 bool config_check(const struct model_config *c, struct err *err) MUST_CHECK;
 
