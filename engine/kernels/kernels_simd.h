@@ -324,22 +324,8 @@ static void scores_fill(const struct attention_task *t, size_t n_queries, size_t
 
 // s[0..n) becomes e^(s - max); returns 1 / sum.
 static float softmax_row(float *s, size_t n) {
-    v16 top = v16_set(s[0]);
-    size_t i = 0;
-    for (; i + 16 <= n; i += 16) top = v16_max(top, v16_load(s + i));
-    float max = v16_max_lane(top);
-    for (size_t j = i; j < n; j++) max = s[j] > max ? s[j] : max;
-    v16 sum = v16_zero(), m = v16_set(max);
-    for (i = 0; i + 16 <= n; i += 16) {
-        v16 e = v16_exp(v16_sub(v16_load(s + i), m));
-        v16_store(s + i, e);
-        sum = v16_add(sum, e);
-    }
-    if (i < n) {
-        v16 e = v16_exp(v16_sub(v16_load_first(s + i, n - i), m));
-        v16_store_first(s + i, e, n - i);
-        sum = v16_add(sum, v16_first(e, n - i));
-    }
+    v16 sum = v16_zero(), max = v16_set(row_max(s, n));
+    ROW_LOOP(n, v16 e = v16_exp(v16_sub(v16_load_m(s + i, m), max)); v16_store_m(s + i, e, m); sum = v16_add(sum, v16_first_m(e, m)););
     return 1.0f / v16_sum(sum);
 }
 
@@ -378,58 +364,16 @@ static void attention(const struct attention_task *t) {
 
 // ---- rows ---------------------------------------------------------------------------------------------------------------
 
-static float row_sum(const float *x, size_t n) {
-    v16 s = v16_zero();
-    size_t i = 0;
-    for (; i + 16 <= n; i += 16) s = v16_add(s, v16_load(x + i));
-    if (i < n) s = v16_add(s, v16_load_first(x + i, n - i));
-    return v16_sum(s);
-}
-
-// sum of (x - mean)^2
-static float row_sum_squares(const float *x, size_t n, float mean) {
-    v16 s = v16_zero(), m = v16_set(mean);
-    size_t i = 0;
-    for (; i + 16 <= n; i += 16) {
-        v16 d = v16_sub(v16_load(x + i), m);
-        s = v16_fma(d, d, s);
-    }
-    if (i < n) {
-        v16 d = v16_first(v16_sub(v16_load_first(x + i, n - i), m), n - i);
-        s = v16_fma(d, d, s);
-    }
-    return v16_sum(s);
-}
-
-// y = f(x) element by element, sixteen at a time, the tail in a padded vector.
-#define ROW_MAP(n, body_load, body)                                         \
-    do {                                                                    \
-        size_t i = 0, rest;                                                 \
-        for (; i + 16 <= (n); i += 16) {                                    \
-            rest = 16;                                                      \
-            body_load(v16_load) v16_store(y + i, body);                     \
-        }                                                                   \
-        if (i < (n)) {                                                      \
-            rest = (n)-i;                                                   \
-            body_load(TAIL_LOAD) v16_store_first(y + i, body, rest);        \
-        }                                                                   \
-    } while (0)
-#define TAIL_LOAD(p) v16_load_first((p), rest)
-
 static void layernorm(float *y, const float *x, const float *w, const float *b, size_t n, float eps) {
     float mean = row_sum(x, n) / (float)n;
-    float inv = 1.0f / __builtin_sqrtf(row_sum_squares(x, n, mean) / (float)n + eps);
-    v16 m = v16_set(mean), s = v16_set(inv);
-#define LOADS(L) v16 xi = L(x + i), wi = L(w + i), bi = L(b + i);
-    ROW_MAP(n, LOADS, v16_fma(v16_mul(v16_sub(xi, m), s), wi, bi));
-#undef LOADS
+    v16 c = v16_set(mean), s = v16_set(1.0f / __builtin_sqrtf(row_sum_squares(x, n, mean) / (float)n + eps));
+    ROW_LOOP(n, v16 xhat = v16_mul(v16_sub(v16_load_m(x + i, m), c), s);
+             v16_store_m(y + i, v16_fma(xhat, v16_load_m(w + i, m), v16_load_m(b + i, m)), m););
 }
 
 static void rmsnorm(float *y, const float *x, const float *w, size_t n, float eps) {
     v16 s = v16_set(1.0f / __builtin_sqrtf(row_sum_squares(x, n, 0) / (float)n + eps));
-#define LOADS(L) v16 xi = L(x + i), wi = L(w + i);
-    ROW_MAP(n, LOADS, v16_mul(wi, v16_mul(xi, s)));
-#undef LOADS
+    ROW_LOOP(n, v16_store_m(y + i, v16_mul(v16_load_m(w + i, m), v16_mul(v16_load_m(x + i, m), s)), m););
 }
 
 INLINE v16 sigmoid_times(v16 x, v16 u) { // x / (1 + e^-u)
@@ -439,21 +383,16 @@ INLINE v16 sigmoid_times(v16 x, v16 u) { // x / (1 + e^-u)
 // 0.5 x (1 + tanh u) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3): no cancellation for very negative x
 static void gelu_tanh(float *y, const float *x, size_t n) {
     v16 a = v16_set(2 * 0.7978845608028654f), c = v16_set(0.044715f);
-#define LOADS(L) v16 xi = L(x + i), u = v16_mul(a, v16_fma(v16_mul(c, v16_mul(xi, xi)), xi, xi));
-    ROW_MAP(n, LOADS, sigmoid_times(xi, u));
-#undef LOADS
+    ROW_LOOP(n, v16 xi = v16_load_m(x + i, m); v16 u = v16_mul(a, v16_fma(v16_mul(c, v16_mul(xi, xi)), xi, xi));
+             v16_store_m(y + i, sigmoid_times(xi, u), m););
 }
 
 static void swiglu(float *y, const float *gate, const float *up, size_t n) {
-#define LOADS(L) v16 g = L(gate + i), u = L(up + i);
-    ROW_MAP(n, LOADS, v16_mul(sigmoid_times(g, g), u));
-#undef LOADS
+    ROW_LOOP(n, v16 g = v16_load_m(gate + i, m); v16_store_m(y + i, v16_mul(sigmoid_times(g, g), v16_load_m(up + i, m)), m););
 }
 
 static void add(float *y, const float *x, size_t n) {
-#define LOADS(L) v16 a = L(y + i), b = L(x + i);
-    ROW_MAP(n, LOADS, v16_add(a, b));
-#undef LOADS
+    ROW_LOOP(n, v16_store_m(y + i, v16_add(v16_load_m(y + i, m), v16_load_m(x + i, m)), m););
 }
 
 // Halves (x1, x2) of each head become (x1 cos - x2 sin, x2 cos + x1 sin), products rounded before they are added, as in PyTorch.

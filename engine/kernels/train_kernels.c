@@ -6,12 +6,22 @@
 
 #include <string.h>
 
-static const struct train_kernels *const tables[] = {&train_kernels_c};
+#if defined(__x86_64__)
+extern const struct train_kernels train_kernels_avx2, train_kernels_avx512;
+#endif
+
+static const struct train_kernels *const tables[] = {
+#if defined(__x86_64__)
+    &train_kernels_avx512, &train_kernels_avx2,
+#endif
+    &train_kernels_c,
+};
 
 static const struct train_kernels *match(const struct kernels *k) {
-    for (size_t i = 0; k && i < sizeof tables / sizeof tables[0]; i++)
-        if (strcmp(tables[i]->name, k->name) == 0) return tables[i];
-    return k ? &train_kernels_c : NULL;
+    if (!k) return NULL;
+    size_t i = 0;
+    while (strcmp(tables[i]->name, k->name) != 0) i++; // every one of kernels.c's has its companion
+    return tables[i];
 }
 
 const struct train_kernels *train_kernels_get(struct err *err) { return match(kernels_get(err)); }
