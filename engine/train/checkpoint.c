@@ -1,0 +1,470 @@
+// SPDX-License-Identifier: MIT
+// Checkpoints on disk. Thread: the trainer's; hashing on its pool.
+//
+// Invariants: (1) nothing under the name step-* is ever partly written or partly removed: it is renamed into place and renamed away.
+// (2) params and moments are written to only after every hash and every tensor's name and size was found right.
+#include "engine/train/checkpoint.h"
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/mem.h"
+#include "base/sha256.h"
+#include "engine/model/model_write.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+enum { STATE_BYTES_MAX = 1 << 16, HEX_BYTES = 65 };
+#define STATE_FORMAT "couplet checkpoint 1"
+
+static char *step_path(const char *dir, const char *prefix, uint64_t step) {
+    struct buf b = {0};
+    buf_printf(&b, "%s/%s-%08llu", dir, prefix, (unsigned long long)step);
+    return buf_detach(&b);
+}
+
+char *checkpoint_path(const char *dir, uint64_t step) {
+    return step_path(dir, "step", step);
+}
+
+// ---- state.json: one table for writing and reading ----
+
+struct manifest { // state.json's content
+    struct checkpoint_state state;
+    uint64_t optimizer_steps;
+    char run_hash[HEX_BYTES], weights[HEX_BYTES], optimizer[HEX_BYTES]; // SHA-256; optimizer "": there is no such file
+};
+enum field_kind { FIELD_COUNT, FIELD_REAL, FIELD_FLAG, FIELD_HEX };
+#define STATE_FIELD(name, kind) {#name, kind, offsetof(struct manifest, state.name)}
+static const struct field {
+    const char *name;
+    enum field_kind kind;
+    size_t at;
+} fields[] = {
+    {"run_hash", FIELD_HEX, offsetof(struct manifest, run_hash)},
+    STATE_FIELD(step, FIELD_COUNT),
+    STATE_FIELD(epoch, FIELD_COUNT),
+    STATE_FIELD(index, FIELD_COUNT),
+    STATE_FIELD(tokens, FIELD_COUNT),
+    STATE_FIELD(supervised, FIELD_COUNT),
+    STATE_FIELD(log_position, FIELD_COUNT),
+    STATE_FIELD(best_valid_loss, FIELD_REAL),
+    STATE_FIELD(first_valid_loss, FIELD_REAL),
+    STATE_FIELD(last_valid_loss, FIELD_REAL),
+    STATE_FIELD(last_train_loss, FIELD_REAL),
+    STATE_FIELD(best_step, FIELD_COUNT),
+    STATE_FIELD(evals_without_gain, FIELD_COUNT),
+    STATE_FIELD(skipped, FIELD_COUNT),
+    STATE_FIELD(window_loss, FIELD_REAL),
+    STATE_FIELD(window_targets, FIELD_COUNT),
+    STATE_FIELD(regular_step, FIELD_COUNT),
+    STATE_FIELD(evaluated, FIELD_FLAG),
+    STATE_FIELD(finished, FIELD_FLAG),
+    {"optimizer_steps", FIELD_COUNT, offsetof(struct manifest, optimizer_steps)},
+    {"weights_sha256", FIELD_HEX, offsetof(struct manifest, weights)},
+    {"optimizer_sha256", FIELD_HEX, offsetof(struct manifest, optimizer)},
+};
+#define STATE_SEAL ",\n\"state_sha256\":" // of everything before
+
+static void manifest_write(const struct manifest *m, struct buf *out) {
+    char hex[HEX_BYTES];
+    buf_printf(out, "{\"format\":\"%s\"", STATE_FORMAT);
+    for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+        const void *at = (const char *)m + fields[i].at;
+        buf_printf(out, ",\n\"%s\":", fields[i].name);
+        switch (fields[i].kind) {
+        case FIELD_COUNT: buf_printf(out, "%llu", (unsigned long long)*(const uint64_t *)at); break;
+        case FIELD_REAL: buf_add_json_number(out, *(const double *)at); break;
+        case FIELD_FLAG: buf_add_str(out, *(const bool *)at ? "true" : "false"); break;
+        case FIELD_HEX: buf_add_json_string(out, at, strlen(at)); break;
+        }
+    }
+    sha256_hex(out->data, out->len, hex);
+    buf_printf(out, STATE_SEAL "\"%s\"}\n", hex);
+}
+
+static bool field_read(struct json *j, const struct field *f, struct manifest *m, struct err *err) {
+    char *at = (char *)m + f->at;
+    struct buf text = {0};
+    size_t count = 0;
+    bool ok = false;
+    switch (f->kind) {
+    case FIELD_COUNT:
+        if ((ok = json_read_size(j, &count, err))) *(uint64_t *)(void *)at = count;
+        break;
+    case FIELD_REAL:
+        *(double *)(void *)at = NAN; // written as null
+        ok = json_peek(j) == JSON_NULL ? json_read_null(j, err) : json_read_double(j, (double *)(void *)at, err);
+        break;
+    case FIELD_FLAG: ok = json_read_bool(j, (bool *)at, err); break;
+    case FIELD_HEX:
+        ok = json_read_string(j, &text, err) && (text.len < HEX_BYTES || json_fail(j, err, "a hash is too long"));
+        if (ok) memcpy(at, buf_str(&text), text.len + 1);
+        buf_finish(&text);
+        break;
+    }
+    return ok;
+}
+
+static bool manifest_parse(const char *text, size_t len, struct manifest *m, struct err *err) {
+    struct json j;
+    struct buf key = {0}, format = {0};
+    size_t n_seen = 0;
+    json_init(&j, text, len);
+    bool ok = json_open(&j, '{', err);
+    while (ok && json_next_key(&j, &key, err)) {
+        size_t i = 0;
+        while (i < ARRAY_LEN(fields) && !buf_is(&key, fields[i].name)) i++;
+        if (i < ARRAY_LEN(fields)) n_seen++;
+        if (i < ARRAY_LEN(fields)) ok = field_read(&j, &fields[i], m, err);
+        else if (buf_is(&key, "format")) ok = json_read_string(&j, &format, err);
+        else ok = json_skip(&j, err);
+    }
+    ok = ok && !j.failed;
+    if (ok && (n_seen != ARRAY_LEN(fields) || !buf_is(&format, STATE_FORMAT)))
+        ok = err_set(err, ERR_UNSUPPORTED, "state.json is not of the format \"%s\"", STATE_FORMAT);
+    buf_finish(&key);
+    buf_finish(&format);
+    return ok;
+}
+
+static bool manifest_read(const char *path, struct manifest *m, struct err *err) {
+    char *name = path_join(path, "state.json"), hex[HEX_BYTES];
+    size_t len = 0;
+    char *text = file_read(name, STATE_BYTES_MAX, &len, err);
+    free(name);
+    if (!text) return false;
+    const char *seal = strstr(text, STATE_SEAL);
+    sha256_hex(text, seal ? (size_t)(seal - text) : 0, hex);
+    const char *sealed = seal ? seal + strlen(STATE_SEAL) + 1 : "";
+    bool ok = strncmp(sealed, hex, HEX_BYTES - 1) == 0 || err_set(err, ERR_CORRUPT, "state.json is damaged");
+    ok = ok && manifest_parse(text, len, m, err);
+    free(text);
+    return ok;
+}
+
+static void hex_of(const unsigned char bytes[32], char out[HEX_BYTES]) {
+    for (size_t i = 0; i < 32; i++) snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
+
+// ---- the arrays ----
+
+struct array { // one tensor of a file: where it lies in memory
+    const char *name;
+    int n_dims;
+    size_t shape[2], n;
+    float *data;
+};
+struct array_file {
+    const char *name;
+    struct array *arrays;
+    size_t n;
+    struct file_map map; // while reading
+    char hex[HEX_BYTES]; // found
+    struct err err;
+};
+
+static void weights_file(struct array_file *f, const struct params *p) {
+    *f = (struct array_file){.name = "weights.safetensors", .arrays = mem_alloc(p->n_items, sizeof(struct array))};
+    for (size_t i = 0; i < p->n_items; i++) {
+        const struct param *q = &p->items[i];
+        if (q->grad) f->arrays[f->n++] = (struct array){q->name, q->n_dims, {q->shape[0], q->shape[1]}, q->n, q->w};
+    }
+}
+
+static void optimizer_file(struct array_file *f, const struct optimizer *o) {
+    const size_t n = o->params->n_trained;
+    *f = (struct array_file){.name = "optimizer.safetensors", .arrays = mem_alloc(2, sizeof(struct array))};
+    if (o->m) f->arrays[f->n++] = (struct array){"m", 1, {n, 1}, n, o->m};
+    if (o->v) f->arrays[f->n++] = (struct array){"v", 1, {n, 1}, n, o->v};
+}
+
+struct file_set {
+    const char *dir;
+    struct array_file files[2]; // weights, moments; a file of no arrays does not exist
+};
+
+static void file_set_init(struct file_set *s, const char *dir, const struct params *p, const struct optimizer *o) {
+    *s = (struct file_set){.dir = dir};
+    weights_file(&s->files[0], p);
+    if (o) optimizer_file(&s->files[1], o);
+}
+
+static void file_set_finish(struct file_set *s) {
+    for (size_t i = 0; i < 2; i++) {
+        file_map_close(&s->files[i].map);
+        free(s->files[i].arrays);
+    }
+}
+
+// Part of a pool_run: one file's bytes mapped and hashed.
+static void file_open_hash(void *ctx, size_t part) {
+    struct file_set *s = ctx;
+    struct array_file *f = &s->files[part];
+    char *path = path_join(s->dir, f->name);
+    if (f->n > 0 && file_map_open(&f->map, path, &f->err)) sha256_hex(f->map.data, f->map.len, f->hex);
+    free(path);
+}
+
+static bool file_set_hash(struct file_set *s, struct pool *pool, struct err *err) {
+    pool_run(pool, file_open_hash, s, 2);
+    for (size_t i = 0; i < 2; i++)
+        if (s->files[i].err.code) return err_set(err, s->files[i].err.code, "%s", s->files[i].err.message);
+    return true;
+}
+
+static bool array_file_write(const struct array_file *f, const char *dir, struct err *err) {
+    if (f->n == 0) return true;
+    char *path = path_join(dir, f->name);
+    struct tensor_out *out = mem_alloc(f->n, sizeof(*out));
+    for (size_t i = 0; i < f->n; i++) {
+        const struct array *a = &f->arrays[i];
+        out[i] = (struct tensor_out){.name = a->name, .n_dims = a->n_dims, .shape = {a->shape[0], a->shape[1]}, .data = a->data};
+    }
+    bool ok = safetensors_write(path, out, f->n, WRITE_F32, NULL, err);
+    free(out);
+    free(path);
+    return ok;
+}
+
+// Where each array lies in a mapped file of right hash: the header names them all, at their sizes. from: [n].
+static bool array_file_find(const struct array_file *f, const unsigned char **from, struct err *err) {
+    uint64_t header = 0;
+    for (size_t i = 8; f->map.len >= 8 && i-- > 0;) header = header << 8 | f->map.data[i];
+    if (f->map.len < 8 || header > f->map.len - 8) return err_set(err, ERR_CORRUPT, "%s is damaged", f->name);
+    const size_t data_len = f->map.len - 8 - (size_t)header;
+    struct json j;
+    struct buf key = {0}, inner = {0};
+    size_t n_found = 0, at[2] = {0, 0};
+    json_init(&j, (const char *)f->map.data + 8, (size_t)header);
+    bool ok = json_open(&j, '{', err);
+    while (ok && json_next_key(&j, &key, err)) {
+        ok = json_open(&j, '{', err);
+        while (ok && json_next_key(&j, &inner, err)) {
+            if (!buf_is(&inner, "data_offsets")) ok = json_skip(&j, err);
+            else ok = json_open(&j, '[', err) && json_next_item(&j, err) && json_read_size(&j, &at[0], err) && json_next_item(&j, err) &&
+                      json_read_size(&j, &at[1], err) && !json_next_item(&j, err);
+        }
+        size_t i = 0;
+        while (i < f->n && !buf_is(&key, f->arrays[i].name)) i++;
+        if (!ok || j.failed || i == f->n || at[0] > at[1] || at[1] > data_len || (at[1] - at[0]) != f->arrays[i].n * sizeof(float)) break;
+        if (!from[i]) n_found++;
+        from[i] = f->map.data + 8 + header + at[0];
+    }
+    buf_finish(&key);
+    buf_finish(&inner);
+    return (ok && !j.failed && n_found == f->n) || err_set(err, ERR_CORRUPT, "%s holds other arrays than this model trains", f->name);
+}
+
+static bool file_set_load(struct file_set *s, const struct manifest *m, struct pool *pool, struct err *err) {
+    const char *const expected[2] = {m->weights, m->optimizer};
+    const unsigned char **from[2] = {NULL, NULL};
+    bool ok = file_set_hash(s, pool, err);
+    for (size_t i = 0; ok && i < 2; i++) {
+        struct array_file *f = &s->files[i];
+        if (f->n == 0) continue;
+        from[i] = mem_alloc(f->n, sizeof(*from[i]));
+        ok = strcmp(f->hex, expected[i]) == 0 || err_set(err, ERR_CORRUPT, "%s is damaged (its SHA-256 is not the one recorded)", f->name);
+        ok = ok && array_file_find(f, from[i], err);
+    }
+    for (size_t i = 0; ok && i < 2; i++)
+        for (size_t k = 0; k < s->files[i].n; k++) memcpy(s->files[i].arrays[k].data, from[i][k], s->files[i].arrays[k].n * sizeof(float));
+    free(from[0]);
+    free(from[1]);
+    return ok;
+}
+
+// ---- saving ----
+
+static bool checkpoint_fill(const char *path, const struct checkpoint_state *s, const struct optimizer *o, struct err *err) {
+    struct manifest m = {.state = *s, .optimizer_steps = o->steps};
+    struct file_set set;
+    struct buf text = {0};
+    char *name = path_join(path, "state.json");
+    file_set_init(&set, path, o->params, o);
+    bool ok = array_file_write(&set.files[0], path, err) && array_file_write(&set.files[1], path, err) && file_set_hash(&set, o->pool, err);
+    if (ok) {
+        hex_of(s->run_hash, m.run_hash);
+        memcpy(m.weights, set.files[0].hex, HEX_BYTES);
+        memcpy(m.optimizer, set.files[1].hex, HEX_BYTES);
+        manifest_write(&m, &text);
+        ok = file_write_atomic(name, text.data, text.len, 0644, err);
+    }
+    file_set_finish(&set);
+    buf_finish(&text);
+    free(name);
+    return ok;
+}
+
+// Renamed away first: a removal that is cut short leaves no torn checkpoint.
+void checkpoint_remove(const char *dir, uint64_t step) {
+    char *path = checkpoint_path(dir, step), *temp = step_path(dir, ".tmp-old", step);
+    if (dir_remove(temp, NULL) && rename(path, temp) == 0) (void)!dir_remove(temp, NULL);
+    free(path);
+    free(temp);
+}
+
+bool checkpoint_save(const char *dir, const struct checkpoint_state *s, const struct optimizer *o, struct err *err) {
+    char *temp = step_path(dir, ".tmp-new", s->step), *path = checkpoint_path(dir, s->step);
+    bool ok = dir_remove(temp, err) && dir_make(temp, err) && checkpoint_fill(temp, s, o, err);
+    if (ok) {
+        checkpoint_remove(dir, s->step); // a damaged one that a resumed run went past again, or an equal one
+        ok = rename(temp, path) == 0 || err_set(err, ERR_IO, "cannot rename %s: %s", temp, strerror(errno));
+    }
+    ok = ok && dir_sync(dir, err);
+    if (!ok) (void)!dir_remove(temp, NULL);
+    free(temp);
+    free(path);
+    return ok;
+}
+
+// ---- loading ----
+
+bool checkpoint_load(const char *dir, uint64_t step, const unsigned char run_hash[32], struct checkpoint_state *s, struct optimizer *o,
+                     struct err *err) {
+    char *path = checkpoint_path(dir, step), hex[HEX_BYTES];
+    struct manifest m = {0};
+    struct file_set set = {0};
+    hex_of(run_hash, hex);
+    bool ok = manifest_read(path, &m, err);
+    if (ok && strcmp(m.run_hash, hex) != 0)
+        ok = err_set_param(err, ERR_INVALID, "resume",
+                           "%s was made with other data, options or another base model: resume with those, or remove the checkpoints to begin anew", path);
+    if (ok) {
+        file_set_init(&set, path, o->params, o);
+        ok = file_set_load(&set, &m, o->pool, err);
+    }
+    if (ok) {
+        *s = m.state;
+        memcpy(s->run_hash, run_hash, 32);
+        o->steps = m.optimizer_steps;
+    }
+    file_set_finish(&set);
+    free(path);
+    return ok;
+}
+
+bool checkpoint_load_weights(const char *dir, uint64_t step, struct params *p, struct err *err) {
+    char *path = checkpoint_path(dir, step);
+    struct manifest m = {0};
+    struct file_set set = {0};
+    bool ok = manifest_read(path, &m, err);
+    if (ok) {
+        file_set_init(&set, path, p, NULL);
+        ok = file_set_load(&set, &m, NULL, err);
+    }
+    file_set_finish(&set);
+    free(path);
+    return ok;
+}
+
+// ---- the directory ----
+
+static int compare_newest(const void *a, const void *b) {
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x > y ? -1 : x < y;
+}
+
+// Steps of the checkpoints in dir, newest first; malloc'ed. A directory that cannot be read has none.
+static uint64_t *steps_list(const char *dir, size_t *n) {
+    uint64_t *steps = NULL;
+    size_t cap = 0;
+    *n = 0;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char *end;
+        if (strncmp(e->d_name, "step-", 5) != 0 || e->d_name[5] < '0' || e->d_name[5] > '9') continue;
+        const uint64_t step = strtoull(e->d_name + 5, &end, 10);
+        if (*end) continue;
+        mem_grow(&steps, &cap, *n + 1);
+        steps[(*n)++] = step;
+    }
+    if (d) closedir(d);
+    if (*n) qsort(steps, *n, sizeof(*steps), compare_newest);
+    return steps;
+}
+
+bool checkpoint_load_newest(const char *dir, const unsigned char run_hash[32], struct checkpoint_state *s, struct optimizer *o, bool *found,
+                            checkpoint_warn_fn *warn, void *warn_ctx, struct err *err) {
+    size_t n;
+    uint64_t *steps = steps_list(dir, &n);
+    bool ok = true, loaded = false;
+    for (size_t i = 0; i < n && ok && !loaded; i++) {
+        struct err fault = {0};
+        loaded = checkpoint_load(dir, steps[i], run_hash, s, o, &fault);
+        if (loaded) continue;
+        if (fault.code == ERR_INVALID && fault.param[0]) {
+            ok = err_set_param(err, fault.code, fault.param, "%s", fault.message);
+        } else if (warn) {
+            struct buf text = {0};
+            buf_printf(&text, "checkpoint step-%08llu is passed over: %s", (unsigned long long)steps[i], fault.message);
+            warn(warn_ctx, buf_str(&text));
+            buf_finish(&text);
+        }
+    }
+    free(steps);
+    if (ok) *found = loaded;
+    return ok;
+}
+
+static void temps_remove(const char *dir) {
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        if (strncmp(e->d_name, ".tmp-", 5) != 0) continue;
+        char *path = path_join(dir, e->d_name);
+        (void)!dir_remove(path, NULL);
+        free(path);
+    }
+    if (d) closedir(d);
+}
+
+void checkpoint_prune(const char *dir, size_t keep, uint64_t best_step) {
+    size_t n;
+    uint64_t *steps = steps_list(dir, &n);
+    for (size_t i = MAX(keep, 1); i < n; i++)
+        if (steps[i] != best_step) checkpoint_remove(dir, steps[i]);
+    free(steps);
+    temps_remove(dir);
+}
+
+bool checkpoint_clear(const char *dir, struct err *err) {
+    size_t n;
+    uint64_t *steps = steps_list(dir, &n);
+    bool ok = true;
+    if (n > 0) {
+        char *path = checkpoint_path(dir, steps[0]);
+        struct manifest m = {0};
+        if (manifest_read(path, &m, NULL) && !m.state.finished)
+            ok = err_set_param(err, ERR_INVALID, "resume", "%s belongs to a run that is not finished: resume it, or remove its checkpoints to begin anew",
+                               path);
+        free(path);
+    }
+    for (size_t i = 0; ok && i < n; i++) checkpoint_remove(dir, steps[i]);
+    free(steps);
+    if (ok) temps_remove(dir);
+    return ok;
+}
+
+int checkpoint_lock(const char *dir, struct err *err) {
+    char *path = path_join(dir, "lock"), *parent = path_join(dir, "..");
+    bool made = dir_make(dir, err) && dir_sync(parent, err);
+    free(parent);
+    int fd = made ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644) : -1;
+    if (fd < 0 && made) {
+        err_set(err, ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    } else if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno == EWOULDBLOCK) err_set(err, ERR_BUSY, "another run is writing checkpoints to %s", dir);
+        else err_set(err, ERR_IO, "cannot lock %s: %s", path, strerror(errno));
+        close(fd);
+        fd = -1;
+    }
+    free(path);
+    return fd;
+}
