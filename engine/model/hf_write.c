@@ -27,7 +27,9 @@ static void put_size(struct object *o, const char *name, size_t v) {
 
 static void put_real(struct object *o, const char *name, double v) {
     key(o, name);
+    const size_t from = o->out->len;
     buf_add_json_number(o->out, v);
+    if (!strpbrk(o->out->data + from, ".e")) buf_add_str(o->out, ".0"); // transformers 5 tells 10000 from 10000.0
 }
 
 static void put_float(struct object *o, const char *name, float v) {

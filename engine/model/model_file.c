@@ -88,6 +88,8 @@ void model_file_close(struct model_file *f) {
     if (!f) return;
     tokenizer_destroy(f->tokenizer);
     for (size_t i = 0; i < f->n_maps; i++) file_map_close(&f->maps[i]);
+    for (size_t i = 0; i < f->n_blocks; i++) free(f->blocks[i]);
+    free(f->blocks);
     free(f->maps);
     free(f->tensors);
     free(f->rope_divisors);

@@ -26,6 +26,9 @@ struct model_file {
     size_t n_tensors, tensors_cap;
     struct arena names;
     float *rope_divisors; // config.rope_divisors
+    void **blocks;        // malloc'ed memory that tensors point into: merged weights
+    size_t n_blocks, blocks_cap;
+    bool raw_names; // safetensors_load keeps every tensor and its name: an adapter, not a model
     uint64_t n_parameters;
 };
 

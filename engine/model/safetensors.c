@@ -189,7 +189,8 @@ static bool header_read(struct header *h, const char *text, size_t len, size_t d
 
 static bool entry_add(struct model_file *f, const struct entry *e, const unsigned char *data, struct err *err) {
     char name[MODEL_MAX_NAME + 1];
-    if (!hf_name_normalize(&f->config, e->name, name)) return true;
+    if (f->raw_names) memcpy(name, e->name, strlen(e->name) + 1);
+    else if (!hf_name_normalize(&f->config, e->name, name)) return true;
     if (!e->dtype->weight)
         return err_set(err, ERR_UNSUPPORTED, "tensor \"%s\" has type %s; F32, F16 and BF16 are supported", e->name,
                        e->dtype->name);
