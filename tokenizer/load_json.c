@@ -11,8 +11,8 @@
 #define MAX_FILE_BYTES ((size_t)128 << 20)
 #define MAX_STEPS      4
 
-static const char llama3_pattern[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
-                                     "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const char vocab_llama3_pattern[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+                                    "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 static const char gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 // A component of the pipeline; which fields mean something depends on its type.
@@ -112,7 +112,7 @@ static bool steps_recognise(const struct loader *l, enum pre_tokenizer *pre, str
         return err_set(err, ERR_UNSUPPORTED, "this pre_tokenizer is not supported: %s before ByteLevel in this form",
                        buf_str(&s[0].type));
     bool isolated = buf_is(&s[0].behavior, "Isolated") && !s[0].invert && !last->use_regex;
-    if (isolated && buf_is(&s[0].pattern, llama3_pattern)) return *pre = PRE_LLAMA3, true;
+    if (isolated && buf_is(&s[0].pattern, vocab_llama3_pattern)) return *pre = PRE_LLAMA3, true;
     if (isolated && buf_is(&s[0].pattern, gpt2_pattern)) return *pre = PRE_GPT2, true;
     return err_set(err, ERR_UNSUPPORTED, "pre_tokenizer Split with the pattern %.200s is not supported",
                    buf_str(&s[0].pattern));

@@ -11,6 +11,7 @@ void tokenizer_destroy(struct tokenizer *t) {
     if (!t) return;
     free(t->tokens);
     free(t->bytes);
+    free(t->merges);
     bpe_finish(&t->bpe);
     map_finish(&t->plain);
     map_finish(&t->special);
@@ -88,6 +89,9 @@ static bool merges_copy(struct tokenizer *t, const struct tokenizer_spec *spec, 
     if (spec->n_merges > TOKENIZER_MAX_IDS)
         return err_set(err, ERR_TOO_LARGE, "%zu merges are over the limit of %zu", spec->n_merges, TOKENIZER_MAX_IDS);
     if (!bpe_init(&t->bpe, spec->n_merges, err)) return false;
+    t->merges = mem_try_alloc(spec->n_merges, sizeof *t->merges, "the merges", err);
+    if (!t->merges) return false;
+    t->n_merges = spec->n_merges;
     for (size_t i = 0; i < spec->n_merges; i++) {
         const struct merge_entry *m = &spec->merges[i];
         if (m->left >= t->n_vocab || m->right >= t->n_vocab || m->result >= t->n_vocab)
@@ -99,6 +103,7 @@ static bool merges_copy(struct tokenizer *t, const struct tokenizer_spec *spec, 
             memcmp(bytes + left->len, token_bytes(t, m->right), right->len) != 0)
             return err_set(err, ERR_CORRUPT, "merge %zu does not join its two tokens into its result", i + 1);
         bpe_add(&t->bpe, m->left, m->right, (uint32_t)i, m->result);
+        t->merges[i] = *m;
     }
     return true;
 }

@@ -20,6 +20,8 @@ struct tokenizer {
     size_t n_vocab;
     char *bytes; // all tokens' bytes, one after the other
     struct bpe bpe;
+    struct merge_entry *merges; // [n_merges], by rank: what bpe was filled from
+    size_t n_merges;
     struct map plain, special;         // bytes -> id; `special` holds the added ones too
     struct special_matcher added, any; // any: special and added
     enum pre_tokenizer pre;

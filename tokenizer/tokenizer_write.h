@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Writing a tokenizer's files: vocab.json, merges.txt, tokenizer.json, tokenizer_config.json. They load in HF tokenizers and transformers
-// and here, with identical ids; vocab.json + merges.txt are what tiktoken's data_gym loader reads.
+// and here, with identical ids; vocab.json + merges.txt are what tiktoken's data_gym_to_mergeable_bpe_ranks reads, where GPT-2's order of
+// ids was kept (bytes, merges, special tokens). Equal tokenizers give equal bytes.
 #pragma once
 
 #include "tokenizer/tokenizer.h"
 
-// Written whole or not at all, each file. dir exists.
+// Each file appears whole or not at all. dir exists.
 bool tokenizer_write(const struct tokenizer *t, const char *dir, struct err *err) MUST_CHECK;
 // The parts, for GGUF's metadata: merges by rank as ids of their parts.
 size_t tokenizer_merge_count(const struct tokenizer *t);

@@ -66,6 +66,13 @@ bool vocab_builder_add(struct vocab_builder *b, const char *text, size_t len, si
     return true;
 }
 
+// Is the id part or result of a merge?
+static bool is_merged(const struct vocab_builder *b, uint32_t id) {
+    for (size_t i = 0; i < b->n_merges; i++)
+        if (b->merges[i].left == id || b->merges[i].right == id || b->merges[i].result == id) return true;
+    return false;
+}
+
 bool vocab_builder_add_special(struct vocab_builder *b, const char *text, size_t len, size_t id, bool special,
                                struct err *err) {
     struct builder_token *t = token_of(b, text, len);
@@ -76,6 +83,8 @@ bool vocab_builder_add_special(struct vocab_builder *b, const char *text, size_t
         if (!(t = token_add(b, text, len, id, err))) return false;
         t->literal = true;
     }
+    // "<|été|>" is in the vocabulary as well and may look like a spelling of other bytes.
+    for (size_t i = 0; i < len && !t->literal; i++) t->literal = (text[i] & 0x80) && !is_merged(b, t->id);
     t->special = special;
     t->added = !special;
     return true;

@@ -16,6 +16,8 @@ struct vocab_roles {
 // load_files.c. Puts the file's name before the message; broken JSON is a corrupt file here. Returns false.
 bool vocab_file_fail(struct err *err, const char *path);
 
+extern const char vocab_llama3_pattern[]; // load_json.c: PRE_LLAMA3 as tokenizer.json spells it
+
 // load_json.c: tokenizer.json of HF tokenizers. options->bos is set where the post-processor puts a token before the
 // text.
 bool vocab_load_json(struct vocab_builder *b, struct vocab_options *options, const char *path,
