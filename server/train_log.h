@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+// What a training run says: events as JSON lines (the log file, and stdout with --json) and a progress line for people on stderr.
+//
+// Invariants. (1) A run that was killed and resumed leaves the same log as one that was not, but for times: it is cut back to the checkpoint it goes on
+// from, and its first line is written once. (2) Losses are printed with %.9g, which tells any two floats apart; what is not finite is null.
+// (3) A log that cannot be written does not stop the run; train_log_close reports it. Thread: the trainer's.
+#pragma once
+
+#include "base/buf.h"
+#include "engine/train/trainer.h"
+
+struct train_log {
+    int fd;                // -1: no file
+    uint64_t position;     // bytes in it
+    int error;             // errno of the first write that failed
+    bool json;             // lines go to stdout too
+    bool resumed;          // was cut back to a checkpoint: the start line is there
+    const char *facts;     // members of the start line: "\"method\":\"full\",..."; borrowed
+    const char *out;       // prefix cut off checkpoints' paths, so that equal runs leave equal logs; borrowed
+    struct buf line;
+    // Progress.
+    bool terminal, open_line; // open_line: the cursor stands behind a progress line
+    uint64_t last_ns;
+    double seconds_per_step; // moving average
+};
+
+void train_log_init(struct train_log *l, bool json, const char *out); // without a file
+// `keep`: what is there stays, until the trainer cuts it back (--resume); otherwise the file begins empty.
+bool train_log_open(struct train_log *l, const char *path, bool keep, struct err *err) MUST_CHECK;
+bool train_log_close(struct train_log *l, struct err *err) MUST_CHECK;
+
+void train_log_event(struct train_log *l, const struct train_event *e);
+void train_log_error(struct train_log *l, const struct err *e); // the last line of a run that failed
+uint64_t train_log_position(struct train_log *l); // on disk when it returns
+bool train_log_rewind(struct train_log *l, uint64_t position, struct err *err) MUST_CHECK;
