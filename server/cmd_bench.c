@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "engine/kernels/kernels.h"
 #include "server/bench_sgemm.h"
+#include "server/bench_train.h"
 #include "server/commands.h"
 #include "server/local_engine.h"
 #include "server/options.h"
@@ -25,18 +26,26 @@ enum { SGEMM_ROWS = 512, SGEMM_OUTPUTS = 1024, SGEMM_INPUTS = 1024, SGEMM_REPEAT
 
 struct bench_options {
     const char *model, *weights, *batch, *sgemm;
-    size_t prompt_tokens, new_tokens, threads, repeat;
-    bool json;
+    const char *train, *lora_targets;
+    size_t prompt_tokens, new_tokens, threads, repeat, context;
+    float dropout;
+    bool json, recompute;
 };
 
 #define FIELD(name) offsetof(struct bench_options, name)
 static const struct option_spec specs[] = {
-    {"--model", 0, OPTION_STRING, FIELD(model), "PATH", "model directory or .gguf file", .required = true},
+    {"--model", 0, OPTION_STRING, FIELD(model), "PATH", "model directory or .gguf file; with --train a preset's name too", .required = true},
     {"--prompt-tokens", 0, OPTION_SIZE, FIELD(prompt_tokens), "N", "length of the prompt to read (512, or the context)",
      .min = 1, .max = 1e9},
     {"--new-tokens", 0, OPTION_SIZE, FIELD(new_tokens), "N", "tokens to write a sequence (128, or the context)",
      .min = 2, .max = 1e9},
-    {"--batch", 0, OPTION_STRING, FIELD(batch), "N,N,...", "sequences at a time (1,8,32)"},
+    {"--batch", 0, OPTION_STRING, FIELD(batch), "N,N,...", "sequences at a time (1,8,32; with --train one number: 2)"},
+    {"--train", 0, OPTION_STRING, FIELD(train), "METHOD", "measure a training step instead: forward, backward, AdamW",
+     .choices = "full|lora"},
+    {"--context", 0, OPTION_SIZE, FIELD(context), "N", "with --train: tokens a sequence (256)", .min = 1, .max = 1e6},
+    {"--dropout", 0, OPTION_FLOAT, FIELD(dropout), "X", "with --train (0)", .max = 0.9},
+    {"--recompute", 0, OPTION_FLAG, FIELD(recompute), NULL, "with --train: keep no activations inside layers"},
+    {"--lora-targets", 0, OPTION_STRING, FIELD(lora_targets), "A,B", "with --train lora (every linear layer)"},
     {"--threads", 0, OPTION_SIZE, FIELD(threads), "N", "kernel threads (one a processor)", .min = 1, .max = 1024},
     {"--weights", 0, OPTION_STRING, FIELD(weights), "MODE", "precision in memory; auto keeps the file's",
      .choices = "auto|f32|q8"},
@@ -49,7 +58,7 @@ static const struct option_spec specs[] = {
 static const struct option_command command = {
     .name = "bench",
     .synopsis = "--model PATH [OPTIONS]",
-    .summary = "Measures prefill and decode in tokens per second; prints JSON.",
+    .summary = "Measures prefill and decode, or a training step, in tokens per second; prints JSON.",
     .options = specs,
     .n_options = ARRAY_LEN(specs),
 };
@@ -230,9 +239,22 @@ static bool batches_parse(const char *text, size_t *batches, size_t *n, struct e
     }
 }
 
+static bool bench_training(const struct bench_options *o, const size_t *batches, size_t n_batches, struct err *err) {
+    if (n_batches > 1) return err_set_param(err, ERR_INVALID, "--batch", "--batch takes one number with --train");
+    const struct bench_train_options train = {
+        .model = o->model, .lora = strcmp(o->train, "lora") == 0, .lora_targets = o->lora_targets, .batch = batches[0], .context = o->context,
+        .threads = o->threads, .repeat = o->repeat, .dropout = o->dropout, .recompute = o->recompute};
+    struct buf out = {0};
+    bool ok = bench_train(&train, &out, err);
+    if (ok) puts(buf_str(&out));
+    buf_finish(&out);
+    return ok && (fflush(stdout) == 0 || err_set(err, ERR_IO, "cannot write the result"));
+}
+
 static bool bench(const struct bench_options *o, struct err *err) {
     size_t batches[MAX_BATCHES], n_batches, largest = 1;
-    if (!batches_parse(o->batch, batches, &n_batches, err)) return false;
+    if (!batches_parse(o->batch ? o->batch : o->train ? "2" : "1,8,32", batches, &n_batches, err)) return false;
+    if (o->train) return bench_training(o, batches, n_batches, err);
     for (size_t i = 0; i < n_batches; i++) largest = MAX(largest, batches[i]);
     struct bench b = {.next_id = 1};
     size_t longest = MAX(o->prompt_tokens, o->new_tokens + DECODE_PROMPT);
@@ -245,7 +267,7 @@ static bool bench(const struct bench_options *o, struct err *err) {
 
 int cmd_bench(int argc, char **argv) {
     struct bench_options o = {
-        .weights = "auto", .batch = "1,8,32", .sgemm = "on", .prompt_tokens = 512, .new_tokens = 128, .repeat = 3};
+        .weights = "auto", .sgemm = "on", .prompt_tokens = 512, .new_tokens = 128, .repeat = 3, .context = 256};
     struct option_args args = {0};
     struct err err = {0};
     int status;
