@@ -164,12 +164,16 @@ struct array { // one tensor of a file: where it lies in memory
 };
 struct array_file {
     const char *name;
-    struct array *arrays;
+    struct array *arrays; // by name
     size_t n;
     struct file_map map; // while reading
     char hex[HEX_BYTES]; // found
     struct err err;
 };
+
+static int compare_arrays(const void *a, const void *b) {
+    return strcmp(((const struct array *)a)->name, ((const struct array *)b)->name);
+}
 
 static void weights_file(struct array_file *f, const struct params *p) {
     *f = (struct array_file){.name = "weights.safetensors", .arrays = mem_alloc(p->n_items, sizeof(struct array))};
@@ -177,6 +181,7 @@ static void weights_file(struct array_file *f, const struct params *p) {
         const struct param *q = &p->items[i];
         if (q->grad) f->arrays[f->n++] = (struct array){q->name, q->n_dims, {q->shape[0], q->shape[1]}, q->n, q->w};
     }
+    qsort(f->arrays, f->n, sizeof(*f->arrays), compare_arrays);
 }
 
 static void optimizer_file(struct array_file *f, const struct optimizer *o) {
@@ -234,51 +239,34 @@ static bool array_file_write(const struct array_file *f, const char *dir, struct
     return ok;
 }
 
-// Where each array lies in a mapped file of right hash: the header names them all, at their sizes. from: [n].
-static bool array_file_find(const struct array_file *f, const unsigned char **from, struct err *err) {
-    uint64_t header = 0;
-    for (size_t i = 8; f->map.len >= 8 && i-- > 0;) header = header << 8 | f->map.data[i];
-    if (f->map.len < 8 || header > f->map.len - 8) return err_set(err, ERR_CORRUPT, "%s is damaged", f->name);
-    const size_t data_len = f->map.len - 8 - (size_t)header;
-    struct json j;
-    struct buf key = {0}, inner = {0};
-    size_t n_found = 0, at[2] = {0, 0};
-    json_init(&j, (const char *)f->map.data + 8, (size_t)header);
-    bool ok = json_open(&j, '{', err);
-    while (ok && json_next_key(&j, &key, err)) {
-        ok = json_open(&j, '{', err);
-        while (ok && json_next_key(&j, &inner, err)) {
-            if (!buf_is(&inner, "data_offsets")) ok = json_skip(&j, err);
-            else ok = json_open(&j, '[', err) && json_next_item(&j, err) && json_read_size(&j, &at[0], err) && json_next_item(&j, err) &&
-                      json_read_size(&j, &at[1], err) && !json_next_item(&j, err);
-        }
-        size_t i = 0;
-        while (i < f->n && !buf_is(&key, f->arrays[i].name)) i++;
-        if (!ok || j.failed || i == f->n || at[0] > at[1] || at[1] > data_len || (at[1] - at[0]) != f->arrays[i].n * sizeof(float)) break;
-        if (!from[i]) n_found++;
-        from[i] = f->map.data + 8 + header + at[0];
-    }
-    buf_finish(&key);
-    buf_finish(&inner);
-    return (ok && !j.failed && n_found == f->n) || err_set(err, ERR_CORRUPT, "%s holds other arrays than this model trains", f->name);
+// Where the arrays begin in a mapped file of right hash, which safetensors_write made: by name, without gaps, up to the end. NULL: other arrays.
+static const unsigned char *array_file_data(const struct array_file *f) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < f->n; i++) bytes += f->arrays[i].n * sizeof(float);
+    if (bytes > f->map.len) return NULL;
+    for (size_t i = 0; i < f->n; i++)
+        if (!memmem(f->map.data, f->map.len - bytes, f->arrays[i].name, strlen(f->arrays[i].name))) return NULL;
+    return f->map.data + (f->map.len - bytes);
 }
 
 static bool file_set_load(struct file_set *s, const struct manifest *m, struct pool *pool, struct err *err) {
     const char *const expected[2] = {m->weights, m->optimizer};
-    const unsigned char **from[2] = {NULL, NULL};
-    bool ok = file_set_hash(s, pool, err);
-    for (size_t i = 0; ok && i < 2; i++) {
-        struct array_file *f = &s->files[i];
+    const unsigned char *from[2] = {NULL, NULL};
+    if (!file_set_hash(s, pool, err)) return false;
+    for (size_t i = 0; i < 2; i++) {
+        const struct array_file *f = &s->files[i];
         if (f->n == 0) continue;
-        from[i] = mem_alloc(f->n, sizeof(*from[i]));
-        ok = strcmp(f->hex, expected[i]) == 0 || err_set(err, ERR_CORRUPT, "%s is damaged (its SHA-256 is not the one recorded)", f->name);
-        ok = ok && array_file_find(f, from[i], err);
+        if (strcmp(f->hex, expected[i]) != 0) return err_set(err, ERR_CORRUPT, "%s is damaged: its SHA-256 is not the one recorded", f->name);
+        if (!(from[i] = array_file_data(f))) return err_set(err, ERR_CORRUPT, "%s holds other arrays than this model trains", f->name);
     }
-    for (size_t i = 0; ok && i < 2; i++)
-        for (size_t k = 0; k < s->files[i].n; k++) memcpy(s->files[i].arrays[k].data, from[i][k], s->files[i].arrays[k].n * sizeof(float));
-    free(from[0]);
-    free(from[1]);
-    return ok;
+    for (size_t i = 0; i < 2; i++) {
+        for (size_t k = 0; k < s->files[i].n; k++) {
+            const struct array *a = &s->files[i].arrays[k];
+            memcpy(a->data, from[i], a->n * sizeof(float));
+            from[i] += a->n * sizeof(float);
+        }
+    }
+    return true;
 }
 
 // ---- saving ----
