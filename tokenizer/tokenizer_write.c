@@ -35,6 +35,8 @@ bool tokenizer_is_absent(const struct tokenizer *t, uint32_t id) {
     return t->tokens[id].absent;
 }
 
+bool tokenizer_ignore_merges(const struct tokenizer *t) { return t->ignore_merges; }
+
 // ---- the texts
 
 struct spelling {

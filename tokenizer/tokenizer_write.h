@@ -13,3 +13,4 @@ size_t tokenizer_merge_count(const struct tokenizer *t);
 void tokenizer_merge(const struct tokenizer *t, size_t rank, uint32_t *left, uint32_t *right);
 bool tokenizer_is_added(const struct tokenizer *t, uint32_t id); // matched before merging, decoded always
 bool tokenizer_is_absent(const struct tokenizer *t, uint32_t id);
+bool tokenizer_ignore_merges(const struct tokenizer *t); // a pre-token that is in the vocabulary is taken whole

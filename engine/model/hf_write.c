@@ -119,23 +119,27 @@ void config_hf_write(const struct model_config *c, const struct tokenizer *t, st
     buf_add_str(out, "\n}\n");
 }
 
+// Meta's factors 1 and 4 and a context of some power of two are what every model of this kind was published with.
 bool rope_divisors_to_llama3(const struct model_config *c, struct model_config *out, struct err *err) {
     const size_t n = c->head_size / 2;
-    double max = 1;
-    for (size_t i = 0; i < n; i++) max = fmax(max, (double)c->rope_divisors[i]);
-    *out = *c;
-    out->rope_divisors = NULL;
-    out->rope_scaling.factor = max;
-    out->rope_scaling.low_freq_factor = 1; // with a context of 8192, what every Llama 3.1 to 3.3 was published with
-    out->rope_scaling.high_freq_factor = 4;
-    out->rope_scaling.original_ctx = 8192;
+    struct model_config try = *c;
     float *have = mem_alloc(2 * n, sizeof(float)), *made = have + n;
+    try.rope_divisors = NULL;
+    try.rope_scaling.low_freq_factor = 1;
+    try.rope_scaling.high_freq_factor = 4;
+    for (size_t i = 0; i < n; i++) try.rope_scaling.factor = fmax(try.rope_scaling.factor, (double)c->rope_divisors[i]);
     model_config_rope_frequencies(c, have);
-    model_config_rope_frequencies(out, made);
-    bool same = true;
-    for (size_t i = 0; i < n; i++) same = same && fabsf(have[i] - made[i]) <= 1e-6f * have[i];
+    bool same = false;
+    for (double context = 16; !same && context <= 1 << 24; context *= 2) {
+        try.rope_scaling.original_ctx = context;
+        model_config_rope_frequencies(&try, made);
+        same = true;
+        for (size_t i = 0; i < n; i++) same = same && fabsf(have[i] - made[i]) <= 1e-6f * have[i];
+    }
     free(have);
-    return same || err_set(err, ERR_UNSUPPORTED, "the model's rotary divisors are no \"llama3\" scaling that config.json could name");
+    if (!same) return err_set(err, ERR_UNSUPPORTED, "the model's rotary divisors are no \"llama3\" scaling that config.json could name");
+    *out = try;
+    return true;
 }
 
 static bool config_file_write(const char *dir, const struct model_config *c, const struct tokenizer *tokenizer, struct err *err) {

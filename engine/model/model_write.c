@@ -9,6 +9,7 @@
 #include "engine/model/tensor.h"
 
 #include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,10 +34,10 @@ static void quantize_q8_0(const float *x, size_t n, unsigned char *out) {
     for (size_t b = 0; b < n / 32; b++, x += 32, out += 34) {
         float max = 0;
         for (size_t i = 0; i < 32; i++) max = fmaxf(max, fabsf(x[i]));
-        const float d = max / 127, inverse = d == 0 ? 0 : 1 / d;
+        const float d = max / 127, inverse = d < FLT_MIN ? 0 : 1 / d; // below that 1 / d is infinite and the f16 scale zero
         const uint16_t scale = f32_to_f16(d);
         memcpy(out, &scale, sizeof(scale));
-        for (size_t i = 0; i < 32; i++) out[2 + i] = (unsigned char)(signed char)roundf(x[i] * inverse);
+        for (size_t i = 0; i < 32; i++) out[2 + i] = (unsigned char)(signed char)fmaxf(-127, fminf(127, roundf(x[i] * inverse)));
     }
 }
 
@@ -70,6 +71,18 @@ bool tensor_out_write(struct file_writer *w, const struct tensor_out *t, enum dt
     free(bytes);
     free(x);
     return ok;
+}
+
+static int compare_names(const void *a, const void *b) {
+    return strcmp((*(const struct tensor_out *const *)a)->name, (*(const struct tensor_out *const *)b)->name);
+}
+
+const struct tensor_out **tensors_by_name(const struct tensor_out *tensors, size_t n) {
+    const struct tensor_out **list = mem_alloc(n, sizeof(*list));
+    for (size_t i = 0; i < n; i++) list[i] = &tensors[i];
+    qsort(list, n, sizeof(*list), compare_names);
+    for (size_t i = 1; i < n; i++) assert(strcmp(list[i - 1]->name, list[i]->name) != 0);
+    return list;
 }
 
 static void tensor_fill(void *ctx, const struct tensor_out *t, size_t row, size_t n_rows, float *out) {

@@ -9,18 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int compare_names(const void *a, const void *b) {
-    return strcmp((*(const struct tensor_out *const *)a)->name, (*(const struct tensor_out *const *)b)->name);
-}
-
-static const struct tensor_out **sorted(const struct tensor_out *tensors, size_t n) {
-    const struct tensor_out **list = mem_alloc(n, sizeof(*list));
-    for (size_t i = 0; i < n; i++) list[i] = &tensors[i];
-    qsort(list, n, sizeof(*list), compare_names);
-    for (size_t i = 1; i < n; i++) assert(strcmp(list[i - 1]->name, list[i]->name) != 0);
-    return list;
-}
-
 static void header_write(const struct tensor_out **list, size_t n, enum dtype type, const char *metadata, struct buf *out) {
     static const char *const names[] = {[DTYPE_F32] = "F32", [DTYPE_F16] = "F16", [DTYPE_BF16] = "BF16"};
     size_t at = 0;
@@ -47,7 +35,7 @@ bool safetensors_write(const char *path, const struct tensor_out *tensors, size_
     const enum dtype dtype = type == WRITE_F32 ? DTYPE_F32 : type == WRITE_F16 ? DTYPE_F16 : DTYPE_BF16;
     struct file_writer w = {0};
     if (!file_writer_open(&w, path, 0644, err)) return false;
-    const struct tensor_out **list = sorted(tensors, n);
+    const struct tensor_out **list = tensors_by_name(tensors, n);
     struct buf header = {0};
     header_write(list, n, dtype, metadata, &header);
     unsigned char len[8];
