@@ -20,6 +20,8 @@ static const struct {
     {"keys", cmd_keys, "add, list and revoke API keys"},
     {"tokenize", cmd_tokenize, "turn text into token ids, or ids into text"},
     {"generate", cmd_generate, "continue a prompt"},
+    {"train", cmd_train, "train a model, whole or by LoRA"},
+    {"convert", cmd_convert, "write a model in another format or precision"},
     {"bench", cmd_bench, "measure prefill and decode"},
 };
 

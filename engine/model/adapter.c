@@ -191,18 +191,15 @@ static bool modules_check(struct adapter *a, const struct settings *s, struct er
     return true;
 }
 
-static bool weights_read(struct adapter *a, const struct settings *s, const char *dir, struct err *err) {
+static bool weights_read(struct adapter *a, const struct settings *s, const char *path, struct err *err) {
     struct model_file f = {.raw_names = true};
     struct file_map m = {0};
-    char *path = path_join(dir, WEIGHTS_NAME);
-    bool ok = file_map_open(&m, path, err);
-    free(path);
-    if (!ok) return false;
-    ok = safetensors_load(&f, m.data, m.len, NULL, NULL, err);
+    if (!file_map_open(&m, path, err)) return false;
+    bool ok = safetensors_load(&f, m.data, m.len, NULL, NULL, err);
     a->modules = mem_alloc(f.n_tensors, sizeof(*a->modules));
     if (ok) qsort(f.tensors, f.n_tensors, sizeof(*f.tensors), compare_tensors);
     for (size_t i = 0; ok && i < f.n_tensors; i++) ok = factor_take(a, &f.tensors[i], err);
-    ok = (ok && modules_check(a, s, err)) || err_prefix(err, WEIGHTS_NAME);
+    ok = ok && modules_check(a, s, err);
     free(f.tensors);
     arena_finish(&f.names);
     file_map_close(&m);
@@ -215,10 +212,21 @@ bool adapter_load(struct adapter *out, const char *dir, struct err *err) {
     bool ok = settings_load(&s, dir, err);
     if (ok) {
         a = (struct adapter){.rank = s.rank, .alpha = (float)s.alpha, .base = s.base ? mem_strdup(s.base) : NULL};
-        ok = weights_read(&a, &s, dir, err);
+        char *path = path_join(dir, WEIGHTS_NAME);
+        ok = weights_read(&a, &s, path, err) || err_prefix(err, WEIGHTS_NAME);
+        free(path);
     }
     free(s.alphas);
     arena_finish(&s.arena);
+    if (ok) *out = a;
+    else adapter_finish(&a);
+    return ok;
+}
+
+bool adapter_load_file(struct adapter *out, const char *path, struct err *err) {
+    const struct settings any = {.alpha = 1, .rank_pattern = true};
+    struct adapter a = {0};
+    const bool ok = weights_read(&a, &any, path, err);
     if (ok) *out = a;
     else adapter_finish(&a);
     return ok;

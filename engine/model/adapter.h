@@ -23,6 +23,8 @@ struct adapter {
 };
 // Hostile files get a clear error, and so does a factor that is not finite.
 bool adapter_load(struct adapter *a, const char *dir, struct err *err) MUST_CHECK;
+// The factors of a lone .safetensors file: every scale is 1 / rank, rank, alpha and base are not set.
+bool adapter_load_file(struct adapter *a, const char *path, struct err *err) MUST_CHECK;
 void adapter_finish(struct adapter *a); // accepts a zeroed one
 // Is this a directory that adapter_load would read: does adapter_config.json lie there?
 bool adapter_is_dir(const char *path);

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT
+// `couplet train`: from the options to the files in --out. Main thread.
+//
+// Invariants. (1) Nothing is written before options and data were found right. (2) Weights appear in --out whole, and only at the end of a run.
+// (3) A stopped run (signal) leaves a checkpoint and no weights.
+#include "base/file.h"
+#include "base/mem.h"
+#include "engine/model/adapter.h"
+#include "engine/model/model_write.h"
+#include "engine/train/checkpoint.h"
+#include "engine/train/gemm.h"
+#include "server/commands.h"
+#include "server/plot.h"
+#include "server/report_card.h"
+#include "server/train_job.h"
+#include "server/train_log.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { CHECKS_PER_ARRAY = 8 };
+
+static volatile bool stop_asked; // by a signal
+
+static void on_signal(int number) { stop_asked = true; }
+
+// The first signal asks, the second one kills.
+static void signals_catch(void) {
+    const struct sigaction a = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+}
+
+// OpenBLAS chooses its kernels before main runs; where it does not know the processor the program starts itself again, told what to choose.
+static void restart_with_better_core(int argc, char **argv) {
+    const char *core = gemm_better_core();
+    if (!core || getenv("OPENBLAS_CORETYPE") || setenv("OPENBLAS_CORETYPE", core, 1) != 0) return;
+    char **whole = mem_alloc((size_t)argc + 2, sizeof(*whole)), name[] = "couplet";
+    whole[0] = name;
+    memcpy(whole + 1, argv, (size_t)argc * sizeof(*argv));
+    fprintf(stderr, "couplet train: restarting with OPENBLAS_CORETYPE=%s, which suits this processor better\n", core);
+    execv("/proc/self/exe", whole);
+    free(whole); // not possible here: on with what there is
+}
+
+// ---- the result ----
+
+static bool adapter_out(const struct train_job *j, const struct tensor_out *tensors, size_t n, struct err *err) {
+    const struct train_options *o = j->options;
+    struct option_list targets = {0}; // as given, or the last parts of the modules' names
+    for (size_t i = 0; i < n && !o->targets.n; i++) {
+        const char *end = strstr(tensors[i].name, ".lora_A.weight"), *begin = end;
+        if (!end) continue;
+        while (begin[-1] != '.') begin--;
+        const size_t len = (size_t)(end - begin);
+        bool known = false;
+        for (size_t k = 0; k < targets.n; k++) known |= strlen(targets.items[k]) == len && memcmp(targets.items[k], begin, len) == 0;
+        if (known) continue;
+        mem_grow(&targets.items, &targets.cap, targets.n + 1);
+        targets.items[targets.n++] = mem_strndup(begin, len);
+    }
+    const struct option_list *list = o->targets.n ? &o->targets : &targets;
+    const struct adapter_meta meta = {
+        .rank = o->lora_rank,
+        .alpha = o->lora_alpha,
+        .dropout = o->lora_dropout,
+        .targets = list->items,
+        .n_targets = list->n,
+        .base = o->model,
+        .conv1d = j->init.config.arch == ARCH_GPT2,
+    };
+    const bool ok = adapter_write(o->out, &meta, tensors, n, err);
+    for (size_t k = 0; k < targets.n; k++) free((void *)(uintptr_t)targets.items[k]);
+    option_list_finish(&targets);
+    return ok;
+}
+
+// Full, freeze: the whole model. LoRA: the factors.
+static bool result_write(const struct train_job *j, struct err *err) {
+    const struct train_options *o = j->options;
+    const struct params *p = j->params;
+    const bool lora = o->method == TRAIN_LORA;
+    struct tensor_out *tensors = mem_alloc(p->n_items, sizeof(*tensors));
+    size_t n = 0;
+    for (size_t i = 0; i < p->n_items; i++) {
+        const struct param *q = &p->items[i];
+        if (lora && !q->grad) continue;
+        tensors[n++] = (struct tensor_out){.name = q->name, .n_dims = q->n_dims, .shape = {q->shape[0], q->shape[1]}, .data = q->w};
+    }
+    const bool ok = lora ? adapter_out(j, tensors, n, err) : hf_dir_write(o->out, &p->config, tensors, n, WRITE_F32, j->tokenizer, err);
+    free(tensors);
+    return ok;
+}
+
+static bool has_file(const char *dir, const char *name) {
+    char *path = path_join(dir, name);
+    const bool is = file_exists(path) || dir_exists(path);
+    free(path);
+    return is;
+}
+
+static bool out_check(const struct train_options *o, struct err *err) {
+    if (!o->out || o->resume) return true;
+    if (has_file(o->out, "model.safetensors") || has_file(o->out, "adapter_model.safetensors"))
+        return err_set(err, ERR_INVALID, "%s already holds a model: --resume, or another --out", o->out);
+    if (has_file(o->out, "checkpoints"))
+        return err_set(err, ERR_INVALID, "%s holds the checkpoints of another run: --resume goes on with it, or take another --out", o->out);
+    return true;
+}
+
+// ---- the run ----
+
+struct run {
+    struct train_job job;
+    struct train_log log;
+    char *log_path, *checkpoint_dir;
+    bool plot_failed;
+    struct held_out before, after;
+    struct train_result result;
+};
+
+static void run_emit(void *ctx, const struct train_event *e) {
+    struct run *r = ctx;
+    struct err err = {0};
+    const char *plot = r->job.options->plot;
+    train_log_event(&r->log, e);
+    if (!plot || r->plot_failed || e->kind != TRAIN_EVAL || e->step == 0) return;
+    r->plot_failed = !plot_write(r->log_path, plot, &err);
+    if (r->plot_failed) fprintf(stderr, "couplet train: warning: no plot: %s\n", err.message);
+}
+
+static uint64_t run_log_position(void *ctx) { return train_log_position(&((struct run *)ctx)->log); }
+static bool run_log_rewind(void *ctx, uint64_t position, struct err *err) { return train_log_rewind(&((struct run *)ctx)->log, position, err); }
+
+// Early stopping keeps the best weights. Those of the beginning have no checkpoint; then the last ones are as good a choice as any.
+static bool best_restore(struct run *r, bool *restored, struct err *err) {
+    const struct train_result *t = &r->result;
+    *restored = false;
+    if (!r->job.options->early_stopping || t->best_step == t->steps) return true;
+    if (t->best_step == 0) {
+        fputs("couplet train: warning: no evaluation was better than the one before training; the last weights are written\n", stderr);
+        return true;
+    }
+    return *restored = checkpoint_load_weights(r->checkpoint_dir, t->best_step, r->job.params, err);
+}
+
+static bool report_write(struct run *r, bool best, struct err *err) {
+    const struct train_options *o = r->job.options;
+    struct report_card card = {
+        .base = o->model ? "the base" : "the random weights it began with",
+        .facts = buf_str(&r->job.facts),
+        .data = o->data,
+        .method = o->method_name,
+        .n_train = r->job.train.n,
+        .n_validation = r->job.validation.n,
+        .n_parameters = r->job.params->n_parameters,
+        .n_trainable = r->job.params->n_trainable,
+        .result = &r->result,
+        .best_weights = best,
+    };
+    struct buf line = {0};
+    if (r->job.validation.n && !held_out_measure(&r->after, r->job.params, &r->job.validation, r->job.pool, err)) return false;
+    held_out_compare(&r->before, &r->after, &card.comparison);
+    report_card_headline(&card, &line);
+    fprintf(o->json ? stderr : stdout, "%s\n", buf_str(&line));
+    buf_finish(&line);
+    return report_card_write(&card, o->out, err);
+}
+
+static bool run_train(struct run *r, struct err *err) {
+    struct train_job *j = &r->job;
+    const struct train_options *o = j->options;
+    const struct train_hooks hooks = {run_emit, run_log_position, run_log_rewind, r};
+    bool best;
+    j->config.stop = &stop_asked;
+    j->config.checkpoint_dir = r->checkpoint_dir;
+    train_job_hash(j, j->config.run_hash);
+    if (j->validation.n && !held_out_measure(&r->before, j->params, &j->validation, j->pool, err)) return false;
+    if (!dir_make(r->checkpoint_dir, err) || !train_log_open(&r->log, r->log_path, true, err)) return false;
+    r->log.facts = buf_str(&j->facts);
+    if (!trainer_run(j->params, &j->config, &j->train, &j->validation, j->tokenizer, &hooks, j->pool, &r->result, err)) return false;
+    if (r->result.end == TRAIN_END_STOPPED)
+        return err_set_param(err, ERR_BUSY, "stopped", "stopped at step %llu; --resume goes on", (unsigned long long)r->result.steps);
+    return best_restore(r, &best, err) && result_write(j, err) && report_write(r, best, err) &&
+           (!o->plot || plot_write(r->log_path, o->plot, err));
+}
+
+static bool run_check_gradients(struct run *r, struct err *err) {
+    struct train_job *j = &r->job;
+    struct update u;
+    struct gradient_check c;
+    struct batcher *b = batcher_create(&j->train, &j->config.batching, err);
+    bool ok = b && batcher_next(b, &u, err);
+    const struct network_config config = {.max_rows = b ? batcher_max_rows(b) : 0, .max_segment = b ? batcher_max_segment(b) : 0,
+                                          .recompute = j->config.recompute};
+    struct network *n = ok ? network_create(j->params, &config, j->pool, err) : NULL;
+    ok = n != NULL;
+    if (ok) {
+        network_check_gradients(n, &u.batches[0], CHECKS_PER_ARRAY, j->config.seed, &c);
+        printf(j->options->json ? "{\"checked\":%zu,\"failed\":%zu,\"worst_error\":%.3g,\"worst\":\"%s\"}\n"
+                                : "gradients: %zu checked against finite differences, %zu differ; largest error %.3g (%s)\n",
+               c.n_checked, c.n_failed, c.worst_error, c.worst);
+        ok = c.n_failed == 0 || err_set(err, ERR_CORRUPT, "%zu gradients differ from their finite differences", c.n_failed);
+    }
+    network_destroy(n);
+    batcher_destroy(b);
+    return ok;
+}
+
+static void run_finish(struct run *r) {
+    held_out_finish(&r->before);
+    held_out_finish(&r->after);
+    free(r->log_path);
+    free(r->checkpoint_dir);
+    train_job_finish(&r->job);
+}
+
+static bool run(const struct train_options *o, struct err *err) {
+    struct run r = {0};
+    struct err fault = {0};
+    signals_catch();
+    gemm_start();
+    train_log_init(&r.log, o->json, o->out);
+    if (o->out) {
+        r.log_path = o->log ? mem_strdup(o->log) : path_join(o->out, "log.jsonl");
+        r.checkpoint_dir = path_join(o->out, "checkpoints");
+    }
+    bool ok = out_check(o, err) && train_job_open(&r.job, o, err) && (o->check_gradients ? run_check_gradients(&r, err) : run_train(&r, err));
+    if (!ok && strcmp(err->param, "stopped") != 0) train_log_error(&r.log, err);
+    if (!train_log_close(&r.log, &fault) && ok) {
+        *err = fault;
+        ok = false;
+    }
+    run_finish(&r);
+    return ok;
+}
+
+int cmd_train(int argc, char **argv) {
+    struct train_options o;
+    struct err err = {0};
+    int status;
+    if (train_options_start(&o, argc, argv, &status)) {
+        restart_with_better_core(argc, argv);
+        status = run(&o, &err) ? 0 : options_fail(&train_command, &err);
+    }
+    train_options_finish(&o);
+    return status;
+}
