@@ -15,6 +15,28 @@ static bool dimension_check(const char *name, size_t v, struct err *err) {
     return err_set_param(err, ERR_CORRUPT, name, "the model's %s is %zu, outside 1 to %zu", name, v, dimension_max);
 }
 
+struct model_config config_gpt2(size_t n_layer, size_t n_head, size_t n_embd, size_t n_inner, size_t n_vocab, size_t n_ctx) {
+    return (struct model_config){
+        .arch = ARCH_GPT2,
+        .norm = NORM_LAYERNORM,
+        .position = POSITION_LEARNED,
+        .mlp = MLP_GELU_TANH,
+        .n_layer = n_layer,
+        .n_head = n_head,
+        .n_kv_head = n_head,
+        .head_size = n_head ? n_embd / n_head : 0,
+        .n_embd = n_embd,
+        .n_inner = n_inner,
+        .n_vocab = n_vocab,
+        .n_ctx = n_ctx,
+        .norm_eps = 1e-5f,
+        .attn_bias = true,
+        .qkv_bias = true,
+        .mlp_bias = true,
+        .tied_head = true,
+    };
+}
+
 static bool scaling_check(const struct model_config *c, struct err *err) {
     const double factor = c->rope_scaling.factor, low = c->rope_scaling.low_freq_factor,
                  high = c->rope_scaling.high_freq_factor;

@@ -169,25 +169,11 @@ static bool gpt2_config(const struct hf_config *h, struct model_config *c, struc
     if (h->scale_by_layer == 1) return unsupported(err, "scale_attn_by_inverse_layer_idx", "true", "false");
     if (h->cross_attention == 1) return unsupported(err, "add_cross_attention", "true", "false");
     if (h->n_head == 0) return err_set_param(err, ERR_CORRUPT, "n_head", "config.json gives no positive n_head");
-    *c = (struct model_config){
-        .arch = ARCH_GPT2,
-        .norm = NORM_LAYERNORM,
-        .position = POSITION_LEARNED,
-        .mlp = MLP_GELU_TANH,
-        .n_layer = h->n_layer,
-        .n_head = h->n_head,
-        .n_kv_head = h->n_head,
-        .head_size = h->n_embd / h->n_head,
-        .n_embd = h->n_embd,
-        .n_inner = h->n_inner ? h->n_inner : h->n_embd * 4,
-        .n_vocab = h->n_vocab,
-        .n_ctx = h->n_ctx,
-        .norm_eps = (float)(isnan(h->eps) ? 1e-5 : h->eps),
-        .attn_bias = true,
-        .qkv_bias = h->qkv_bias != 0,
-        .mlp_bias = true,
-        .tied_head = h->tied != 0,
-    };
+    const size_t n_inner = h->n_inner ? h->n_inner : h->n_embd * 4;
+    *c = config_gpt2(h->n_layer, h->n_head, h->n_embd, n_inner, h->n_vocab, h->n_ctx);
+    if (!isnan(h->eps)) c->norm_eps = (float)h->eps;
+    c->qkv_bias = h->qkv_bias != 0;
+    c->tied_head = h->tied != 0;
     return true;
 }
 

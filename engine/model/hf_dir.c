@@ -137,6 +137,14 @@ static bool config_load(struct model_file *f, const char *dir, struct err *err) 
     return ok;
 }
 
+bool tokenizer_load_beside(struct model_file *f, const char *dir, struct err *err) {
+    struct err why = {0};
+    f->tokenizer = tokenizer_load_dir(dir, &why);
+    if (f->tokenizer || why.code == ERR_NOT_FOUND) return true;
+    if (err) *err = why;
+    return false;
+}
+
 bool hf_load_dir(struct model_file *f, const char *dir, struct err *err) {
     if (!config_load(f, dir, err)) return false;
     char *one = path_join(dir, "model.safetensors"), *index = path_join(dir, "model.safetensors.index.json");
@@ -144,12 +152,5 @@ bool hf_load_dir(struct model_file *f, const char *dir, struct err *err) {
     bool ok = sharded ? shards_load(f, dir, index, err) : weights_load(f, dir, "model.safetensors", NULL, err);
     free(one);
     free(index);
-    if (!ok) return false;
-    struct err why = {0};
-    f->tokenizer = tokenizer_load_dir(dir, &why);
-    if (!f->tokenizer && why.code != ERR_NOT_FOUND) {
-        if (err) *err = why;
-        return false;
-    }
-    return true;
+    return ok && tokenizer_load_beside(f, dir, err);
 }

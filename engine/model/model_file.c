@@ -42,6 +42,10 @@ bool model_file_finish(struct model_file *f, struct err *err) {
 }
 
 static bool load_path(struct model_file *f, const char *path, struct err *err) {
+    if (tf_is_dir(path)) {
+        f->format = "tensorflow";
+        return tf_load_dir(f, path, err);
+    }
     if (dir_exists(path)) {
         f->format = "safetensors";
         return hf_load_dir(f, path, err);
@@ -52,9 +56,13 @@ static bool load_path(struct model_file *f, const char *path, struct err *err) {
     f->maps[f->n_maps++] = m;
     f->format = "gguf";
     if (m.len == 0) return err_set(err, ERR_CORRUPT, "the file is empty");
+    if (pth_is_file(m.data, m.len)) {
+        f->format = "pytorch";
+        return pth_load(f, path, m.data, m.len, err);
+    }
     if (m.len >= 4 && memcmp(m.data, "GGUF", 4) != 0)
         return err_set(err, ERR_UNSUPPORTED,
-                       "this is neither a GGUF file nor a directory with config.json and model.safetensors");
+                       "this is neither a GGUF file, a PyTorch state dict nor a directory with config.json and model.safetensors");
     return gguf_load(f, m.data, m.len, err);
 }
 

@@ -65,14 +65,15 @@ bool config_hf_parse(const char *text, size_t len, struct model_config *out, str
 
 struct model_file;
 
-// PATH: an HF directory (config.json + model.safetensors | model.safetensors.index.json + shards) or a .gguf file.
+// PATH: an HF directory (config.json + model.safetensors | model.safetensors.index.json + shards), OpenAI's TensorFlow directory
+// (hparams.json + checkpoint), a .gguf file or a PyTorch state dict (.pth; config.json and tokenizer beside it).
 // The tokenizer is loaded too where there is one. On failure NULL and one clear sentence.
 struct model_file *model_file_open(const char *path, struct err *err) MUST_CHECK;
 void model_file_close(struct model_file *f); // accepts NULL; unmaps
 
 const struct model_config *model_file_config(const struct model_file *f);
 const struct tokenizer *model_file_tokenizer(const struct model_file *f); // NULL: the directory has none
-const char *model_file_format(const struct model_file *f);                // "safetensors" | "gguf"
+const char *model_file_format(const struct model_file *f);                // "safetensors" | "gguf" | "tensorflow" | "pytorch"
 size_t model_file_tensor_count(const struct model_file *f);
 const struct tensor *model_file_tensor_at(const struct model_file *f, size_t i);
 const struct tensor *model_file_tensor(const struct model_file *f, const char *name); // NULL: absent

@@ -46,6 +46,16 @@ static inline bool json_corrupt(struct err *err) {
     return false;
 }
 
+// OpenAI's layout (hparams.json, *.index) and PyTorch's state dicts; `path` for the config.json and tokenizer beside the file.
+bool tf_is_dir(const char *dir);
+bool tf_load_dir(struct model_file *f, const char *dir, struct err *err) MUST_CHECK;
+bool pth_is_file(const unsigned char *data, size_t len);
+bool pth_load(struct model_file *f, const char *path, const unsigned char *data, size_t len, struct err *err) MUST_CHECK;
+// The tokenizer's files of a directory; none there is no failure.
+bool tokenizer_load_beside(struct model_file *f, const char *dir, struct err *err) MUST_CHECK;
+
+// GPT-2 with its biases and a tied head; config_check says whether the sizes fit together.
+struct model_config config_gpt2(size_t n_layer, size_t n_head, size_t n_embd, size_t n_inner, size_t n_vocab, size_t n_ctx);
 // Dimensions positive, bounded, divisible; eps and theta finite; scaling sane. `in` names the source in messages.
 bool config_check(const struct model_config *c, struct err *err) MUST_CHECK;
 
@@ -72,6 +82,8 @@ struct slot {
     enum slot_rope rope; // rows that llama.cpp's converter permutes
 };
 
+// "PREFIX12.rest" -> "rest" and 12; NULL when the name is not of that form.
+const char *name_layer(const char *name, const char *prefix, size_t *layer);
 const struct slot *slot_find_gguf(enum arch arch, const char *name, size_t *layer); // NULL: unknown
 const struct slot *slot_find_hf(enum arch arch, const char *name, size_t *layer);
 void slot_hf_name(enum arch arch, const struct slot *s, size_t layer, char out[MODEL_MAX_NAME + 1]);

@@ -69,9 +69,9 @@ static bool has_suffix(const char *s, const char *suffix) {
     return n >= m && strcmp(s + n - m, suffix) == 0;
 }
 
-// "PREFIX12.rest" -> "rest" and 12; NULL when the name is not of that form. Only the canonical decimal counts, so that
+// Only the canonical decimal counts, so that
 // no two names mean the same layer.
-static const char *layer_rest(const char *name, const char *prefix, size_t *layer) {
+const char *name_layer(const char *name, const char *prefix, size_t *layer) {
     if (!has_prefix(name, prefix)) return NULL;
     const char *p = name + strlen(prefix), *digits = p;
     size_t n = 0;
@@ -84,7 +84,7 @@ static const char *layer_rest(const char *name, const char *prefix, size_t *laye
 static const struct slot *slot_find(enum arch arch, const char *name, const char *layer_prefix, bool gguf,
                                     size_t *layer) {
     *layer = 0;
-    const char *rest = layer_rest(name, layer_prefix, layer);
+    const char *rest = name_layer(name, layer_prefix, layer);
     for (size_t i = 0; i < arches[arch].n_slots; i++) {
         const struct slot *s = &arches[arch].slots[i];
         if (s->layer == (rest != NULL) && strcmp(rest ? rest : name, gguf ? s->gguf : s->hf) == 0) return s;
