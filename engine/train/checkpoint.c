@@ -213,8 +213,9 @@ static void file_set_finish(struct file_set *s) {
 static void file_open_hash(void *ctx, size_t part) {
     struct file_set *s = ctx;
     struct array_file *f = &s->files[part];
+    if (f->n == 0) return;
     char *path = path_join(s->dir, f->name);
-    if (f->n > 0 && file_map_open(&f->map, path, &f->err)) sha256_hex(f->map.data, f->map.len, f->hex);
+    if (file_map_open(&f->map, path, &f->err)) sha256_hex(f->map.data, f->map.len, f->hex);
     free(path);
 }
 
