@@ -27,3 +27,4 @@ const char *gemm_start(void);
 // The value of OPENBLAS_CORETYPE that suits this processor better than the core OpenBLAS chose by itself (it predates the
 // processor), or NULL: nothing better.
 const char *gemm_better_core(void);
+const char *gemm_core_for(const char *core, bool has_avx2, bool has_avx512); // the same as a function of what is known
