@@ -59,6 +59,7 @@ static void place_layers(struct network *n, struct block *m, size_t R, size_t ra
         bool shared = l > 0 && (n->c.inference || n->c.recompute);
         if (shared) *a = *first;
         if (!shared || !n->c.inference) a->x = place(m, R, n->C);
+        if (shared && n->c.recompute && rank > 0 && l < n->L) a->u[LINEAR_DOWN] = place(m, R, rank); // `down` is not run again
         if (l == n->L || shared) continue;
         place_kept(n, m, a, R);
         bool for_all = n->c.inference || n->c.recompute; // whichever layer has them
