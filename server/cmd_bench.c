@@ -25,7 +25,7 @@ enum { MAX_BATCHES = 16, MAX_BATCH = 256, MAX_REPEAT = 99, DECODE_PROMPT = 16 };
 enum { SGEMM_ROWS = 512, SGEMM_OUTPUTS = 1024, SGEMM_INPUTS = 1024, SGEMM_REPEAT = 10 };
 
 struct bench_options {
-    const char *model, *weights, *batch, *sgemm;
+    const char *model, *adapter, *weights, *batch, *sgemm;
     const char *train, *lora_targets;
     size_t prompt_tokens, new_tokens, threads, repeat, context;
     float dropout;
@@ -35,6 +35,7 @@ struct bench_options {
 #define FIELD(name) offsetof(struct bench_options, name)
 static const struct option_spec specs[] = {
     {"--model", 0, OPTION_STRING, FIELD(model), "PATH", "model directory or .gguf file; with --train a preset's name too", .required = true},
+    {"--adapter", 0, OPTION_STRING, FIELD(adapter), "DIR", "LoRA adapter to merge into the model"},
     {"--prompt-tokens", 0, OPTION_SIZE, FIELD(prompt_tokens), "N", "length of the prompt to read (512, or the context)",
      .min = 1, .max = 1e9},
     {"--new-tokens", 0, OPTION_SIZE, FIELD(new_tokens), "N", "tokens to write a sequence (128, or the context)",
@@ -258,7 +259,7 @@ static bool bench(const struct bench_options *o, struct err *err) {
     for (size_t i = 0; i < n_batches; i++) largest = MAX(largest, batches[i]);
     struct bench b = {.next_id = 1};
     size_t longest = MAX(o->prompt_tokens, o->new_tokens + DECODE_PROMPT);
-    if (!local_engine_open(&b.local, o->model, o->weights, o->threads, largest, longest, err)) return false;
+    if (!local_engine_open(&b.local, o->model, o->adapter, o->weights, o->threads, largest, longest, err)) return false;
     b.n_vocab = model_config(b.local.model)->n_vocab;
     bool ok = report(&b, o, batches, n_batches, err);
     local_engine_close(&b.local);

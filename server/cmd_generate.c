@@ -18,7 +18,7 @@
 enum { DEFAULT_MAX_TOKENS = 128 };
 
 struct generate_options {
-    const char *model, *weights;
+    const char *model, *adapter, *weights;
     size_t max_tokens; // SIZE_MAX: not given
     size_t threads, top_k, min_tokens;
     float temperature, top_p, min_p, typical_p, repetition_penalty, presence_penalty, frequency_penalty;
@@ -30,6 +30,7 @@ struct generate_options {
 #define FIELD(name) offsetof(struct generate_options, name)
 static const struct option_spec specs[] = {
     {"--model", 0, OPTION_STRING, FIELD(model), "PATH", "model directory or .gguf file", .required = true},
+    {"--adapter", 0, OPTION_STRING, FIELD(adapter), "DIR", "LoRA adapter to merge into the model"},
     {"--max-tokens", 0, OPTION_SIZE, FIELD(max_tokens), "N",
      "at most so many new tokens (128, or what the context has left)"},
     {"--min-tokens", 0, OPTION_SIZE, FIELD(min_tokens), "N", "nothing ends the text before so many tokens (0)"},
@@ -243,7 +244,7 @@ static bool generate(const struct generate_options *o, const char *arg, const st
                      struct err *err) {
     struct local_engine l;
     struct ids prompt = {0};
-    if (!local_engine_open(&l, o->model, o->weights, o->threads, 1, 0, err)) return false;
+    if (!local_engine_open(&l, o->model, o->adapter, o->weights, o->threads, 1, 0, err)) return false;
     struct sequence_request r = {.id = 1, .group = 1, .model = l.model};
     r.params = (struct sampling_params){
         .temperature = o->temperature,

@@ -27,8 +27,10 @@ static const struct config_key {
     const char *more; // what configs/couplet.conf adds
 } keys[] = {
 #define AT(field) offsetof(struct config, field)
-    {"model", KIND_LIST, AT(model), "", 0, 0, NULL, "[NAME=]PATH", "a model to serve: HF directory or .gguf file",
+    {"model", KIND_LIST, AT(model), "", 0, 0, NULL, "[NAME=]PATH", "a model to serve: HF directory, .gguf file or LoRA adapter",
      "NAME ends at the first '='; without it the file's or directory's name without extension. Without a model the server starts and says so."},
+    {"adapter", KIND_LIST, AT(adapter), "", 0, 0, NULL, "DIR", "LoRA adapter to merge into the model, where there is exactly one",
+     "An adapter's directory is a model's PATH too, when its base is where its adapter_config.json says."},
     {"host", KIND_STRING, AT(host), "127.0.0.1", 0, 0, NULL, "ADDRESS", "address to listen on",
      "Another than loopback is refused until a key exists: couplet keys add NAME."},
     {"port", KIND_SIZE, AT(port), "8080", 0, 65535, NULL, "N", "port to listen on, 0 for any free one", NULL},
@@ -283,6 +285,8 @@ bool config_load(struct config *c, int argc, char **argv, enum config_action *ac
         ok = ok && env_apply(c, err) && flags_apply(c, &flags, err);
         if (ok && flags.json) ok = config_set(c, &keys[key_find("log_format")], "json", err);
     }
+    if (ok && c->adapter.n > 0 && (c->adapter.n > 1 || c->model.n != 1))
+        ok = err_set(err, ERR_INVALID, "--adapter is for exactly one --model: give further adapters as --model NAME=DIR");
     if (ok) bound_host_set(c);
     *action = args.help ? CONFIG_HELP : flags.check ? CONFIG_CHECK : flags.print ? CONFIG_PRINT : CONFIG_SERVE;
     for (size_t i = 0; i < N_KEYS; i++) option_list_finish(&flags.lists[i]);

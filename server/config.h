@@ -17,6 +17,7 @@ struct string_list {
 
 struct config {
     struct string_list model;       // "[NAME=]PATH"
+    struct string_list adapter;     // none, or one: of the only model
     char *host;                     // address to listen on
     size_t port;                    // 0: any free one
     struct string_list public_host; // further names this server is reached by

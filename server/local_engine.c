@@ -3,6 +3,7 @@
 #include "server/local_engine.h"
 
 #include "base/mem.h"
+#include "engine/model/adapter.h"
 
 #include <assert.h>
 
@@ -24,13 +25,13 @@ static bool engine_open(struct local_engine *l, size_t sequences, size_t n, stru
     return l->engine && engine_add_model(l->engine, l->model, kv_bytes, err);
 }
 
-bool local_engine_open(struct local_engine *l, const char *path, const char *weights, size_t threads, size_t sequences,
-                       size_t n, struct err *err) {
+bool local_engine_open(struct local_engine *l, const char *path, const char *adapter, const char *weights, size_t threads,
+                       size_t sequences, size_t n, struct err *err) {
     enum weights_mode mode;
     bool known = weights_mode_parse(weights, &mode);
     assert(known); // the option table allows nothing else
     *l = (struct local_engine){.pool = pool_create(threads ? threads : pool_cpu_count(), err)};
-    struct model_file *file = l->pool ? model_file_open(path, err) : NULL;
+    struct model_file *file = l->pool ? model_file_open_adapted(path, adapter, err) : NULL;
     l->model = file ? model_create(file, mode, l->pool, err) : NULL;
     if (l->model && engine_open(l, sequences, n, err)) return true;
     local_engine_close(l);

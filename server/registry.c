@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "engine/model/adapter.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@ void registry_finish(struct registry *r) {
         model_release(r->entries[i].model);
         free(r->entries[i].id);
         free(r->entries[i].path);
+        free(r->entries[i].adapter);
     }
     free(r->entries);
     *r = (struct registry){0};
@@ -29,7 +31,7 @@ static bool id_valid(const char *id) {
     return true;
 }
 
-bool registry_add(struct registry *r, const char *spec, struct err *err) {
+bool registry_add(struct registry *r, const char *spec, const char *adapter, struct err *err) {
     const char *equals = strchr(spec, '=');
     char *id = equals ? mem_strndup(spec, (size_t)(equals - spec)) : path_stem(spec);
     const char *path = equals ? equals + 1 : spec;
@@ -42,13 +44,13 @@ bool registry_add(struct registry *r, const char *spec, struct err *err) {
         return false;
     }
     mem_grow(&r->entries, &r->cap, r->n + 1);
-    r->entries[r->n++] = (struct registry_entry){.id = id, .path = mem_strdup(path)};
+    r->entries[r->n++] = (struct registry_entry){.id = id, .path = mem_strdup(path), .adapter = adapter ? mem_strdup(adapter) : NULL};
     return true;
 }
 
 bool registry_load(struct registry *r, size_t i, enum weights_mode mode, struct pool *pool, struct err *err) {
     struct registry_entry *e = &r->entries[i];
-    struct model_file *file = model_file_open(e->path, err);
+    struct model_file *file = model_file_open_adapted(e->path, e->adapter, err);
     if (!file) return false;
     struct model *model = model_create(file, mode, pool, err);
     if (!model) return false;

@@ -10,7 +10,7 @@
 
 struct registry_entry {
     char *id;            // what clients write in "model"
-    char *path;          // never shown to clients
+    char *path, *adapter; // never shown to clients; adapter: a LoRA adapter's directory or NULL
     struct model *model; // one reference, held by the registry
     int64_t created_s;   // Unix time: when it was loaded
 };
@@ -24,7 +24,7 @@ void registry_finish(struct registry *r); // releases the models; accepts a zero
 
 // `spec` is "[NAME=]PATH", NAME ending at the first '='; without it the id is the path's stem. Refuses an empty or
 // doubled id. The entry's model stays NULL until registry_load.
-bool registry_add(struct registry *r, const char *spec, struct err *err) MUST_CHECK;
+bool registry_add(struct registry *r, const char *spec, const char *adapter, struct err *err) MUST_CHECK;
 
 // Opens and packs the i-th model. On failure the entry is unchanged.
 bool registry_load(struct registry *r, size_t i, enum weights_mode mode, struct pool *pool, struct err *err) MUST_CHECK;

@@ -181,7 +181,7 @@ static bool server_open(struct server *s, struct err *err) {
     if (!log_level_parse(c->log_level, &level)) return err_set(err, ERR_INVALID, "unknown log level");
     log_configure(level, strcmp(c->log_format, "json") == 0);
     for (size_t i = 0; i < c->model.n; i++)
-        if (!registry_add(&s->registry, c->model.items[i], err)) return false;
+        if (!registry_add(&s->registry, c->model.items[i], c->adapter.n ? c->adapter.items[0] : NULL, err)) return false;
     if (!keys_open(&s->keys, c->data_dir, err)) return false;
     if (!reach_ok(s, err)) {
         fprintf(stderr, "couplet serve: %s\n", err->message);
