@@ -19,6 +19,7 @@ static const struct {
     {"serve", cmd_serve, "serve models over HTTP"},
     {"keys", cmd_keys, "add, list and revoke API keys"},
     {"tokenize", cmd_tokenize, "turn text into token ids, or ids into text"},
+    {"tokenizer", cmd_tokenizer, "train a tokenizer on text files"},
     {"generate", cmd_generate, "continue a prompt"},
     {"train", cmd_train, "train a model, whole or by LoRA"},
     {"convert", cmd_convert, "write a model in another format or precision"},
