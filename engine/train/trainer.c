@@ -209,6 +209,7 @@ static bool trainer_measure(struct trainer *t, const struct model_config *model,
     }
     t->total = c->steps;
     for (uint64_t e = 0; c->steps == 0 && e < c->epochs; e++) t->total += batcher_updates_per_epoch(t->batcher, e);
+    if (t->total == 0) return err_set(err, ERR_NO_MEMORY, "not enough memory for the order of an epoch");
     t->schedule = (struct schedule){c->schedule, c->lr, c->min_lr, c->warmup, t->total};
     return samples_init(t, model, err);
 }
