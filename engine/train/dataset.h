@@ -37,6 +37,9 @@ struct dataset_report {
 };
 void dataset_report_finish(struct dataset_report *r);
 
+// What a model is given of an instruction row (Alpaca's wording, the seed's): all but the answer. input: empty where there is none.
+void dataset_instruction_prompt(const struct buf *instruction, const struct buf *input, struct buf *out);
+
 struct dataset;
 // On failure (unreadable, empty, not UTF-8, any fatal problem) NULL; *err is the first problem, "FILE line N: ..."; *report (may be NULL) has all.
 struct dataset *dataset_open(const char *path, const struct dataset_options *o, struct dataset_report *report, struct err *err) MUST_CHECK;

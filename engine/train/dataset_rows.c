@@ -162,18 +162,22 @@ static bool encode_tokens(struct rows *r, struct err *err) {
     return true;
 }
 
-// The seed's wording, encoded as one text; a token belongs to the answer when it begins in it.
-static bool encode_instruction(struct rows *r, struct err *err) {
-    struct buf *b = &r->scratch;
-    buf_clear(b);
-    buf_add_str(b, "Below is an instruction that describes a task. Write a response that appropriately completes the request.");
-    buf_add_str(b, "\n\n### Instruction:\n");
-    buf_add(b, buf_str(&r->strings[F_INSTRUCTION]), r->strings[F_INSTRUCTION].len);
-    if (r->have & BIT(F_INPUT) && r->strings[F_INPUT].len) {
-        buf_add_str(b, "\n\n### Input:\n");
-        buf_add(b, r->strings[F_INPUT].data, r->strings[F_INPUT].len);
+void dataset_instruction_prompt(const struct buf *instruction, const struct buf *input, struct buf *out) {
+    buf_add_str(out, "Below is an instruction that describes a task. Write a response that appropriately completes the request.");
+    buf_add_str(out, "\n\n### Instruction:\n");
+    buf_add(out, buf_str(instruction), instruction->len);
+    if (input->len) {
+        buf_add_str(out, "\n\n### Input:\n");
+        buf_add(out, input->data, input->len);
     }
-    buf_add_str(b, "\n\n### Response:\n");
+    buf_add_str(out, "\n\n### Response:\n");
+}
+
+// Encoded as one text; a token belongs to the answer when it begins in it.
+static bool encode_instruction(struct rows *r, struct err *err) {
+    struct buf *b = &r->scratch, none = {0};
+    buf_clear(b);
+    dataset_instruction_prompt(&r->strings[F_INSTRUCTION], r->have & BIT(F_INPUT) ? &r->strings[F_INPUT] : &none, b);
     size_t answer = b->len, from = 0;
     buf_add(b, r->strings[F_OUTPUT].data, r->strings[F_OUTPUT].len);
     add_bos(r);
