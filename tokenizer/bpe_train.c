@@ -68,7 +68,9 @@ static bool specials_copy(struct bpe_trainer *t, const struct bpe_train_options 
         size_t len = strlen(o->special[i]);
         if (!len || len > MAX_TOKEN_BYTES || !utf8_valid(o->special[i], len))
             return err_set(err, ERR_INVALID, "special token %zu is empty or not UTF-8", i + 1);
-        if (!map_put(&t->special, o->special[i], len, (uint32_t)t->n_special)) continue;
+        uint32_t known;
+        if (map_get(&t->special, o->special[i], len, &known)) continue;
+        map_put(&t->special, o->special[i], len, (uint32_t)t->n_special);
         t->special_id[t->n_special] = NO_ID;
         t->special_len[t->n_special++] = len;
         buf_add(&t->special_texts, o->special[i], len);
