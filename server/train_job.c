@@ -195,7 +195,8 @@ static bool params_open(struct train_job *j, struct err *err) {
         .seed = o->seed,
     };
     j->params = j->file ? params_from_file(j->file, &p, j->pool, err) : params_random(&j->init.config, j->init.init, o->seed, &p, j->pool, err);
-    return j->params && (!o->lora_init || lora_load(j, o->lora_init, err));
+    if (!j->params) return err->param[0] == '-' ? err_prefix(err, "%s", err->param) : false;
+    return !o->lora_init || lora_load(j, o->lora_init, err);
 }
 
 static void config_fill(struct train_job *j) {

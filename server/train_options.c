@@ -80,6 +80,13 @@ const struct option_command train_command = {
 
 // ---- rules between options ----
 
+static bool named_as(const char *path, const char *a, const char *b) {
+    const char *dot = strrchr(path, '.');
+    return dot && (strcasecmp(dot, a) == 0 || strcasecmp(dot, b) == 0);
+}
+bool train_data_is_text(const char *path) { return named_as(path, ".txt", ".md"); }
+
+// Of data: a file by another name (an upload) may be either.
 static bool is_lora(const struct train_options *o) { return o->method == TRAIN_LORA; }
 static bool is_freeze(const struct train_options *o) { return o->method == TRAIN_FREEZE; }
 static bool is_adamw(const struct train_options *o) { return o->optimizer == OPTIMIZER_ADAMW; }
@@ -92,7 +99,7 @@ static bool has_no_file(const struct train_options *o) { return !o->validation; 
 static bool has_validation(const struct train_options *o) { return o->validation || o->validation_split > 0; }
 static bool has_no_steps(const struct train_options *o) { return !o->steps; }
 static bool has_prompts(const struct train_options *o) { return o->prompts.n; }
-static bool is_text(const struct train_options *o) { return train_data_is_text(o->data); }
+static bool is_text(const struct train_options *o) { return !named_as(o->data, ".jsonl", ".json"); }
 static bool is_rows(const struct train_options *o) { return !train_data_is_text(o->data); }
 
 static const struct rule {
@@ -220,9 +227,4 @@ void train_options_finish(struct train_options *o) {
     free(o->target_text);
     option_list_finish(&o->targets);
     option_list_finish(&o->prompts);
-}
-
-bool train_data_is_text(const char *path) {
-    const char *dot = strrchr(path, '.');
-    return dot && (strcmp(dot, ".txt") == 0 || strcmp(dot, ".md") == 0);
 }

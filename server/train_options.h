@@ -32,5 +32,5 @@ extern const struct option_command train_command;
 // Parses and checks. False: return *status (0 after --help, 2 after a mistake, which is then on stderr). Either way train_options_finish.
 bool train_options_start(struct train_options *o, int argc, char **argv, int *status) MUST_CHECK;
 void train_options_finish(struct train_options *o);
-// A text by its name (.txt, .md), a table of rows otherwise.
+// A text by its name: .txt, .md. A file by another name may be one too: the data set looks into it.
 bool train_data_is_text(const char *path);
