@@ -71,19 +71,20 @@ static bool name_ok(const char *s) { // owner/name or name
 
 struct progress {
     const struct hub_file *file;
-    uint64_t start_ns, shown_ns;
+    uint64_t start_ns, shown_ns, done;
     bool terminal;
 };
 
 static void progress_show(void *ctx, uint64_t done, uint64_t resumed) {
     struct progress *p = ctx;
     const uint64_t now = clock_ns();
+    p->done = done;
     if (!p->terminal || now - p->shown_ns < 500000000) return;
     p->shown_ns = now;
     const double rate = (double)(done - resumed) / ((double)(now - p->start_ns) * 1e-9 + 1e-3);
     const double total = p->file->size > 0 ? (double)p->file->size : (double)done, left = (total - (double)done) / (rate + 1);
-    fprintf(stderr, "\r%s  %.0f of %.0f MB (%.0f %%)  %.1f MB/s  %d:%02d left \033[K", p->file->name, (double)done * 1e-6, total * 1e-6, 100 * (double)done / total,
-            rate * 1e-6, (int)left / 60, (int)left % 60);
+    fprintf(stderr, "\r%s  %.0f of %.0f MB (%.0f %%)  %.1f MB/s  %d:%02d left \033[K", p->file->name, (double)done * 1e-6, total * 1e-6,
+            100 * (double)done / total, rate * 1e-6, (int)left / 60, (int)left % 60);
 }
 
 // ---- fetching
@@ -98,13 +99,9 @@ static bool file_fetch(struct hub *h, const char *model, const struct hub_repo *
     *present = ok && hub_file_present(f, path);
     ok = ok && (*present || hub_download(h, model, r->commit, f, path, progress_show, &p, &why));
     if (p.terminal && !*present) fputs("\r\033[K", stderr);
+    const double seconds = (double)(clock_ns() - p.start_ns) * 1e-9;
     if (ok && *present) fprintf(stderr, "%s  is there\n", f->name);
-    if (ok && !*present) {
-        struct file_map m = {0};
-        const size_t size = file_map_open(&m, path, NULL) ? m.len : 0;
-        file_map_close(&m);
-        fprintf(stderr, "%s  %.1f MB in %.1f s%s\n", f->name, (double)size * 1e-6, (double)(clock_ns() - p.start_ns) * 1e-9, f->sha256[0] ? ", sha256 right" : "");
-    }
+    if (ok && !*present) fprintf(stderr, "%s  %.1f MB in %.1f s%s\n", f->name, (double)p.done * 1e-6, seconds, f->sha256[0] ? ", sha256 right" : "");
     free(path);
     if (!ok && err) *err = why;
     return ok;

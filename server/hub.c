@@ -45,7 +45,7 @@ void hub_close(struct hub *h) {
     curl_global_cleanup();
 }
 
-// "%s" of the address is the escaped text; a path keeps its slashes.
+// A path keeps its slashes.
 static void url_add(struct hub *h, struct buf *url, const char *text, bool path) {
     while (*text) {
         const size_t n = path ? strcspn(text, "/") : strlen(text);
@@ -84,7 +84,7 @@ static bool status_check(struct hub *h, const char *model, const char *what, str
     const long status = status_of(h);
     if (status >= 200 && status < 300) return true;
     if (status == 401)
-        return err_set(err, ERR_NOT_FOUND, "the hub answers 401 for %s: there is no such model, or it is private and HF_TOKEN holds no token that opens it", model);
+        return err_set(err, ERR_NOT_FOUND, "the hub answers 401 for %s: there is no such model, or it is private and HF_TOKEN does not open it", model);
     if (status == 403) return err_set(err, ERR_NOT_FOUND, "the hub answers 403 for %s: accept the model's terms on its page and set HF_TOKEN", model);
     if (status == 404) return err_set(err, ERR_NOT_FOUND, "the hub has no %s of %s", what, model);
     return err_set(err, ERR_IO, "the hub answers %ld for %s of %s", status, what, model);
@@ -141,7 +141,8 @@ static bool sibling_read(struct json *j, struct hub_repo *r, struct err *err) {
         else ok = json_skip(j, err);
     }
     ok = ok && !j->failed;
-    if (ok && !name_safe(buf_str(&name), name.len)) ok = json_fail(j, err, "the file name \"%s\" is refused: it could lead outside the directory", buf_str(&name));
+    if (ok && !name_safe(buf_str(&name), name.len))
+        ok = json_fail(j, err, "the file name \"%s\" is refused: it could lead outside the directory", buf_str(&name));
     if (ok) f->name = mem_strdup(buf_str(&name));
     buf_finish(&key);
     buf_finish(&name);
@@ -236,17 +237,16 @@ static size_t file_bytes(char *data, size_t size, size_t n, void *ctx) {
     struct transfer *t = ctx;
     const long status = status_of(t->h);
     if (status < 200 || status >= 300) return n; // an error's page: not for the file
-    if (t->first && t->done) {
-        if (status == 206 ? !range_start_ok(t) : !restart(t)) return t->damaged = status == 206, t->error = errno, 0;
-    }
+    if (t->first && t->done && status == 206) t->damaged = !range_start_ok(t);
+    else if (t->first && t->done && !restart(t)) t->error = errno;
     t->first = false;
-    if (t->f->size != HUB_SIZE_UNKNOWN && n > (uint64_t)t->f->size - t->done) return t->damaged = true, 0;
-    for (size_t at = 0; at < n;) {
+    t->damaged |= t->f->size != HUB_SIZE_UNKNOWN && n > (uint64_t)t->f->size - t->done;
+    for (size_t at = 0; at < n && !t->damaged && !t->error;) {
         const ssize_t wrote = write(t->fd, data + at, n - at);
-        if (wrote < 0 && errno == EINTR) continue;
-        if (wrote < 0) return t->error = errno, 0;
-        at += (size_t)wrote;
+        if (wrote >= 0) at += (size_t)wrote;
+        else if (errno != EINTR) t->error = errno;
     }
+    if (t->damaged || t->error) return 0; // anything but n ends the transfer
     sha256_update(&t->hash, data, n);
     t->done += n;
     if (t->progress) t->progress(t->ctx, t->done, t->resumed);

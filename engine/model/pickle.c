@@ -293,16 +293,6 @@ static bool push_long(struct machine *m, size_t length_bytes) { // two's complem
     return push_new(m, PICKLE_INT, (int64_t)v);
 }
 
-static bool push_float(struct machine *m) { // big-endian
-    const unsigned char *p;
-    uint64_t bits = 0;
-    struct pickle_value *v = value_new(m, PICKLE_FLOAT);
-    if (!v || !take(m, 8, &p)) return false;
-    for (int i = 0; i < 8; i++) bits = bits << 8 | p[i];
-    memcpy(&v->real, &bits, sizeof(bits));
-    return push(m, v);
-}
-
 static bool memo_put(struct machine *m, uint64_t slot) {
     struct pickle_value *v = m->n_stack ? m->stack[m->n_stack - 1] : NULL;
     if (!v || slot >= MEMO_MAX) return damaged(m, "it remembers nothing, or in a place too far");
@@ -341,13 +331,13 @@ static bool step(struct machine *m, unsigned char op) {
     case '(': return push(m, NULL);                                    // MARK
     case '0': return pop(m) != NULL;                                   // POP
     case 'N': return push_new(m, PICKLE_NONE, 0);                      // NONE
-    case 0x88: case 0x89: return push_new(m, PICKLE_BOOL, op == 0x88); // NEWTRUE, NEWFALSE
+    case 0x88: case 0x89: return push_new(m, PICKLE_NONE, 0);          // NEWTRUE, NEWFALSE
     case 'J': return push_number(m, 4);                                // BININT
     case 'K': return push_number(m, 1);                                // BININT1
     case 'M': return push_number(m, 2);                                // BININT2
     case 0x8a: return push_long(m, 1);                                 // LONG1
     case 0x8b: return push_long(m, 4);                                 // LONG4
-    case 'G': return push_float(m);                                    // BINFLOAT
+    case 'G': return take(m, 8, &p) && push_new(m, PICKLE_NONE, 0);    // BINFLOAT
     case 'X': return push_text(m, 4, PICKLE_TEXT);                     // BINUNICODE
     case 0x8c: return push_text(m, 1, PICKLE_TEXT);                    // SHORT_BINUNICODE
     case 0x8d: return push_text(m, 8, PICKLE_TEXT);                    // BINUNICODE8

@@ -298,7 +298,8 @@ static bool archive_read(struct reader *r, const struct pickle_value **state) {
     const struct pickle_value *root = pickle_read(&r->arena, pickle->data, pickle->len, r->err);
     if (!root) return false;
     *state = model_part(root);
-    return *state || err_set(r->err, ERR_UNSUPPORTED, "the file holds no state dict: neither tensors by name nor such under model_state_dict, state_dict or model");
+    return *state || err_set(r->err, ERR_UNSUPPORTED, "the file holds no state dict: no tensors by name, nor any under model_state_dict, "
+                                                      "state_dict or model");
 }
 
 static char *directory_of(const char *path) {

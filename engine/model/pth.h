@@ -23,10 +23,8 @@ const struct zip_entry *zip_find(const struct zip *z, const char *name, size_t l
 
 // ---- pickle.c ----
 enum pickle_kind {
-    PICKLE_NONE, // and everything that no state dict needs the value of: bytes
-    PICKLE_BOOL,
+    PICKLE_NONE, // and whatever no state dict needs the value of: truth values, floats, bytes
     PICKLE_INT,
-    PICKLE_FLOAT,
     PICKLE_TEXT,
     PICKLE_TUPLE,
     PICKLE_LIST,
@@ -43,8 +41,7 @@ enum { PICKLE_DIMS = 4 };
 struct pickle_value {
     enum pickle_kind kind;
     union {
-        int64_t integer; // also bool; too long for 64 bits: 0
-        double real;
+        int64_t integer; // too long for 64 bits: 0
         struct {
             const char *s; // not NUL-terminated
             size_t len;

@@ -25,7 +25,7 @@ class Hub:
         self.log, self.hashes, self.extra, self.sizes = [], {}, [], {}
         self.servers = [ThreadingHTTPServer(("127.0.0.1", 0), self.handler(store)) for store in (False, True)]
         for s in self.servers:
-            threading.Thread(target=s.serve_forever, daemon=True).start()
+            threading.Thread(target=s.serve_forever, args=(0.02,), daemon=True).start()
         self.url, self.store = (f"http://{host}:{s.server_port}" for host, s in zip(("127.0.0.1", "localhost"), self.servers))
 
     def listing(self):
