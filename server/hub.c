@@ -8,20 +8,20 @@
 
 #include "base/buf.h"
 #include "base/file.h"
-#include "base/json.h"
 #include "base/mem.h"
 #include "base/sha256.h"
 
 #include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LISTING_MAX = 64 << 20, FILES_MAX = 100000, FRUITLESS_MAX = 3, STALL_S = 60 };
+enum { LISTING_MAX = 8 << 20, FRUITLESS_MAX = 3, STALL_S = 60 };
 
 bool hub_open(struct hub *h, struct err *err) {
     const char *endpoint = getenv("HF_ENDPOINT"), *token = getenv("HF_TOKEN");
@@ -95,7 +95,7 @@ static bool status_check(struct hub *h, const char *model, const char *what, str
 static bool name_safe(const char *s, size_t len) {
     if (len == 0 || len > 255 || s[0] == '/') return false;
     for (size_t i = 0; i < len; i++)
-        if ((unsigned char)s[i] < ' ' || s[i] == 127 || s[i] == '\\') return false;
+        if ((unsigned char)s[i] < ' ' || s[i] == 127 || s[i] == '\\') return false; // NUL among them
     for (size_t from = 0, to; from <= len; from = to + 1) { // each part
         for (to = from; to < len && s[to] != '/';) to++;
         if (to == from || (s[from] == '.' && (to == from + 1 || (to == from + 2 && s[from + 1] == '.')))) return false;
@@ -103,71 +103,36 @@ static bool name_safe(const char *s, size_t len) {
     return true;
 }
 
-static bool hash_read(struct json *j, char out[65], struct err *err) {
-    struct buf text = {0};
-    bool ok = json_read_string(j, &text, err);
-    if (ok && (text.len != 64 || strspn(text.data, "0123456789abcdef") != 64)) ok = json_fail(j, err, "a sha256 is not 64 hexadecimal digits");
-    if (ok) memcpy(out, text.data, 65);
-    buf_finish(&text);
-    return ok;
-}
-
-static bool size_read(struct json *j, int64_t *out, struct err *err) {
-    if (json_peek(j) == JSON_NULL) return json_read_null(j, err);
-    return json_read_int(j, out, err) && (*out >= 0 || json_fail(j, err, "a size is negative"));
-}
-
-static bool storage_read(struct json *j, struct hub_file *f, struct err *err) { // "lfs": {"sha256", "size"} or null
-    if (json_peek(j) == JSON_NULL) return json_read_null(j, err);
-    struct buf key = {0};
-    bool ok = json_open(j, '{', err);
-    while (ok && json_next_key(j, &key, err))
-        ok = buf_is(&key, "sha256") ? hash_read(j, f->sha256, err) : buf_is(&key, "size") ? size_read(j, &f->size, err) : json_skip(j, err);
-    buf_finish(&key);
-    return ok && !j->failed;
-}
-
-static bool sibling_read(struct json *j, struct hub_repo *r, struct err *err) {
-    struct buf key = {0}, name = {0};
-    if (r->n_files == FILES_MAX) return json_fail(j, err, "more than %d files", FILES_MAX);
+// One of the listing's "siblings"; what large-file storage says of it ("lfs") counts.
+static bool sibling_read(json_t *sibling, struct hub_repo *r, struct err *err) {
+    const char *name = NULL, *sha256 = NULL;
+    size_t name_len = 0;
+    json_int_t size = HUB_SIZE_UNKNOWN;
+    json_t *lfs = json_object_get(sibling, "lfs");
+    if (json_unpack(sibling, "{s:s%, s?I}", "rfilename", &name, &name_len, "size", &size) != 0 ||
+        (lfs && !json_is_null(lfs) && json_unpack(lfs, "{s:s, s:I}", "sha256", &sha256, "size", &size) != 0) || size < HUB_SIZE_UNKNOWN ||
+        (sha256 && (strlen(sha256) != 64 || strspn(sha256, "0123456789abcdef") != 64)))
+        return err_set(err, ERR_CORRUPT, "an entry has no name, no size or no sha256 that could be one");
+    if (!name_safe(name, name_len))
+        return err_set(err, ERR_CORRUPT, "the file name \"%s\" is refused: it could lead outside the directory", name);
     mem_grow(&r->files, &r->files_cap, r->n_files + 1);
     struct hub_file *f = &r->files[r->n_files++];
-    *f = (struct hub_file){.size = HUB_SIZE_UNKNOWN};
-    bool ok = json_open(j, '{', err);
-    while (ok && json_next_key(j, &key, err)) {
-        if (buf_is(&key, "rfilename")) ok = json_read_string(j, &name, err);
-        else if (buf_is(&key, "size")) ok = size_read(j, &f->size, err);
-        else if (buf_is(&key, "lfs")) ok = storage_read(j, f, err);
-        else ok = json_skip(j, err);
-    }
-    ok = ok && !j->failed;
-    if (ok && !name_safe(buf_str(&name), name.len))
-        ok = json_fail(j, err, "the file name \"%s\" is refused: it could lead outside the directory", buf_str(&name));
-    if (ok) f->name = mem_strdup(buf_str(&name));
-    buf_finish(&key);
-    buf_finish(&name);
-    return ok;
+    *f = (struct hub_file){.name = mem_strdup(name), .size = size};
+    if (sha256) memcpy(f->sha256, sha256, sizeof(f->sha256));
+    return true;
 }
 
 static bool listing_read(const struct buf *text, struct hub_repo *r, struct err *err) {
-    struct json j;
-    struct buf key = {0}, commit = {0};
-    json_init(&j, buf_str(text), text->len);
-    bool ok = json_open(&j, '{', err);
-    while (ok && json_next_key(&j, &key, err)) {
-        if (buf_is(&key, "sha")) ok = json_read_string(&j, &commit, err);
-        else if (!buf_is(&key, "siblings")) ok = json_skip(&j, err);
-        else
-            for (ok = json_open(&j, '[', err); ok && json_next_item(&j, err);) ok = sibling_read(&j, r, err);
-        ok = ok && !j.failed;
-    }
-    ok = ok && !j.failed && json_finish(&j, err);
-    if (ok && (commit.len == 0 || commit.len > 64 || strspn(buf_str(&commit), "0123456789abcdef") != commit.len))
-        ok = json_fail(&j, err, "it names no commit");
-    if (ok) r->commit = mem_strdup(buf_str(&commit));
-    buf_finish(&key);
-    buf_finish(&commit);
-    if (!ok && err) err->code = ERR_CORRUPT;
+    json_error_t why;
+    json_t *root = json_loadb(buf_str(text), text->len, JSON_ALLOW_NUL, &why), *siblings, *sibling;
+    const char *commit;
+    size_t i;
+    bool ok = json_unpack(root, "{s:s, s:o}", "sha", &commit, "siblings", &siblings) == 0;
+    ok = ok && *commit && strlen(commit) <= 64 && strspn(commit, "0123456789abcdef") == strlen(commit);
+    if (!ok) (void)err_set(err, ERR_CORRUPT, "no JSON with commit and files");
+    if (ok) r->commit = mem_strdup(commit);
+    if (ok) json_array_foreach(siblings, i, sibling) if (!(ok = sibling_read(sibling, r, err))) break;
+    json_decref(root);
     return ok || err_prefix(err, "the hub's listing");
 }
 

@@ -8,6 +8,8 @@
 // thread.
 #include "engine/model/pth.h"
 
+#include "base/file.h"
+#include "base/json.h"
 #include "base/mem.h"
 #include "engine/model/model_internal.h"
 
@@ -15,13 +17,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+struct stored { // of the state dict, bounded
+    const char *name;
+    struct tensor t;          // as stored: shape and type; n_bytes of its elements
+    const unsigned char *at;  // first element
+    size_t stride[2];         // elements
+};
+struct state {
+    struct stored *tensors; // by name
+    size_t n_tensors;
+    bool linear; // names of the seed's and rasbt's GPTModel: nn.Linear (out, in), query, key and value apart
+};
 struct reader {
     struct model_file *f;
     struct zip zip;
     const char *root; // "archive" of "archive/data.pkl"
     size_t root_len;
     struct arena arena;
-    struct pth_state state;
+    struct state state;
     size_t cap, copies_left; // bytes
     struct err *err;
 };
@@ -80,7 +93,7 @@ static bool too_repetitive(struct reader *r) {
 }
 
 // Fills `out` from the pickled tensor, every element inside its storage.
-static bool tensor_bound(struct reader *r, const char *name, const struct pickle_value *v, struct pth_tensor *out) {
+static bool tensor_bound(struct reader *r, const char *name, const struct pickle_value *v, struct stored *out) {
     const struct pickle_value *storage = v->tensor.storage, *key = storage->storage.key;
     const size_t n_dims = v->tensor.n_dims, *shape = v->tensor.shape, *stride = v->tensor.stride;
     enum dtype type;
@@ -88,7 +101,7 @@ static bool tensor_bound(struct reader *r, const char *name, const struct pickle
         return err_set(r->err, ERR_UNSUPPORTED, "the tensor %s is a torch.%s; Float, Half and BFloat16 are supported", name, storage->storage.type);
     if (n_dims < 1 || n_dims > 2 || shape[0] == 0 || (n_dims == 2 && shape[1] == 0))
         return err_set(r->err, ERR_UNSUPPORTED, "the tensor %s is empty or has %zu dimensions, not 1 or 2", name, n_dims);
-    struct pth_tensor t = {.name = name, .t = {.type = type, .n_dims = (int)n_dims, .shape = {shape[0], n_dims == 2 ? shape[1] : 1}},
+    struct stored t = {.name = name, .t = {.type = type, .n_dims = (int)n_dims, .shape = {shape[0], n_dims == 2 ? shape[1] : 1}},
                            .stride = {stride[0], n_dims == 2 ? stride[1] : 1}};
     const size_t size = dtype_block_bytes(type);
     if (!size_mul(t.t.shape[0], t.t.shape[1], &t.t.n_bytes) || !size_mul(t.t.n_bytes, size, &t.t.n_bytes))
@@ -130,10 +143,10 @@ static bool is_buffer(const char *name) { // causal masks and frequencies, saved
     return ends_with(name, ".att.mask") || ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") || ends_with(name, "rotary_emb.inv_freq");
 }
 
-static int compare_tensors(const void *a, const void *b) { return strcmp(((const struct pth_tensor *)a)->name, ((const struct pth_tensor *)b)->name); }
+static int compare_tensors(const void *a, const void *b) { return strcmp(((const struct stored *)a)->name, ((const struct stored *)b)->name); }
 
 static bool state_read(struct reader *r, const struct pickle_value *dict) {
-    struct pth_state *s = &r->state;
+    struct state *s = &r->state;
     for (const struct pickle_item *i = dict->items.first; i; i = i->next)
         if (i->key->kind == PICKLE_TEXT && i->key->text.len >= 14 && memcmp(i->key->text.s + i->key->text.len - 14, "tok_emb.weight", 14) == 0)
             s->linear = true;
@@ -154,16 +167,16 @@ static bool state_read(struct reader *r, const struct pickle_value *dict) {
     return true;
 }
 
-const struct pth_tensor *pth_find(const struct pth_state *s, const char *name) {
-    const struct pth_tensor wanted = {.name = name};
+static const struct stored *tensor_find(const struct state *s, const char *name) {
+    const struct stored wanted = {.name = name};
     return s->n_tensors ? bsearch(&wanted, s->tensors, s->n_tensors, sizeof(*s->tensors), compare_tensors) : NULL;
 }
 
-static const unsigned char *element(const struct pth_tensor *t, size_t row, size_t col) {
+static const unsigned char *element(const struct stored *t, size_t row, size_t col) {
     return t->at + (row * t->stride[0] + col * t->stride[1]) * dtype_block_bytes(t->t.type);
 }
 
-bool pth_equal(const struct pth_tensor *a, const struct pth_tensor *b) {
+static bool tensors_equal(const struct stored *a, const struct stored *b) {
     if (a->t.type != b->t.type || a->t.n_dims != b->t.n_dims || a->t.shape[0] != b->t.shape[0] || a->t.shape[1] != b->t.shape[1]) return false;
     if (a->at == b->at && a->stride[0] == b->stride[0] && a->stride[1] == b->stride[1]) return true;
     const size_t size = dtype_block_bytes(a->t.type);
@@ -173,9 +186,76 @@ bool pth_equal(const struct pth_tensor *a, const struct pth_tensor *b) {
     return true;
 }
 
+// ---- configuration: config.json beside the file (Hugging Face's, or rasbt's with n_heads), otherwise the tensors' shapes. All that shapes
+// do not tell is the number of heads: 64 wide, as in every public GPT-2.
+
+struct hints { // of a config.json
+    bool hf;   // it is Hugging Face's
+    size_t n_head;
+};
+
+static bool hints_read(const char *text, size_t len, struct hints *h, struct err *err) {
+    struct json j;
+    struct buf key = {0};
+    json_init(&j, text, len);
+    bool ok = json_open(&j, '{', err);
+    while (ok && json_next_key(&j, &key, err)) {
+        const bool heads = buf_is(&key, "n_heads") || buf_is(&key, "num_heads") || buf_is(&key, "n_head");
+        h->hf |= buf_is(&key, "model_type") || buf_is(&key, "architectures");
+        ok = heads ? json_read_size(&j, &h->n_head, err) : json_skip(&j, err);
+    }
+    ok = ok && !j.failed && json_finish(&j, err);
+    buf_finish(&key);
+    return ok || json_corrupt(err);
+}
+
+static size_t dim(const struct stored *t, size_t i) { return t && t->t.n_dims == 2 ? t->t.shape[i] : 0; }
+
+// The output head is the embedding: it is missing or holds the same numbers.
+static bool head_tied(const struct state *s) {
+    const struct stored *head = tensor_find(s, s->linear ? "out_head.weight" : "lm_head.weight");
+    const struct stored *embedding = tensor_find(s, s->linear ? "tok_emb.weight" : "transformer.wte.weight");
+    return !head || !embedding || tensors_equal(head, embedding);
+}
+
+static bool config_from_shapes(struct model_config *c, const struct state *s, size_t n_head, struct err *err) {
+    const struct stored *embedding = tensor_find(s, s->linear ? "tok_emb.weight" : "transformer.wte.weight");
+    const struct stored *positions = tensor_find(s, s->linear ? "pos_emb.weight" : "transformer.wpe.weight");
+    const struct stored *inner = tensor_find(s, s->linear ? "trf_blocks.0.ff.layers.0.weight" : "transformer.h.0.mlp.c_fc.weight");
+    const size_t width = dim(embedding, 1);
+    if (!width || !positions || !inner)
+        return err_set(err, ERR_UNSUPPORTED, "the state dict is none of GPT-2's (no token embedding, position embedding or first layer by its names); "
+                                             "for another model put its config.json beside the file");
+    if (n_head == 0 && width % 64 != 0)
+        return err_set(err, ERR_INVALID, "a state dict does not say how many heads attention has, and %zu is not divisible into heads of 64: put "
+                                         "a config.json with n_head beside the file", width);
+    size_t n_layer = 0;
+    for (char name[64];; n_layer++) {
+        snprintf(name, sizeof(name), s->linear ? "trf_blocks.%zu.norm1.scale" : "transformer.h.%zu.ln_1.weight", n_layer);
+        if (!tensor_find(s, name)) break;
+    }
+    *c = config_gpt2(n_layer, n_head ? n_head : width / 64, width, dim(inner, s->linear ? 0 : 1), dim(embedding, 0), dim(positions, 0));
+    return true;
+}
+
+static bool config_find(struct model_config *c, const struct state *s, const char *dir, struct err *err) {
+    char *path = path_join(dir, "config.json"), *text = NULL;
+    struct hints hints = {0};
+    size_t len = 0;
+    bool ok = !file_exists(path) || ((text = file_read(path, 1 << 20, &len, err)) && (hints_read(text, len, &hints, err) || err_prefix(err, "config.json")));
+    if (ok && hints.hf) ok = config_hf_parse(text, len, c, err) || err_prefix(err, "config.json");
+    else if (ok) ok = config_from_shapes(c, s, hints.n_head, err);
+    free(path);
+    free(text);
+    if (!ok || (hints.hf && !s->linear)) return ok; // Hugging Face's names under its config: that says all
+    c->tied_head = head_tied(s);
+    c->qkv_bias = tensor_find(s, s->linear ? "trf_blocks.0.att.W_query.bias" : "transformer.h.0.attn.c_attn.bias") != NULL;
+    return true;
+}
+
 // ---- from the state dict to the model's tensors
 
-static bool contiguous(const struct pth_tensor *t) { // a stride along one element means nothing
+static bool contiguous(const struct stored *t) { // a stride along one element means nothing
     return (t->t.shape[1] == 1 || t->stride[1] == 1) && (t->t.shape[0] == 1 || t->stride[0] == t->t.shape[1]);
 }
 
@@ -193,7 +273,7 @@ static unsigned char *copy_make(struct reader *r, size_t n_bytes) { // belongs t
     return p;
 }
 
-static void gather(const struct pth_tensor *t, unsigned char *out) {
+static void gather(const struct stored *t, unsigned char *out) {
     const size_t size = dtype_block_bytes(t->t.type);
     for (size_t row = 0; row < t->t.shape[0]; row++)
         for (size_t col = 0; col < t->t.shape[1]; col++, out += size) memcpy(out, element(t, row, col), size);
@@ -201,7 +281,7 @@ static void gather(const struct pth_tensor *t, unsigned char *out) {
 
 // Parts one below the other, as one tensor called `name`. One part that lies as it should is not copied. linear: the rows are
 // out-features where the model's names say in-features.
-static bool tensor_add(struct reader *r, const struct pth_tensor *const *parts, size_t n, bool linear, const char *name) {
+static bool tensor_add(struct reader *r, const struct stored *const *parts, size_t n, bool linear, const char *name) {
     struct tensor t = parts[0]->t;
     for (size_t i = 1; i < n; i++) {
         const struct tensor *p = &parts[i]->t;
@@ -241,19 +321,19 @@ static const struct {
 };
 
 // The three of attention, joined where W_query comes by; key and value were found with it.
-static bool qkv_add(struct reader *r, const struct pth_tensor *query, size_t layer, const char *kind) {
+static bool qkv_add(struct reader *r, const struct stored *query, size_t layer, const char *kind) {
     char name[MODEL_MAX_NAME + 1];
-    const struct pth_tensor *parts[3] = {query};
+    const struct stored *parts[3] = {query};
     for (size_t i = 1; i < 3; i++) {
         snprintf(name, sizeof(name), "trf_blocks.%zu.att.%s.%s", layer, i == 1 ? "W_key" : "W_value", kind);
-        parts[i] = pth_find(&r->state, name);
+        parts[i] = tensor_find(&r->state, name);
         if (!parts[i]) return err_set(r->err, ERR_CORRUPT, "the tensor %s is missing", name);
     }
     snprintf(name, sizeof(name), "transformer.h.%zu.attn.c_attn.%s", layer, kind);
     return tensor_add(r, parts, 3, true, name);
 }
 
-static bool linear_add(struct reader *r, const struct pth_tensor *t) {
+static bool linear_add(struct reader *r, const struct stored *t) {
     char name[MODEL_MAX_NAME + 1];
     size_t layer;
     const char *rest = name_layer(t->name, "trf_blocks.", &layer);
@@ -275,7 +355,7 @@ static bool linear_add(struct reader *r, const struct pth_tensor *t) {
 static bool tensors_add(struct reader *r) {
     char name[MODEL_MAX_NAME + 1];
     for (size_t i = 0; i < r->state.n_tensors; i++) {
-        const struct pth_tensor *t = &r->state.tensors[i];
+        const struct stored *t = &r->state.tensors[i];
         if (r->state.linear ? !linear_add(r, t) : hf_name_normalize(&r->f->config, t->name, name) && !tensor_add(r, &t, 1, false, name)) return false;
     }
     return true;
@@ -315,7 +395,7 @@ bool pth_load(struct model_file *f, const char *path, const unsigned char *data,
     if (!size_mul(len, 2, &r.copies_left) || !size_add(r.copies_left, (size_t)32 << 20, &r.copies_left)) r.copies_left = SIZE_MAX;
     if (!zip_open(&r.zip, data, len, err)) return false;
     char *dir = directory_of(path);
-    const bool ok = archive_read(&r, &state) && state_read(&r, state) && pth_config(&f->config, &r.state, dir, err) && tensors_add(&r) &&
+    const bool ok = archive_read(&r, &state) && state_read(&r, state) && config_find(&f->config, &r.state, dir, err) && tensors_add(&r) &&
                     tokenizer_load_beside(f, dir, err);
     free(dir);
     free(r.state.tensors);

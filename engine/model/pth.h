@@ -66,20 +66,3 @@ struct pickle_value {
 const struct pickle_value *pickle_read(struct arena *a, const unsigned char *data, size_t len, struct err *err) MUST_CHECK;
 // The value under a key of a dict; NULL: absent or no dict.
 const struct pickle_value *pickle_get(const struct pickle_value *dict, const char *key);
-
-// ---- pth_config.c ----
-struct pth_tensor { // of the state dict, bounded
-    const char *name;
-    struct tensor t;          // as stored: shape and type; n_bytes of its elements
-    const unsigned char *at;  // first element
-    size_t stride[2];         // elements
-};
-struct pth_state {
-    struct pth_tensor *tensors; // by name
-    size_t n_tensors;
-    bool linear; // names of the seed's and rasbt's GPTModel: nn.Linear (out, in), query, key and value apart
-};
-const struct pth_tensor *pth_find(const struct pth_state *s, const char *name); // NULL: absent
-bool pth_equal(const struct pth_tensor *a, const struct pth_tensor *b);         // same shape, same numbers
-// From config.json beside the file, else from the tensors' shapes.
-bool pth_config(struct model_config *c, const struct pth_state *s, const char *dir, struct err *err) MUST_CHECK;
