@@ -149,7 +149,8 @@ static bool options_check(const struct train_options *o, const struct option_arg
         if (!*o->special.items[i] || !utf8_valid(o->special.items[i], strlen(o->special.items[i])))
             return err_set_param(err, ERR_INVALID, "--special", "--special needs a text in UTF-8");
     if (o->vocab_size < 256 + n_special)
-        return err_set_param(err, ERR_INVALID, "--vocab-size", "--vocab-size must be at least %zu: 256 bytes and %zu special tokens", 256 + n_special, n_special);
+        return err_set_param(err, ERR_INVALID, "--vocab-size", "--vocab-size must be at least %zu: 256 bytes and %zu special tokens",
+                             256 + n_special, n_special);
     if (file_exists(o->out)) return err_set(err, ERR_INVALID, "%s is a file; --out names a directory", o->out);
     return true;
 }
