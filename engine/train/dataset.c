@@ -49,8 +49,8 @@ void loader_problem(struct loader *l, size_t line, bool fatal, const char *forma
 
 bool loader_check_ids(struct loader *l, const uint32_t *ids, size_t n, size_t line) {
     for (size_t i = 0; i < n; i++) {
-        if (ids[i] < l->o->n_vocab) continue;
-        loader_problem(l, line, true, "token %u is outside the model's vocabulary of %zu", ids[i], l->o->n_vocab);
+        if (TOKEN_ID(ids[i]) < l->o->n_vocab) continue;
+        loader_problem(l, line, true, "token %u is outside the model's vocabulary of %zu", TOKEN_ID(ids[i]), l->o->n_vocab);
         return false;
     }
     return true;

@@ -1,24 +1,38 @@
 // SPDX-License-Identifier: MIT
 // Training data: files -> examples of token ids with a mask, every problem with its line; order and batches from a seed alone.
 //
-// A file is read once, streaming, in bounded memory. Tokens go to an unlinked temporary file (u32; bit 31: this token is a supervised target) and
-// are read back with pread, so a 2 GB text takes a few MB of memory. An example of n tokens gives n - 1 inputs and targets.
+// A file is read once, streaming. Tokens go to an unlinked temporary file (token_store.h) and are read back with pread: a text of any
+// size takes some 10 MB of memory, a row 16 to 32 bytes (while it is read 50 more, to find its duplicates). An example of n tokens gives
+// n - 1 inputs and targets.
+//
+// Rows, told by their keys; null means absent, an unknown key is a mistake. BOS stands before all but the last two where the tokenizer
+// adds one at serving; every example but those of `tokens` ends with the end token, which is supervised. Contents never become special tokens.
+//   {"text"}                            all supervised
+//   {"prompt", "completion"}            supervised: the completion. Encoded apart, as a client will send the prompt and the model go on
+//   {"instruction", "input"?, "output"} the Alpaca wording as one text; supervised: the tokens that begin in the output
+//   {"messages": [{role, content, weight?}]} the ids of chat_template_encode; supervised: what the assistant says, each time up to the token
+//                                       that ends it there; weight 0 turns one off. The last message is the assistant's, the first is not
+//   {"tokens": [ids]}                   all supervised, as they are
+// Texts: windows of `context` inputs, `stride` apart, all supervised, ids as of the whole text. Every window is full (tokens behind the last
+// one are not used), but a text shorter than one is one short example. Nothing is put between windows or at the end.
+// Threads: a dataset does not change; any number may read it.
 #pragma once
 
 #include "base/buf.h"
 #include "engine/train/batch.h"
 #include "tokenizer/chat_template.h"
 
-enum data_format { DATA_TEXT, DATA_ROWS };                // .txt .md | .jsonl, .json with an array
+// .txt .md | .jsonl, .json (rows by line, or an array); other names by content: rows where it begins with { or with [ and {.
+enum data_format { DATA_TEXT, DATA_ROWS };
 enum excess_length { EXCESS_ERROR, EXCESS_TRUNCATE, EXCESS_DROP };
 
 struct dataset_options {
     const struct tokenizer *tokenizer;  // NULL: only {"tokens"} rows
     const struct chat_template *chat;   // NULL: messages rows are refused
     size_t n_vocab, context, stride;    // context counts inputs; stride 0: context
-    bool train_on_inputs;
+    bool train_on_inputs;               // rows: everything is supervised, but for answers of weight 0
     enum excess_length excess;
-    const char *temp_dir;               // where the token file goes; NULL: TMPDIR or /tmp
+    const char *temp_dir;               // where the token file goes (4 bytes a token); NULL: TMPDIR or /tmp
     void (*progress)(void *ctx, uint64_t bytes_done, uint64_t bytes_total); // may be NULL
     void *progress_ctx;
 };
@@ -28,10 +42,10 @@ struct data_problem {
     char message[200];
 };
 struct dataset_report {
-    size_t n_rows, n_examples, n_tokens, n_supervised, longest; // longest example in tokens
+    size_t n_rows, n_examples, n_tokens, n_supervised, longest; // supervised targets; longest example in tokens. Of a text n_rows is 0
     size_t n_truncated, n_dropped;
-    size_t n_duplicates, n_near_duplicates; // rows equal to an earlier one, exactly | after lower-casing and folding white space
-    struct data_problem *problems;          // the first 100
+    size_t n_duplicates, n_near_duplicates; // rows equal to an earlier one, exactly | only after lower-casing and folding white space
+    struct data_problem *problems;          // the first 100, of them at most 50 that are not fatal
     size_t n_problems, n_fatal;             // in all
     size_t n_problems_kept, problems_cap;
 };
@@ -60,15 +74,18 @@ struct data_view {
 };
 void data_view_all(struct data_view *v, const struct dataset *d);
 // fraction in (0, 1): texts give their last windows to `validation` (windows that overlap both sides are left out), rows are drawn by
-// seed, keeping file order inside each part. At least one example each; fewer than two examples: ERR_INVALID.
-bool data_view_split(const struct dataset *d, double fraction, uint64_t seed, struct data_view *train, struct data_view *validation, struct err *err) MUST_CHECK;
+// seed, keeping file order inside each part. At least one example each; where that cannot be: ERR_INVALID.
+bool data_view_split(const struct dataset *d, double fraction, uint64_t seed, struct data_view *train, struct data_view *validation,
+                     struct err *err) MUST_CHECK;
 void data_view_finish(struct data_view *v);
-// Examples of `validation` that share a run of 13 tokens of supervised or prompt text with training (texts: windows). Instruction templates
-// do not count: runs that occur in more than 1 % (and at least 10) of the training rows are ignored.
+// Examples of `validation` that share a run of 13 tokens with an example of `train`. Templates do not count: a token of a run that more than 1 %
+// (and at least 10) of the training examples have belongs to no such run. Memory is bounded: validation beyond a million tokens is looked at
+// every k-th token, and shared runs shorter than 12 + k may be missed. SIZE_MAX: the tokens could not be read.
 size_t data_view_leaks(const struct data_view *train, const struct data_view *validation, struct err *err);
 
 // Batches of a view, in an order that is a function of (seed, epoch) alone. One update = up to `accumulate` batches of `batch_size` rows;
-// the last, short update of an epoch is kept. packing: a row is filled with several whole examples up to `context` inputs (first fit in order).
+// the last, short update of an epoch is kept. packing: a row is filled with several whole examples up to `context` inputs (first
+// fit in order, 64 examples ahead). Rows are never padded, so nothing is gained by sorting them by length, and they are not.
 struct batcher_config {
     size_t batch_size, accumulate, context;
     bool shuffle, packing;
@@ -86,6 +103,6 @@ void batcher_destroy(struct batcher *b);
 size_t batcher_updates_per_epoch(struct batcher *b, uint64_t epoch);
 size_t batcher_max_rows(const struct batcher *b);    // of one batch, over any epoch (a bound)
 size_t batcher_max_segment(const struct batcher *b); // longest example
-// Epoch and update to come next: the data cursor of a checkpoint.
+// Epoch and update to come next: the data cursor of a checkpoint. index may be that behind the epoch's last.
 bool batcher_seek(struct batcher *b, uint64_t epoch, size_t index, struct err *err) MUST_CHECK;
 bool batcher_next(struct batcher *b, struct update *out, struct err *err) MUST_CHECK; // goes on to the next epoch by itself

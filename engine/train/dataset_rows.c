@@ -377,11 +377,7 @@ static bool row_read(struct rows *r, const char *text, size_t len, size_t line, 
         loader_problem(r->l, line, true, "%s", bad.message);
         return true;
     }
-    for (size_t i = 0; i < r->ids.len; i++) {
-        uint32_t id = TOKEN_ID(r->ids.data[i]);
-        if (!loader_check_ids(r->l, &id, 1, line)) return true;
-    }
-    return row_finish(r, line, err);
+    return !loader_check_ids(r->l, r->ids.data, r->ids.len, line) || row_finish(r, line, err);
 }
 
 static bool load_lines(struct rows *r, struct err *err) {
