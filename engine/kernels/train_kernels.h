@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// The hot loops of training that are not matrix products, behind one table like kernels.h and under the same contract: sums along a row take
-// 16 lanes and one fixed tree (K2), AVX2 and AVX-512 give equal bits (K4), chosen at the same place (kernels_get's rules).
-// All pointers may be unaligned. Nothing here can fail. Gradients are named d<name>.
+// The hot loops of training that are not matrix products, behind one table like kernels.h and under the same contract: sums
+// along a row take 16 lanes and one fixed tree (K2), AVX2 and AVX-512 give equal bits (K4), kernels_get chooses. What decides
+// or moves parameters (scale, dropout, adamw, sgd) gives plain C's bits too. n >= 1. All pointers may be unaligned; an output
+// may be an input only where that is said. Nothing here can fail. A NaN going in comes out. Gradients are named d<name>.
 #pragma once
 
 #include "base/err.h"
@@ -33,26 +34,28 @@ static inline uint32_t dropout_threshold(float p) {
 
 struct train_kernels {
     const char *name; // "c" | "avx2" | "avx512"
-    // dx += gradient of y = layernorm(x) * w + b; dw, db [n] accumulate (either may be NULL). dx: [n].
-    void (*layernorm_backward)(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, size_t n, float eps);
-    void (*rmsnorm_backward)(float *dx, float *dw, const float *dy, const float *x, const float *w, size_t n, float eps); // dx +=, dw += or NULL
-    void (*gelu_tanh_backward)(float *dx, const float *dy, const float *x, size_t n);                                  // dx = ; dx may be dy
-    void (*swiglu_backward)(float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t n);   // dgate =, dup =
-    // Row of scores -> e^(scale * s - max), unnormalised... then divided: p [n] in place, elements >= n untouched. Returns log sum e^(scale * s).
+    // One row of y = norm(x) * w (+ b): dx [n] += its gradient, dw and db [n] += where they are not NULL.
+    void (*layernorm_backward)(float *dx, float *dw, float *db, const float *dy, const float *x, const float *w, size_t n,
+                               float eps);
+    void (*rmsnorm_backward)(float *dx, float *dw, const float *dy, const float *x, const float *w, size_t n, float eps);
+    void (*gelu_tanh_backward)(float *dx, const float *dy, const float *x, size_t n); // dx = ; dx may be dy or x
+    // dgate = , dup = of y = gate * sigmoid(gate) * up; dgate may be gate or dy, dup up or dy, and not each other.
+    void (*swiglu_backward)(float *dgate, float *dup, const float *dy, const float *gate, const float *up, size_t n);
+    // Scores s, in place, become p[i] = e^(scale * s[i]) / sum of them; scale > 0. Returns the log of that sum.
     float (*softmax)(float *p, size_t n, float scale);
     // p[i] = e^(scale * s[i] - lse), in place: the softmax again, from a kept log-sum-exp.
     void (*softmax_from_lse)(float *p, size_t n, float scale, float lse);
     // ds[i] = scale * p[i] * (dp[i] - delta), into dp: softmax's gradient (delta = sum of p * dp).
     void (*softmax_backward)(float *dp, const float *p, size_t n, float delta, float scale);
     // Cross-entropy of one row: logits[n] become dlogits = (softmax - onehot) * scale where `backward`, stay otherwise. Returns
-    // -log softmax[target]; *argmax is the first largest logit.
+    // -log softmax[target], good for 6e-7 of its value whatever n; *argmax is the first largest logit.
     float (*cross_entropy)(float *logits, size_t n, size_t target, float scale, bool backward, size_t *argmax);
     float (*dot)(const float *x, const float *y, size_t n);
     double (*sum_squares)(const float *x, size_t n); // in double; not finite where x is not
     void (*scale)(float *x, float a, size_t n);
     void (*dropout)(float *y, const float *x, size_t n, const struct dropout_row *d); // y may be x; also its own backward
     void (*adamw)(float *p, float *m, float *v, const float *g, size_t n, const struct adamw_step *s);
-    // v = momentum * v + g * grad_scale (+ decay on p first); p -= lr * v. momentum 0: v may be NULL.
+    // v = momentum * v + g * grad_scale; p = p * decay - lr * v. v NULL: no momentum.
     void (*sgd)(float *p, float *v, const float *g, size_t n, float lr, float momentum, float decay, float grad_scale);
 };
 

@@ -41,7 +41,8 @@ static void rmsnorm_backward(float *dx, float *dw, const float *dy, const float 
     }
 }
 
-// y = x s(2u), s the logistic function, u = sqrt(2/pi) (x + 0.044715 x^3): y' = s + x s (1 - s) 2u'. Beyond 16 it is 0 or 1 and the cube may overflow.
+// y = x s(2u), s the logistic function, u = sqrt(2/pi) (x + 0.044715 x^3): y' = s + x s (1 - s) 2u'.
+// Beyond 16 it is 0 or 1 and the cube may overflow.
 static void gelu_tanh_backward(float *dx, const float *dy, const float *x, size_t n) {
     for (size_t i = 0; i < n; i++) {
         float c = x[i] > 16 ? 16 : x[i] < -16 ? -16 : x[i]; // NaN stays
@@ -135,7 +136,8 @@ static void sgd(float *p, float *v, const float *g, size_t n, float lr, float mo
 }
 
 const struct train_kernels train_kernels_c = {
-    .name = "c", .layernorm_backward = layernorm_backward, .rmsnorm_backward = rmsnorm_backward, .gelu_tanh_backward = gelu_tanh_backward,
-    .swiglu_backward = swiglu_backward, .softmax = softmax, .softmax_from_lse = softmax_from_lse, .softmax_backward = softmax_backward,
-    .cross_entropy = cross_entropy, .dot = dot, .sum_squares = sum_squares, .scale = scale_row, .dropout = dropout, .adamw = adamw, .sgd = sgd,
+    .name = "c", .layernorm_backward = layernorm_backward, .rmsnorm_backward = rmsnorm_backward,
+    .gelu_tanh_backward = gelu_tanh_backward, .swiglu_backward = swiglu_backward, .softmax = softmax,
+    .softmax_from_lse = softmax_from_lse, .softmax_backward = softmax_backward, .cross_entropy = cross_entropy, .dot = dot,
+    .sum_squares = sum_squares, .scale = scale_row, .dropout = dropout, .adamw = adamw, .sgd = sgd,
 };

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Training's vector kernels, written once against v16 like kernels_simd.h. The including file defines TRAIN_KERNELS_NAME and TRAIN_KERNELS_TABLE.
-//
-// What makes random decisions or moves parameters (dropout, scale, adamw, sgd) does without fused multiply-adds: the bits are plain C's too.
+// Training's vector kernels, written once against v16 like kernels_simd.h. The including file defines TRAIN_KERNELS_NAME and
+// TRAIN_KERNELS_TABLE. scale, dropout, adamw and sgd do without fused multiply-adds: their bits are plain C's too.
 #include "engine/kernels/train_kernels.h"
 #include "engine/kernels/vec.h"
 
@@ -14,7 +13,8 @@ static void layernorm_backward(float *dx, float *dw, float *db, const float *dy,
     float mean = row_sum(x, n) / (float)n, inv = 1.0f / __builtin_sqrtf(row_sum_squares(x, n, mean) / (float)n + eps);
     v16 c = v16_set(mean), s = v16_set(inv), sum = v16_zero(), dot = v16_zero();
     ROW_LOOP(n, {
-        v16 xhat = v16_mul(v16_sub(v16_load_m(x + i, m), c), s), g = v16_mul(v16_load_m(dy + i, m), v16_load_m(w + i, m)); // g 0 past the end
+        v16 xhat = v16_mul(v16_sub(v16_load_m(x + i, m), c), s);
+        v16 g = v16_mul(v16_load_m(dy + i, m), v16_load_m(w + i, m)); // 0 past the end
         sum = v16_add(sum, g);
         dot = v16_fma(g, xhat, dot);
     });
@@ -43,7 +43,7 @@ static void rmsnorm_backward(float *dx, float *dw, const float *dy, const float 
     });
 }
 
-// s + x s (1 - s) 2u' with s = sigmoid(2u), u as in gelu_tanh. Beyond 16 the derivative is 0 or 1 and the cube may overflow. NaN stays.
+// s + x s (1 - s) 2u' with s = sigmoid(2u), u as in gelu_tanh. Beyond 16 it is 0 or 1 and the cube may overflow. NaN stays.
 static void gelu_tanh_backward(float *dx, const float *dy, const float *x, size_t n) {
     v16 one = v16_set(1.0f), a = v16_set(2 * 0.7978845608028654f), limit = v16_set(16.0f), minus_limit = v16_set(-16.0f);
     ROW_LOOP(n, {
@@ -185,7 +185,8 @@ static void dropout(float *y, const float *x, size_t n, const struct dropout_row
 
 static void adamw(float *p, float *mean, float *square, const float *g, size_t n, const struct adamw_step *s) {
     v16 beta1 = v16_set(s->beta1), beta2 = v16_set(s->beta2), rest1 = v16_set(1 - s->beta1), rest2 = v16_set(1 - s->beta2);
-    v16 decay = v16_set(s->decay), rate = v16_set(s->rate), v_scale = v16_set(s->v_scale), eps = v16_set(s->eps), factor = v16_set(s->grad_scale);
+    v16 decay = v16_set(s->decay), rate = v16_set(s->rate), v_scale = v16_set(s->v_scale), eps = v16_set(s->eps);
+    v16 factor = v16_set(s->grad_scale);
     ROW_LOOP(n, {
         v16 gi = v16_mul(v16_load_m(g + i, m), factor);
         v16 mi = v16_add(v16_mul(beta1, v16_load_m(mean + i, m)), v16_mul(rest1, gi));

@@ -224,8 +224,8 @@ INLINE v16 v16_exp(v16 x) {
     return v16_mul(p, v16_pow2(n));
 }
 
-// A loop over a row of n floats: the body runs for i = 0, 16, 32 ... with m elements to handle, 16 but for the last. m is a constant in
-// the loop proper, so v16_load_m and v16_store_m cost nothing there.
+// A loop over a row of n floats: the body runs for i = 0, 16, 32 ... with m elements to handle, 16 but for the last. m is a
+// constant in the loop proper, so v16_load_m and v16_store_m cost nothing there.
 #define ROW_LOOP(n, ...)                   \
     do {                                   \
         size_t i = 0;                      \

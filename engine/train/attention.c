@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Attention of training (see attention.h): a part of the pool's work is one block of queries (forward) or one segment (backward) of one key/value head.
+// Attention of training (see attention.h). A part of the pool's work is one segment of one head (forward) or of one key/value
+// head (backward), query block by query block.
 //
 // Invariants:
-//  1. Scratch holds the scores of one query block of one head: [QUERY_BLOCK][keys], rows `keys` apart; what lies right of the diagonal is 0.
+//  1. Scratch holds the weights, and in the backward their gradient, of one query block of one head: [QUERY_BLOCK][keys], rows
+//     `keys` apart; keys past the block's end are not computed, what lies right of the diagonal is 0.
 //  2. A key/value head's dk and dv are added up by one part, in a fixed order: bits do not depend on the thread count.
 // Thread: any of the pool's, own scratch each.
 #include "engine/train/attention.h"
@@ -68,7 +70,8 @@ static void drop_row(const struct attention_run *r, const struct query_block *q,
 }
 
 // x[n_rows][n_keys] = rows of y (y_stride apart) times those of k or v.
-static void rows_times_keys(const struct attention_run *r, const struct query_block *q, const float *y, size_t y_stride, const float *keys, float *x) {
+static void rows_times_keys(const struct attention_run *r, const struct query_block *q, const float *y, size_t y_stride,
+                            const float *keys, float *x) {
     gemm_part(&(struct gemm){.trans_b = true, .m = q->n_rows, .n = q->n_keys, .k = r->s->head_size, .alpha = 1, .a = y, .lda = y_stride,
                              .b = keys + key_offset(r, q), .ldb = r->a->qkv_stride, .c = x, .ldc = q->n_keys});
 }
@@ -88,13 +91,15 @@ static void block_forward(const struct attention_run *r, const struct query_bloc
 }
 
 // to[n_keys][HS] (= or +=) x^T y: the block's share of dk (x = dS, y = queries) or dv (x = P, y = dout).
-static void add_to_keys(const struct attention_run *r, const struct query_block *q, const float *x, const float *y, size_t y_stride, float *to, bool add) {
-    gemm_part(&(struct gemm){.trans_a = true, .m = q->n_keys, .n = r->s->head_size, .k = q->n_rows, .alpha = 1, .a = x, .lda = q->n_keys, .b = y,
-                             .ldb = y_stride, .c = to + key_offset(r, q), .ldc = r->a->qkv_stride, .beta_one = add});
+static void add_to_keys(const struct attention_run *r, const struct query_block *q, const float *x, const float *y, size_t y_stride,
+                        float *to, bool add) {
+    gemm_part(&(struct gemm){.trans_a = true, .m = q->n_keys, .n = r->s->head_size, .k = q->n_rows, .alpha = 1, .a = x,
+                             .lda = q->n_keys, .b = y, .ldb = y_stride, .c = to + key_offset(r, q), .ldc = r->a->qkv_stride,
+                             .beta_one = add});
 }
 
-// The weights P again from the scores and lse; dP = dO V^T under the dropout's mask; dS = scale P (dP - delta), delta = sum of P dP = dO . O.
-// Then dV += (dropped P)^T dO, dQ = dS K, dK += dS^T Q.
+// The weights P again from the scores and lse; dP = dO V^T under the dropout's mask; dS = scale P (dP - delta), where
+// delta = sum of P dP = dO . O. Then dV += (dropped P)^T dO, dQ = dS K, dK += dS^T Q.
 static void block_backward(const struct attention_run *r, const struct query_block *q, float *p, float *dp, bool first) {
     size_t n_out = r->s->n_head * r->s->head_size;
     const float *dout = r->g->dout + out_offset(r, q), *out = r->a->out + out_offset(r, q);
@@ -139,14 +144,16 @@ static void backward_part(void *ctx, size_t part) {
         }
 }
 
-void attention_forward(const struct attention_shape *s, const struct attention_arrays *a, const struct batch *b, const struct attention_dropout *d,
-                       const struct train_kernels *k, float *scratch, struct pool *pool) {
-    struct attention_run r = {.s = s, .a = a, .b = b, .d = d, .k = k, .scratch = scratch, .scratch_stride = attention_scratch(s, longest_segment(b))};
+void attention_forward(const struct attention_shape *s, const struct attention_arrays *a, const struct batch *b,
+                       const struct attention_dropout *d, const struct train_kernels *k, float *scratch, struct pool *pool) {
+    struct attention_run r = {.s = s, .a = a, .b = b, .d = d, .k = k, .scratch = scratch,
+                              .scratch_stride = attention_scratch(s, longest_segment(b))};
     pool_run(pool, forward_part, &r, b->n_segments * s->n_head);
 }
 
-void attention_backward(const struct attention_shape *s, const struct attention_arrays *a, const struct attention_gradients *g, const struct batch *b,
-                        const struct attention_dropout *d, const struct train_kernels *k, float *scratch, struct pool *pool) {
+void attention_backward(const struct attention_shape *s, const struct attention_arrays *a, const struct attention_gradients *g,
+                        const struct batch *b, const struct attention_dropout *d, const struct train_kernels *k, float *scratch,
+                        struct pool *pool) {
     struct attention_run r = {.s = s, .a = a, .g = g, .b = b, .d = d, .k = k, .scratch = scratch,
                               .scratch_stride = attention_scratch(s, longest_segment(b))};
     pool_run(pool, backward_part, &r, b->n_segments * s->n_kv_head);
