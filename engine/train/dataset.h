@@ -6,7 +6,8 @@
 // n - 1 inputs and targets.
 //
 // Rows, told by their keys; null means absent, an unknown key is a mistake. BOS stands before all but the last two where the tokenizer
-// adds one at serving; every example but those of `tokens` ends with the end token, which is supervised. Contents never become special tokens.
+// adds one at serving; every example but those of `tokens` ends with the end token, which is supervised. Contents of rows never become
+// special tokens.
 //   {"text"}                            all supervised
 //   {"prompt", "completion"}            supervised: the completion. Encoded apart, as a client will send the prompt and the model go on
 //   {"instruction", "input"?, "output"} the Alpaca wording as one text; supervised: the tokens that begin in the output
@@ -14,7 +15,8 @@
 //                                       that ends it there; weight 0 turns one off. The last message is the assistant's, the first is not
 //   {"tokens": [ids]}                   all supervised, as they are
 // Texts: windows of `context` inputs, `stride` apart, all supervised, ids as of the whole text. Every window is full (tokens behind the last
-// one are not used), but a text shorter than one is one short example. Nothing is put between windows or at the end.
+// one are not used), but a text shorter than one is one short example. Nothing is put between windows or at the end; <|endoftext|> in the text,
+// between documents, becomes its token where the vocabulary has it (as in the seed's loader); no other special token is read out of a text.
 // Threads: a dataset does not change; any number may read it.
 #pragma once
 

@@ -9,6 +9,9 @@
 //   - What begins there: a piece, and no rule looks behind itself. smollm cuts what lies between numbers as if it were alone; that
 //     reaches from here to the next number in both cases. So the part behind is cut as in the whole text.
 // Tokens added to the vocabulary are matched across such places: a place inside one is not taken.
+//
+// <|endoftext|> stands between documents, as in GPT-2's own corpus and the seed's loader, and becomes its token. No other special token is read
+// out of a text.
 #include "engine/train/dataset_impl.h"
 
 #include "base/mem.h"
@@ -18,6 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char end_of_text[] = "<|endoftext|>";
+enum { END_LEN = sizeof end_of_text - 1 };
 #define CHUNK_BYTES ((size_t)1 << 20)
 #define CHUNK_MAX   ((size_t)1 << 30) // far above any text with letters or numbers in it; the tokenizer takes less than 4 GiB
 
@@ -28,6 +33,8 @@ struct added { // an added token that a cut could fall into
 struct cutter {
     const char *text;
     size_t len;
+    bool has_end; // the vocabulary has <|endoftext|>
+    uint32_t end;
     struct added *added;
     size_t n_added, added_cap;
 };
@@ -48,6 +55,7 @@ static bool between_classes(const char *text, size_t len, size_t p) {
 // the same was added.
 static void cutter_init(struct cutter *c, const struct tokenizer *t, const char *text, size_t len) {
     *c = (struct cutter){.text = text, .len = len};
+    c->has_end = tokenizer_find(t, end_of_text, END_LEN, &c->end) && tokenizer_is_special(t, c->end);
     struct ids ids = {0};
     for (uint32_t id = 0; id < tokenizer_size(t); id++) {
         size_t n, p = 1;
@@ -56,7 +64,7 @@ static void cutter_init(struct cutter *c, const struct tokenizer *t, const char 
         if (p >= n) continue;
         ids.len = 0;
         tokenizer_encode(t, bytes, n, false, &ids);
-        if (ids.len != 1 || ids.data[0] != id) continue;
+        if ((ids.len != 1 || ids.data[0] != id) && !(c->has_end && id == c->end)) continue;
         mem_grow(&c->added, &c->added_cap, c->n_added + 1);
         c->added[c->n_added++] = (struct added){bytes, n};
     }
@@ -123,6 +131,15 @@ static bool add_windows(struct loader *l, struct err *err) {
     return true;
 }
 
+static void encode_documents(const struct cutter *c, const struct tokenizer *t, size_t from, size_t to, struct ids *out) {
+    for (const char *at = c->text + from, *stop = c->text + to; at < stop;) {
+        const char *end = c->has_end ? memmem(at, (size_t)(stop - at), end_of_text, END_LEN) : NULL;
+        tokenizer_encode(t, at, (size_t)((end ? end : stop) - at), false, out);
+        if (end) ids_add(out, c->end);
+        at = end ? end + END_LEN : stop;
+    }
+}
+
 bool dataset_load_text(struct loader *l, struct err *err) {
     const struct tokenizer *t = l->o->tokenizer;
     if (!t) return err_set(err, ERR_INVALID, "%s is a text, and the model has no tokenizer: only {\"tokens\"} rows can be read", l->path);
@@ -138,7 +155,7 @@ bool dataset_load_text(struct loader *l, struct err *err) {
         }
         ids.len = 0;
         if (!check_text(l, at, end)) break;
-        tokenizer_encode(t, l->text + at, end - at, false, &ids);
+        encode_documents(&c, t, at, end, &ids);
         if (!loader_check_ids(l, ids.data, ids.len, 0)) break;
         for (size_t i = 0; i < ids.len; i++) ids.data[i] |= TOKEN_SUPERVISED;
         token_store_add(&l->d->store, ids.data, ids.len);

@@ -254,6 +254,19 @@ TEST(pieces_of_a_text_have_the_ids_of_the_whole) { // a text is encoded in piece
     buf_finish(&text);
 }
 
+TEST(documents_of_a_text) { // <|endoftext|> becomes its token, wherever the pieces are cut; other markers stay text
+    struct data d;
+    struct buf text = {0};
+    data_init(&d);
+    buf_add_str(&text, "<|im_end|>a");
+    for (size_t k = 0; k < (size_t)1 << 18; k++) buf_add_str(&text, "<|endoftext|>b<|endoftext");
+    REQUIRE(data_open(&d, "a.txt", text.data, text.len));
+    CHECK_INT(d.report.n_tokens, 11 + ((size_t)1 << 18) * (1 + 1 + 11));
+    CHECK(!strncmp(data_shown(&d, 0), "<{|im_end|>a<|endoftext|>b<|endoftext<|endoftext|>b<|endoftext<", 63));
+    buf_finish(&text);
+    data_finish(&d);
+}
+
 // ---- duplicates, views, leaks
 
 TEST(duplicates) {
