@@ -238,32 +238,38 @@ static bool side_make(struct side *s, struct model_file *f, struct pool *pool, s
     return ok;
 }
 
+// Not finite where either side has a logit that is not.
 static double largest_difference(const struct side *a, const struct side *b) {
     double worst = 0;
-    for (size_t i = 0; i < a->n_logits; i++) {
+    for (size_t i = 0; i < a->n_logits && isfinite(worst); i++) {
         const double d = fabs((double)a->logits[i] - (double)b->logits[i]);
-        if (isnan(d)) return d; // a weight that is not a number
-        worst = fmax(worst, d);
+        if (!(d <= worst)) worst = d;
     }
     return worst;
 }
 
-static void report(const struct convert_options *o, const struct side *from, const struct side *to, uint64_t parameters, const char *note) {
-    const double difference = largest_difference(from, to);
+static void json_text(struct buf *out, const char *key, const char *text) {
+    buf_printf(out, "\"%s\":", key);
+    if (text) buf_add_json_string(out, text, strlen(text));
+    else buf_add_str(out, "null");
+    buf_add_byte(out, ',');
+}
+
+static void report(const struct convert_options *o, const struct side *from, const struct side *to, uint64_t parameters, double difference,
+                   const char *note) {
     struct buf out = {0};
     if (o->json) {
-        buf_add_str(&out, "{\"from\":");
-        buf_add_json_string(&out, o->from, strlen(o->from));
-        buf_add_str(&out, ",\"to\":");
-        buf_add_json_string(&out, o->to, strlen(o->to));
-        buf_printf(&out, ",\"from_format\":\"%s\",\"to_format\":\"%s\",\"type\":\"%s\",\"parameters\":%llu,\"tensors\":%zu", from->format,
-                   to->format, o->type, (unsigned long long)parameters, to->n_tensors);
-        buf_printf(&out, ",\"from_bytes\":%llu,\"to_bytes\":%llu,\"probe_tokens\":%zu,\"max_logit_difference\":",
-                   (unsigned long long)from->bytes, (unsigned long long)to->bytes, from->n_tokens);
+        buf_add_byte(&out, '{');
+        json_text(&out, "from", o->from);
+        json_text(&out, "to", o->to);
+        json_text(&out, "from_format", from->format);
+        json_text(&out, "to_format", to->format);
+        json_text(&out, "type", o->type);
+        json_text(&out, "note", note);
+        buf_printf(&out, "\"parameters\":%llu,\"tensors\":%zu,\"from_bytes\":%llu,\"to_bytes\":%llu,\"probe_tokens\":%zu,",
+                   (unsigned long long)parameters, to->n_tensors, (unsigned long long)from->bytes, (unsigned long long)to->bytes, to->n_tokens);
+        buf_add_str(&out, "\"max_logit_difference\":");
         buf_add_json_number(&out, difference);
-        buf_add_str(&out, ",\"note\":");
-        if (note) buf_add_json_string(&out, note, strlen(note));
-        else buf_add_str(&out, "null");
         buf_add_str(&out, "}\n");
     } else {
         buf_printf(&out, "%s: %zu tensors, %llu parameters, weights of %.1f MB (%s) -> %.1f MB (%s, %s)\n", o->to, to->n_tensors,
@@ -291,8 +297,12 @@ static bool convert_opened(const struct convert_options *o, struct model_file *f
     ok = ok && side_make(&from, f, pool, err);
     struct model_file *made = ok ? model_file_open(w->made, err) : NULL;
     if (ok && !made) err_prefix(err, "the result cannot be read back");
-    ok = made && side_make(&to, made, pool, err) && work_publish(w, err);
-    if (ok) report(o, &from, &to, parameters, note);
+    ok = made && side_make(&to, made, pool, err);
+    const double difference = ok ? largest_difference(&from, &to) : 0;
+    if (!isfinite(difference))
+        ok = err_set(err, ERR_UNSUPPORTED, "the model's logits are not finite numbers: a weight is not, or %s cannot hold it", o->type);
+    ok = ok && work_publish(w, err);
+    if (ok) report(o, &from, &to, parameters, difference, note);
     free(from.logits);
     free(to.logits);
     return ok;

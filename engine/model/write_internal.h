@@ -10,6 +10,3 @@ size_t tensor_out_bytes(const struct tensor_out *t, enum dtype type);
 bool tensor_out_write(struct file_writer *w, const struct tensor_out *t, enum dtype type, struct err *err) MUST_CHECK;
 void tensor_out_rows(const struct tensor_out *t, size_t row, size_t n_rows, float *out); // from data or fill
 const struct tensor_out **tensors_by_name(const struct tensor_out *tensors, size_t n); // freed with free()
-
-// Rotary scaling of GGUF (divisors) as HF's "llama3" where some published setting gives the same; ERR_UNSUPPORTED otherwise.
-bool rope_divisors_to_llama3(const struct model_config *c, struct model_config *out, struct err *err) MUST_CHECK;

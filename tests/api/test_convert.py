@@ -196,6 +196,15 @@ def test_bad_files_leave_nothing(nano, tmp_path):
     assert snapshot(tmp_path) == before
 
 
+def test_weights_that_do_not_fit_the_type(nano, tmp_path):
+    model = make_nano(tmp_path / "model")
+    huge = {n: np.where(w == w.max(), np.float32(1e6), w) if n.endswith("0.mlp.c_fc.weight") else w for n, w in weights(nano).items()}
+    save_file(huge, model / "model.safetensors")
+    assert couplet("convert", "--from", model, "--to", tmp_path / "x", "--type", "bf16").returncode == 0
+    done = couplet("convert", "--from", model, "--to", tmp_path / "y", "--type", "f16")
+    assert done.returncode == 1 and "f16 cannot hold it" in done.stderr and {p.name for p in tmp_path.iterdir()} == {"model", "x"}
+
+
 def test_force_replaces_the_whole_model(nano, llama, tmp_path):
     convert(nano, tmp_path / "m")
     (tmp_path / "m" / "chat_template.jinja").write_text("of the old model")
