@@ -67,7 +67,7 @@ static bool adapter_out(const struct train_job *j, const struct tensor_out *tens
     const struct adapter_meta meta = {
         .rank = o->lora_rank,
         .alpha = o->lora_alpha,
-        .dropout = o->lora_dropout,
+        .dropout = o->config.dropout_lora,
         .targets = list->items,
         .n_targets = list->n,
         .base = o->model,
@@ -104,7 +104,7 @@ static bool has_file(const char *dir, const char *name) {
 }
 
 static bool out_check(const struct train_options *o, struct err *err) {
-    if (!o->out || o->resume) return true;
+    if (!o->out || o->config.resume) return true;
     if (has_file(o->out, "model.safetensors") || has_file(o->out, "adapter_model.safetensors"))
         return err_set(err, ERR_INVALID, "%s already holds a model: --resume, or another --out", o->out);
     if (has_file(o->out, "checkpoints"))
@@ -140,7 +140,7 @@ static bool run_log_rewind(void *ctx, uint64_t position, struct err *err) { retu
 static bool best_restore(struct run *r, bool *restored, struct err *err) {
     const struct train_result *t = &r->result;
     *restored = false;
-    if (!r->job.options->early_stopping || t->best_step == t->steps) return true;
+    if (!r->job.options->config.early_stopping || t->best_step == t->steps) return true;
     if (t->best_step == 0) {
         fputs("couplet train: warning: no evaluation was better than the one before training; the last weights are written\n", stderr);
         return true;

@@ -15,71 +15,17 @@
 
 enum { MEASURE_ROWS = 1024 }; // tokens a forward pass, or the longest row
 
-// ---- measuring ----
-
-struct measure { // one forward pass over several rows
-    uint32_t *ids, *starts;
-    int32_t *targets;
-    float *losses;
-    size_t max_rows, n_rows, n_segments;
-};
-
-static bool measure_init(struct measure *m, const struct data_view *v, size_t *longest, struct err *err) {
-    *longest = 1;
-    for (size_t i = 0; i < v->n; i++) *longest = MAX(*longest, dataset_length(v->data, v->items[i]));
-    m->max_rows = MAX(*longest, (size_t)MEASURE_ROWS);
-    m->ids = mem_try_alloc(m->max_rows, sizeof(*m->ids), "the held-out rows", err);
-    m->starts = mem_try_alloc(m->max_rows + 1, sizeof(*m->starts), "the held-out rows", err);
-    m->targets = mem_try_alloc(m->max_rows, sizeof(*m->targets), "the held-out rows", err);
-    m->losses = mem_try_alloc(m->max_rows, sizeof(*m->losses), "the held-out rows", err);
-    return m->ids && m->starts && m->targets && m->losses;
-}
-
-static void measure_finish(struct measure *m) {
-    free(m->ids);
-    free(m->starts);
-    free(m->targets);
-    free(m->losses);
-}
-
-// The rows that were gathered are `first`, first + 1, ... of h.
-static void measure_run(struct measure *m, struct network *net, struct held_out *h, size_t first) {
-    struct batch b = {.n_rows = m->n_rows, .ids = m->ids, .targets = m->targets, .n_segments = m->n_segments, .starts = m->starts};
-    for (size_t r = 0; r < m->n_rows; r++) b.n_supervised += m->targets[r] != TARGET_IGNORED;
-    struct loss_sums sums;
-    network_evaluate(net, &b, &sums, m->losses);
-    for (size_t s = 0; s < m->n_segments; s++)
-        for (size_t r = m->starts[s]; r < m->starts[s + 1]; r++) {
-            h->loss[first + s] += (double)m->losses[r];
-            h->targets[first + s] += m->targets[r] != TARGET_IGNORED;
-        }
-    m->n_rows = m->n_segments = 0;
-}
-
-static bool measure_view(struct measure *m, struct network *net, const struct data_view *v, struct held_out *h, struct err *err) {
-    for (size_t i = 0; i < v->n; i++) {
-        const size_t n = dataset_length(v->data, v->items[i]);
-        if (m->n_rows + n > m->max_rows) measure_run(m, net, h, i - m->n_segments);
-        if (!dataset_read(v->data, v->items[i], m->ids + m->n_rows, m->targets + m->n_rows, err)) return false;
-        m->n_rows += n;
-        m->starts[++m->n_segments] = (uint32_t)m->n_rows;
-    }
-    if (m->n_segments) measure_run(m, net, h, v->n - m->n_segments);
-    return true;
-}
-
 bool held_out_measure(struct held_out *h, struct params *p, const struct data_view *v, struct pool *pool, struct err *err) {
-    struct measure m = {0};
+    struct network_config c = {.max_segment = 1, .inference = true};
     struct network *net = NULL;
-    size_t longest;
+    for (size_t i = 0; i < v->n; i++) c.max_segment = MAX(c.max_segment, dataset_length(v->data, v->items[i]));
+    c.max_rows = MAX(c.max_segment, (size_t)MEASURE_ROWS);
     *h = (struct held_out){.n = v->n};
     h->loss = mem_try_alloc(v->n, sizeof(*h->loss), "the held-out losses", err);
-    h->targets = mem_try_alloc(v->n, sizeof(*h->targets), "the held-out losses", err);
-    bool ok = h->loss && h->targets && measure_init(&m, v, &longest, err);
-    if (ok) net = network_create(p, &(struct network_config){.max_rows = m.max_rows, .max_segment = longest, .inference = true}, pool, err);
-    ok = net && measure_view(&m, net, v, h, err);
+    h->targets = h->loss ? mem_try_alloc(v->n, sizeof(*h->targets), "the held-out losses", err) : NULL;
+    if (h->targets) net = network_create(p, &c, pool, err);
+    const bool ok = net && view_losses(net, v, c.max_rows, h->loss, h->targets, err);
     network_destroy(net);
-    measure_finish(&m);
     if (!ok) held_out_finish(h);
     return ok;
 }

@@ -63,7 +63,9 @@ static bool options_fit(struct train_job *j, struct err *err) {
     const struct train_options *o = j->options;
     const struct model_config *c = &j->init.config;
     j->context = o->context ? o->context : train_data_is_text(o->data) ? MIN(c->n_ctx, (size_t)TEXT_CONTEXT) : c->n_ctx;
-    j->dropout = (float)(isnan(o->dropout) ? j->init.dropout : o->dropout);
+    j->config = o->config;
+    j->config.batching.context = j->context;
+    if (isnan(o->config.dropout)) j->config.dropout = (float)j->init.dropout;
     if (j->context > c->n_ctx)
         return err_set_param(err, ERR_INVALID, "--context", "--context %zu is over the model's %zu", j->context, c->n_ctx);
     if (o->stride > j->context)
@@ -135,7 +137,7 @@ static bool data_all_open(struct train_job *j, struct err *err) {
     const struct train_options *o = j->options;
     if (!(j->data = data_open(j, o->data, err))) return false;
     if (o->validation_split > 0) {
-        if (!data_view_split(j->data, o->validation_split, o->seed, &j->train, &j->validation, err)) return false;
+        if (!data_view_split(j->data, o->validation_split, o->config.seed, &j->train, &j->validation, err)) return false;
     } else {
         data_view_all(&j->train, j->data);
     }
@@ -192,53 +194,11 @@ static bool params_open(struct train_job *j, struct err *err) {
         .trained_layers = o->freeze_layers,
         .lora = {.rank = o->lora_rank, .alpha = o->lora_alpha, .targets = o->targets.items, .n_targets = o->targets.n},
         .decay_all = j->init.decay_all,
-        .seed = o->seed,
+        .seed = o->config.seed,
     };
-    j->params = j->file ? params_from_file(j->file, &p, j->pool, err) : params_random(&j->init.config, j->init.init, o->seed, &p, j->pool, err);
+    j->params = j->file ? params_from_file(j->file, &p, j->pool, err) : params_random(&j->init.config, j->init.init, o->config.seed, &p, j->pool, err);
     if (!j->params) return err->param[0] == '-' ? err_prefix(err, "%s", err->param) : false;
     return !o->lora_init || lora_load(j, o->lora_init, err);
-}
-
-static void config_fill(struct train_job *j) {
-    const struct train_options *o = j->options;
-    j->config = (struct train_config){
-        .epochs = o->epochs,
-        .steps = o->steps,
-        .batching =
-            {
-                .batch_size = o->batch_size,
-                .accumulate = o->accumulate,
-                .context = j->context,
-                .shuffle = strcmp(o->shuffle, "on") == 0,
-                .packing = strcmp(o->packing, "on") == 0,
-                .seed = o->seed,
-            },
-        .optimizer =
-            {
-                .kind = o->optimizer,
-                .beta1 = o->optimizer == OPTIMIZER_SGD ? o->momentum : o->beta1,
-                .beta2 = o->beta2,
-                .eps = o->eps,
-                .weight_decay = o->weight_decay,
-                .clip = o->clip,
-            },
-        .schedule = o->schedule,
-        .lr = o->lr,
-        .min_lr = o->min_lr,
-        .warmup = o->warmup,
-        .dropout = j->dropout,
-        .dropout_lora = o->lora_dropout,
-        .recompute = o->recompute,
-        .seed = o->seed,
-        .eval_every = o->eval_every,
-        .checkpoint_every = o->checkpoint_every,
-        .keep = o->keep,
-        .early_stopping = o->early_stopping,
-        .prompts = o->prompts.items,
-        .n_prompts = o->prompts.n,
-        .sample_tokens = o->sample_tokens,
-        .resume = o->resume,
-    };
 }
 
 // ---- what is said about it ----
@@ -260,6 +220,7 @@ static bool facts_fill(struct train_job *j, struct err *err) {
     struct batcher *batcher = batcher_create(&j->train, &j->config.batching, err);
     if (!batcher) return false;
     struct buf *b = &j->facts;
+    const struct train_config *c = &j->config;
     const size_t per_epoch = batcher_updates_per_epoch(batcher, 0), memory = memory_estimate(j, batcher);
     const struct kernels *kernels = kernels_get(NULL);
     uint64_t tokens = 0;
@@ -271,11 +232,11 @@ static bool facts_fill(struct train_job *j, struct err *err) {
     put_text(b, "data", o->data);
     buf_printf(b, ",\"rows\":%zu,\"validation_rows\":%zu,\"tokens_per_epoch\":%llu,\"updates_per_epoch\":%zu", j->train.n, j->validation.n,
                (unsigned long long)tokens, per_epoch);
-    buf_printf(b, ",\"vocabulary\":%zu,\"context\":%zu,\"batch_size\":%zu,\"accumulate\":%zu", j->init.config.n_vocab, j->context, o->batch_size,
-               o->accumulate);
-    buf_printf(b, ",\"learning_rate\":%.9g", o->lr);
+    buf_printf(b, ",\"vocabulary\":%zu,\"context\":%zu,\"batch_size\":%zu,\"accumulate\":%zu", j->init.config.n_vocab, j->context, c->batching.batch_size,
+               c->batching.accumulate);
+    buf_printf(b, ",\"learning_rate\":%.9g", c->lr);
     put_text(b, "schedule", o->schedule_name);
-    buf_printf(b, ",\"seed\":%llu,\"memory_bytes\":%zu", (unsigned long long)o->seed, memory);
+    buf_printf(b, ",\"seed\":%llu,\"memory_bytes\":%zu", (unsigned long long)o->config.seed, memory);
     put_text(b, "kernels", kernels ? kernels->name : "");
     buf_printf(b, ",\"threads\":%zu,\"warnings\":[", pool_threads(j->pool));
     for (size_t i = 0; i < j->warnings.n; i++) {
@@ -296,7 +257,6 @@ static bool facts_fill(struct train_job *j, struct err *err) {
 bool train_job_open(struct train_job *j, const struct train_options *o, struct err *err) {
     *j = (struct train_job){.options = o};
     if (!(o->model ? base_open(j, err) : init_open(j, err)) || !options_fit(j, err) || !data_all_open(j, err)) return false;
-    config_fill(j);
     return (j->pool = pool_create(o->threads ? o->threads : pool_cpu_count(), err)) && params_open(j, err) && facts_fill(j, err);
 }
 
@@ -321,9 +281,9 @@ void train_job_hash(const struct train_job *j, unsigned char out[32]) {
     const bool open_end = c->schedule == SCHEDULE_CONSTANT;
     unsigned char data[32] = {0}, validation[32] = {0}, base[32] = {0};
     struct buf b = {0};
-    buf_printf(&b, "%d %zu %zu %.9g %.9g;", o->method, o->freeze_layers, o->lora_rank, (double)o->lora_alpha, (double)o->lora_dropout);
+    buf_printf(&b, "%d %zu %zu %.9g %.9g;", o->method, o->freeze_layers, o->lora_rank, (double)o->lora_alpha, (double)c->dropout_lora);
     buf_printf(&b, "%zu %zu %zu %d %d %llu;", c->batching.batch_size, c->batching.accumulate, j->context, c->batching.shuffle, c->batching.packing,
-               (unsigned long long)o->seed);
+               (unsigned long long)o->config.seed);
     buf_printf(&b, "%d %.9g %.9g %.9g %.9g %.9g %d;", c->optimizer.kind, (double)c->optimizer.beta1, (double)c->optimizer.beta2, (double)c->optimizer.eps,
                (double)c->optimizer.weight_decay, (double)c->optimizer.clip, j->init.decay_all);
     buf_printf(&b, "%d %.17g %.17g %llu %llu %llu;", c->schedule, c->lr, c->min_lr, (unsigned long long)c->warmup,

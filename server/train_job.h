@@ -15,11 +15,10 @@ struct train_job {
     const struct tokenizer *tokenizer;  // NULL: token rows only
     struct model_init init;             // config and, for random weights, how they are drawn
     size_t context;
-    float dropout;
     struct dataset *data, *validation_data;
     struct data_view train, validation; // validation.n 0: none
     struct params *params;
-    struct train_config config;         // but for stop, checkpoint_dir and run_hash
+    struct train_config config;         // the options', filled in; but for stop, checkpoint_dir and run_hash
     struct buf facts;                   // members of the log's start line
     struct option_list warnings;        // owned texts
 };

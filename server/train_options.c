@@ -22,45 +22,45 @@ static const struct option_spec specs[] = {
     {"--validation-split", 0, OPTION_DOUBLE, FIELD(validation_split), "X", "or hold out this share of the data", .min = 1e-6, .max = 0.999999},
     {"--out", 0, OPTION_STRING, FIELD(out), "DIR", "where the model or adapter, its checkpoints, log and report go (required)"},
     {"--method", 0, OPTION_STRING, FIELD(method_name), "NAME", "every weight; low-rank adapters; the last layers only", .choices = "full|lora|freeze"},
-    {"--epochs", 0, OPTION_UINT64, FIELD(epochs), "N", "times through the data (3)", .min = 1, .max = 1e9},
-    {"--steps", 0, OPTION_UINT64, FIELD(steps), "N", "or this many updates, however often round the data", .min = 1, .max = 1e12},
-    {"--batch-size", 0, OPTION_SIZE, FIELD(batch_size), "N", "rows a batch (8)", .min = 1, .max = 65536},
-    {"--accumulate", 0, OPTION_SIZE, FIELD(accumulate), "N", "batches an update (1)", .min = 1, .max = 65536},
+    {"--epochs", 0, OPTION_UINT64, FIELD(config.epochs), "N", "times through the data (3)", .min = 1, .max = 1e9},
+    {"--steps", 0, OPTION_UINT64, FIELD(config.steps), "N", "or this many updates, however often round the data", .min = 1, .max = 1e12},
+    {"--batch-size", 0, OPTION_SIZE, FIELD(config.batching.batch_size), "N", "rows a batch (8)", .min = 1, .max = 65536},
+    {"--accumulate", 0, OPTION_SIZE, FIELD(config.batching.accumulate), "N", "batches an update (1)", .min = 1, .max = 65536},
     {"--context", 0, OPTION_SIZE, FIELD(context), "N", "tokens a row (the model's context; for text at most 1024)", .min = 1, .max = 1 << 24},
     {"--stride", 0, OPTION_SIZE, FIELD(stride), "N", "text: tokens from one row's beginning to the next one's (the context)", .min = 1, .max = 1 << 24},
     {"--optimizer", 0, OPTION_STRING, FIELD(optimizer_name), "NAME", "update rule", .choices = "adamw|sgd"},
-    {"--lr", 0, OPTION_DOUBLE, FIELD(lr), "X", "learning rate (5e-5; lora 2e-4)", .min = 0, .max = 1000},
-    {"--min-lr", 0, OPTION_DOUBLE, FIELD(min_lr), "X", "floor of the linear and cosine schedules (0)", .min = 0, .max = 1000},
+    {"--lr", 0, OPTION_DOUBLE, FIELD(config.lr), "X", "learning rate (5e-5; lora 2e-4)", .min = 0, .max = 1000},
+    {"--min-lr", 0, OPTION_DOUBLE, FIELD(config.min_lr), "X", "floor of the linear and cosine schedules (0)", .min = 0, .max = 1000},
     {"--schedule", 0, OPTION_STRING, FIELD(schedule_name), "NAME", "course of the learning rate", .choices = "constant|linear|cosine"},
-    {"--warmup", 0, OPTION_UINT64, FIELD(warmup), "N", "updates over which the rate rises from 0 (0)", .min = 0, .max = 1e12},
-    {"--weight-decay", 0, OPTION_FLOAT, FIELD(weight_decay), "X", "on parameters with two dimensions (0)", .min = 0, .max = 1000},
-    {"--beta1", 0, OPTION_FLOAT, FIELD(beta1), "X", "adamw (0.9)", .min = 0, .max = 0.999999},
-    {"--beta2", 0, OPTION_FLOAT, FIELD(beta2), "X", "adamw (0.999)", .min = 0, .max = 0.999999},
-    {"--eps", 0, OPTION_FLOAT, FIELD(eps), "X", "adamw (1e-8)", .min = 1e-30, .max = 1},
+    {"--warmup", 0, OPTION_UINT64, FIELD(config.warmup), "N", "updates over which the rate rises from 0 (0)", .min = 0, .max = 1e12},
+    {"--weight-decay", 0, OPTION_FLOAT, FIELD(config.optimizer.weight_decay), "X", "on parameters with two dimensions (0)", .min = 0, .max = 1000},
+    {"--beta1", 0, OPTION_FLOAT, FIELD(config.optimizer.beta1), "X", "adamw (0.9)", .min = 0, .max = 0.999999},
+    {"--beta2", 0, OPTION_FLOAT, FIELD(config.optimizer.beta2), "X", "adamw (0.999)", .min = 0, .max = 0.999999},
+    {"--eps", 0, OPTION_FLOAT, FIELD(config.optimizer.eps), "X", "adamw (1e-8)", .min = 1e-30, .max = 1},
     {"--momentum", 0, OPTION_FLOAT, FIELD(momentum), "X", "sgd (0)", .min = 0, .max = 0.999999},
-    {"--clip", 0, OPTION_FLOAT, FIELD(clip), "X", "largest global norm of a gradient; 0: none (1)", .min = 0, .max = 1e9},
-    {"--dropout", 0, OPTION_DOUBLE, FIELD(dropout), "X", "embedding, attention and residual dropout (0, or what CONFIG.json says)", .min = 0, .max = 0.99},
-    {"--seed", 0, OPTION_UINT64, FIELD(seed), "N", "order, random weights and dropout follow from it (0)"},
+    {"--clip", 0, OPTION_FLOAT, FIELD(config.optimizer.clip), "X", "largest global norm of a gradient; 0: none (1)", .min = 0, .max = 1e9},
+    {"--dropout", 0, OPTION_FLOAT, FIELD(config.dropout), "X", "embedding, attention and residual dropout (0, or what CONFIG.json says)", .min = 0, .max = 0.99},
+    {"--seed", 0, OPTION_UINT64, FIELD(config.seed), "N", "order, random weights and dropout follow from it (0)"},
     {"--shuffle", 0, OPTION_STRING, FIELD(shuffle), "on|off", "new order every epoch, or the file's", .choices = "on|off"},
     {"--train-on-inputs", 0, OPTION_STRING, FIELD(train_on_inputs), "on|off", "rows: learn the prompts too, not the answers alone", .choices = "on|off"},
     {"--packing", 0, OPTION_STRING, FIELD(packing), "on|off", "rows: several short examples in one row of --context tokens", .choices = "on|off"},
     {"--excess-length", 0, OPTION_STRING, FIELD(excess_name), "WHAT", "with an example over --context", .choices = "error|truncate|drop"},
     {"--lora-rank", 0, OPTION_SIZE, FIELD(lora_rank), "N", "rank of the adapters (8)", .min = 1, .max = 4096},
     {"--lora-alpha", 0, OPTION_FLOAT, FIELD(lora_alpha), "X", "they are scaled by alpha / rank (16)", .min = 1e-6, .max = 1e6},
-    {"--lora-dropout", 0, OPTION_FLOAT, FIELD(lora_dropout), "X", "dropout on what goes into them (0)", .min = 0, .max = 0.99},
+    {"--lora-dropout", 0, OPTION_FLOAT, FIELD(config.dropout_lora), "X", "dropout on what goes into them (0)", .min = 0, .max = 0.99},
     {"--lora-targets", 0, OPTION_STRING, FIELD(lora_targets), "A,B", "layers that get one, by the checkpoint's names (every linear layer)"},
     {"--lora-init", 0, OPTION_STRING, FIELD(lora_init), "FILE.safetensors", "begin with these factors, under PEFT's names"},
     {"--freeze-layers", 0, OPTION_SIZE, FIELD(freeze_layers), "N", "freeze: the last N layers are trained (1)", .min = 1, .max = 1 << 16},
-    {"--recompute", 0, OPTION_FLAG, FIELD(recompute), NULL, "keep less for the backward pass and compute it again: less memory, a third slower"},
-    {"--eval-every", 0, OPTION_UINT64, FIELD(eval_every), "N", "updates from one evaluation to the next (an epoch)", .min = 1, .max = 1e12},
-    {"--early-stopping", 0, OPTION_SIZE, FIELD(early_stopping), "N",
+    {"--recompute", 0, OPTION_FLAG, FIELD(config.recompute), NULL, "keep less for the backward pass and compute it again: less memory, a third slower"},
+    {"--eval-every", 0, OPTION_UINT64, FIELD(config.eval_every), "N", "updates from one evaluation to the next (an epoch)", .min = 1, .max = 1e12},
+    {"--early-stopping", 0, OPTION_SIZE, FIELD(config.early_stopping), "N",
      "end after N evaluations without a lower validation loss, and write the best weights instead of the last", .min = 1, .max = 1e6},
     {"--sample-prompt", 0, OPTION_LIST, FIELD(prompts), "TEXT", "continued greedily at every evaluation"},
-    {"--sample-tokens", 0, OPTION_SIZE, FIELD(sample_tokens), "N", "by so many tokens (50)", .min = 1, .max = 1 << 16},
-    {"--checkpoint-every", 0, OPTION_UINT64, FIELD(checkpoint_every), "N", "updates from one checkpoint to the next (with every evaluation)", .min = 1,
+    {"--sample-tokens", 0, OPTION_SIZE, FIELD(config.sample_tokens), "N", "by so many tokens (50)", .min = 1, .max = 1 << 16},
+    {"--checkpoint-every", 0, OPTION_UINT64, FIELD(config.checkpoint_every), "N", "updates from one checkpoint to the next (with every evaluation)", .min = 1,
      .max = 1e12},
-    {"--keep", 0, OPTION_SIZE, FIELD(keep), "N", "checkpoints kept beside the best one (2)", .min = 1, .max = 1e6},
-    {"--resume", 0, OPTION_FLAG, FIELD(resume), NULL, "go on from the newest checkpoint in --out; from the beginning where there is none"},
+    {"--keep", 0, OPTION_SIZE, FIELD(config.keep), "N", "checkpoints kept beside the best one (2)", .min = 1, .max = 1e6},
+    {"--resume", 0, OPTION_FLAG, FIELD(config.resume), NULL, "go on from the newest checkpoint in --out; from the beginning where there is none"},
     {"--log", 0, OPTION_STRING, FIELD(log), "FILE.jsonl", "one JSON line an event (OUT/log.jsonl)"},
     {"--plot", 0, OPTION_STRING, FIELD(plot), "FILE.svg", "loss curve, drawn again at every evaluation"},
     {"--check-gradients", 0, OPTION_FLAG, FIELD(check_gradients), NULL, "compare the gradients of the first batch with finite differences; trains nothing"},
@@ -89,15 +89,15 @@ bool train_data_is_text(const char *path) { return named_as(path, ".txt", ".md")
 // Of data: a file by another name (an upload) may be either.
 static bool is_lora(const struct train_options *o) { return o->method == TRAIN_LORA; }
 static bool is_freeze(const struct train_options *o) { return o->method == TRAIN_FREEZE; }
-static bool is_adamw(const struct train_options *o) { return o->optimizer == OPTIMIZER_ADAMW; }
-static bool is_sgd(const struct train_options *o) { return o->optimizer == OPTIMIZER_SGD; }
-static bool is_falling(const struct train_options *o) { return o->schedule != SCHEDULE_CONSTANT; }
+static bool is_adamw(const struct train_options *o) { return o->config.optimizer.kind == OPTIMIZER_ADAMW; }
+static bool is_sgd(const struct train_options *o) { return o->config.optimizer.kind == OPTIMIZER_SGD; }
+static bool is_falling(const struct train_options *o) { return o->config.schedule != SCHEDULE_CONSTANT; }
 static bool is_init(const struct train_options *o) { return o->init; }
 static bool has_model(const struct train_options *o) { return o->model; }
 static bool has_no_model(const struct train_options *o) { return !o->model; }
 static bool has_no_file(const struct train_options *o) { return !o->validation; }
 static bool has_validation(const struct train_options *o) { return o->validation || o->validation_split > 0; }
-static bool has_no_steps(const struct train_options *o) { return !o->steps; }
+static bool has_no_steps(const struct train_options *o) { return !o->config.steps; }
 static bool has_prompts(const struct train_options *o) { return o->prompts.n; }
 static bool is_text(const struct train_options *o) { return !named_as(o->data, ".jsonl", ".json"); }
 static bool is_rows(const struct train_options *o) { return !train_data_is_text(o->data); }
@@ -144,12 +144,13 @@ static bool rules_check(const struct train_options *o, const struct option_args 
 }
 
 static bool numbers_check(const struct train_options *o, struct err *err) {
+    const struct train_config *c = &o->config;
     if (o->context && o->stride > o->context)
         return err_set_param(err, ERR_INVALID, "--stride", "--stride %zu is over --context %zu: tokens would be skipped", o->stride, o->context);
-    if (o->min_lr > o->lr) return err_set_param(err, ERR_INVALID, "--min-lr", "--min-lr %g is over --lr %g", o->min_lr, o->lr);
-    if (o->steps && o->warmup > o->steps)
-        return err_set_param(err, ERR_INVALID, "--warmup", "--warmup %llu is over --steps %llu", (unsigned long long)o->warmup,
-                             (unsigned long long)o->steps);
+    if (c->min_lr > c->lr) return err_set_param(err, ERR_INVALID, "--min-lr", "--min-lr %g is over --lr %g", c->min_lr, c->lr);
+    if (c->steps && c->warmup > c->steps)
+        return err_set_param(err, ERR_INVALID, "--warmup", "--warmup %llu is over --steps %llu", (unsigned long long)c->warmup,
+                             (unsigned long long)c->steps);
     if (o->prompts.n > MAX_PROMPTS)
         return err_set_param(err, ERR_INVALID, "--sample-prompt", "--sample-prompt can be given at most %d times", MAX_PROMPTS);
     return true;
@@ -167,15 +168,24 @@ static bool targets_split(struct train_options *o, struct err *err) {
     return true;
 }
 
+static bool is_on(const char *value) { return strcmp(value, "on") == 0; }
+
 // The names are among the table's choices.
 static void names_resolve(struct train_options *o) {
+    struct train_config *c = &o->config;
     o->method = strcmp(o->method_name, "lora") == 0 ? TRAIN_LORA : strcmp(o->method_name, "freeze") == 0 ? TRAIN_FREEZE : TRAIN_FULL;
-    o->optimizer = strcmp(o->optimizer_name, "sgd") == 0 ? OPTIMIZER_SGD : OPTIMIZER_ADAMW;
-    o->schedule = strcmp(o->schedule_name, "cosine") == 0   ? SCHEDULE_COSINE
+    o->excess = strcmp(o->excess_name, "drop") == 0 ? EXCESS_DROP : strcmp(o->excess_name, "truncate") == 0 ? EXCESS_TRUNCATE : EXCESS_ERROR;
+    c->schedule = strcmp(o->schedule_name, "cosine") == 0   ? SCHEDULE_COSINE
                   : strcmp(o->schedule_name, "linear") == 0 ? SCHEDULE_LINEAR
                                                             : SCHEDULE_CONSTANT;
-    o->excess = strcmp(o->excess_name, "drop") == 0 ? EXCESS_DROP : strcmp(o->excess_name, "truncate") == 0 ? EXCESS_TRUNCATE : EXCESS_ERROR;
-    if (isnan(o->lr)) o->lr = o->method == TRAIN_LORA ? 2e-4 : 5e-5;
+    c->optimizer.kind = strcmp(o->optimizer_name, "sgd") == 0 ? OPTIMIZER_SGD : OPTIMIZER_ADAMW;
+    if (is_sgd(o)) c->optimizer.beta1 = o->momentum;
+    if (isnan(c->lr)) c->lr = is_lora(o) ? 2e-4 : 5e-5;
+    c->batching.shuffle = is_on(o->shuffle);
+    c->batching.packing = is_on(o->packing);
+    c->batching.seed = c->seed;
+    c->prompts = o->prompts.items;
+    c->n_prompts = o->prompts.n;
 }
 
 static bool options_check(struct train_options *o, const struct option_args *a, struct err *err) {
@@ -196,20 +206,19 @@ bool train_options_start(struct train_options *o, int argc, char **argv, int *st
         .shuffle = "on",
         .train_on_inputs = "off",
         .packing = "off",
-        .epochs = 3,
-        .batch_size = 8,
-        .accumulate = 1,
-        .lr = NAN,
-        .dropout = NAN,
-        .beta1 = 0.9f,
-        .beta2 = 0.999f,
-        .eps = 1e-8f,
-        .clip = 1,
         .lora_rank = 8,
         .lora_alpha = 16,
         .freeze_layers = 1,
-        .sample_tokens = 50,
-        .keep = 2,
+        .config =
+            {
+                .epochs = 3,
+                .batching = {.batch_size = 8, .accumulate = 1},
+                .optimizer = {.beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .clip = 1},
+                .lr = NAN,
+                .dropout = NAN,
+                .keep = 2,
+                .sample_tokens = 50,
+            },
     };
     struct option_args args = {0};
     struct err err = {0};

@@ -8,20 +8,18 @@
 #include "server/options.h"
 
 struct train_options {
+    struct train_config config;           // the trainer's own options; lr is resolved, dropout NaN when not given; batching.context is not set
     const char *model, *init, *tokenizer; // model or init
     const char *data, *validation, *out;
     const char *method_name, *optimizer_name, *schedule_name, *excess_name, *shuffle, *train_on_inputs, *packing; // as typed
     const char *lora_targets, *lora_init, *plot, *log;
-    uint64_t epochs, steps, warmup, seed, eval_every, checkpoint_every;
-    size_t batch_size, accumulate, context, stride, freeze_layers, lora_rank, early_stopping, keep, sample_tokens, threads;
-    double validation_split, lr, min_lr, dropout; // lr, dropout: NaN when not given
-    float weight_decay, momentum, beta1, beta2, eps, clip, lora_alpha, lora_dropout;
+    size_t context, stride, freeze_layers, lora_rank, threads; // context, stride, threads: 0 when not given
+    double validation_split;
+    float momentum, lora_alpha;
     struct option_list prompts;
-    bool resume, recompute, check_gradients, json;
+    bool check_gradients, json;
     // From the names, by train_options_start:
     enum train_method method;
-    enum optimizer_kind optimizer;
-    enum schedule_kind schedule;
     enum excess_length excess;
     struct option_list targets; // of LoRA, cut out of target_text
     char *target_text;

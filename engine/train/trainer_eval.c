@@ -6,25 +6,32 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct eval_rows { // a batch under construction
     uint32_t *ids, *starts; // [max_rows], [max_rows + 1]
     int32_t *targets;       // [max_rows]
     struct batch batch;
+    double *loss; // [view's n] of every example, or NULL
+    size_t *n_targets;
+    size_t first;        // the example that the batch begins with
+    float *token_losses; // [max_rows] where loss is wanted
 };
 
 static bool rows_init(struct eval_rows *r, size_t max_rows, struct err *err) {
     r->ids = mem_try_alloc(max_rows, sizeof(*r->ids), "evaluation rows", err);
     r->targets = r->ids ? mem_try_alloc(max_rows, sizeof(*r->targets), "evaluation rows", err) : NULL;
     r->starts = r->targets ? mem_try_alloc(max_rows + 1, sizeof(*r->starts), "evaluation rows", err) : NULL;
+    if (r->loss && r->starts) r->token_losses = mem_try_alloc(max_rows, sizeof(*r->token_losses), "evaluation rows", err);
     r->batch = (struct batch){.ids = r->ids, .targets = r->targets, .starts = r->starts};
-    return r->starts != NULL;
+    return r->starts && (!r->loss || r->token_losses);
 }
 
 static void rows_finish(struct eval_rows *r) {
     free(r->ids);
     free(r->targets);
     free(r->starts);
+    free(r->token_losses);
 }
 
 static bool rows_add(struct eval_rows *r, const struct dataset *d, size_t item, const struct tokenizer *k, uint64_t *bytes, struct err *err) {
@@ -47,7 +54,13 @@ static bool rows_add(struct eval_rows *r, const struct dataset *d, size_t item, 
 
 static void rows_evaluate(struct eval_rows *r, struct network *n, struct loss_sums *sums) {
     struct loss_sums s = {0};
-    if (r->batch.n_supervised > 0) network_evaluate(n, &r->batch, &s, NULL);
+    if (r->batch.n_supervised > 0) network_evaluate(n, &r->batch, &s, r->token_losses);
+    for (size_t i = 0; r->loss && r->batch.n_supervised > 0 && i < r->batch.n_segments; i++)
+        for (size_t row = r->starts[i]; row < r->starts[i + 1]; row++) {
+            r->loss[r->first + i] += (double)r->token_losses[row];
+            r->n_targets[r->first + i] += r->targets[row] != TARGET_IGNORED;
+        }
+    r->first += r->batch.n_segments;
     sums->loss += s.loss;
     sums->n_targets += s.n_targets;
     sums->n_correct += s.n_correct;
@@ -56,8 +69,8 @@ static void rows_evaluate(struct eval_rows *r, struct network *n, struct loss_su
 
 // stop (may be NULL): looked at before every batch; *complete says whether all of the view was evaluated.
 static bool view_evaluate_until(struct network *n, const struct data_view *v, const struct tokenizer *k, size_t max_rows, const bool volatile *stop,
-                                struct view_scores *out, bool *complete, struct err *err) {
-    struct eval_rows r = {0};
+                                double *loss, size_t *n_targets, struct view_scores *out, bool *complete, struct err *err) {
+    struct eval_rows r = {.loss = loss, .n_targets = n_targets};
     struct view_scores scores = {0};
     bool ok = rows_init(&r, max_rows, err), stopped = false;
     for (size_t i = 0; ok && !stopped && i < v->n; i++) {
@@ -76,7 +89,15 @@ static bool view_evaluate_until(struct network *n, const struct data_view *v, co
 bool view_evaluate(struct network *n, const struct data_view *v, const struct tokenizer *tokenizer, size_t max_rows, struct view_scores *out,
                    struct err *err) {
     bool complete;
-    return view_evaluate_until(n, v, tokenizer, max_rows, NULL, out, &complete, err);
+    return view_evaluate_until(n, v, tokenizer, max_rows, NULL, NULL, NULL, out, &complete, err);
+}
+
+bool view_losses(struct network *n, const struct data_view *v, size_t max_rows, double *loss, size_t *n_targets, struct err *err) {
+    struct view_scores scores;
+    bool complete;
+    memset(loss, 0, v->n * sizeof(*loss));
+    memset(n_targets, 0, v->n * sizeof(*n_targets));
+    return view_evaluate_until(n, v, NULL, max_rows, NULL, loss, n_targets, &scores, &complete, err);
 }
 
 // A loss that is not a number is no gain and, in the state, none at all.
@@ -93,7 +114,7 @@ bool trainer_evaluate(struct trainer *t, struct err *err) {
     if (t->validation) {
         struct view_scores scores;
         bool complete, best;
-        if (!view_evaluate_until(t->network, t->validation, t->tokenizer, t->max_rows, t->config->stop, &scores, &complete, err)) return false;
+        if (!view_evaluate_until(t->network, t->validation, t->tokenizer, t->max_rows, t->config->stop, NULL, NULL, &scores, &complete, err)) return false;
         if (!complete) return true;
         const double n = (double)scores.sums.n_targets, loss = scores.sums.loss / n;
         state_take_loss(s, loss, &best);
