@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The analytic gradient held against differences of the loss.
 //
-// The numeric side takes four points, (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h, whose error falls with h^4: h may be a tenth of
-// what a parameter's weights are in the mean, large enough for a loss in f32. Its rounding is NOISE of the loss (measured: 2e-8 to 2e-7 of the
-// mean over a batch), so the difference is uncertain by about NOISE / h. Beyond that and TOLERANCE of the array's gradient (or the element's own) a check has failed.
+// The numeric side takes four points, (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h, whose error falls with h^4: h may be a tenth of what
+// a parameter's weights are in the mean, large enough for a loss in f32. Such a loss is rounded by up to NOISE of itself, which leaves
+// the difference uncertain by NOISE * loss / h. Beyond that and TOLERANCE of the array's gradient, or the element's own, a check has failed.
 #include "engine/train/network_internal.h"
 
 #include "base/mem.h"
@@ -36,7 +36,8 @@ static double loss_at(struct network *n, const struct batch *b, float *w, float 
     return loss;
 }
 
-static void element_check(struct network *n, const struct batch *b, const struct param *p, size_t i, double typical, float h, struct gradient_check *out) {
+static void element_check(struct network *n, const struct batch *b, const struct param *p, size_t i, double typical, float h,
+                          struct gradient_check *out) {
     double near = loss_at(n, b, p->w + i, h) - loss_at(n, b, p->w + i, -h), loss = mean_loss(n, b);
     double far = loss_at(n, b, p->w + i, 2 * h) - loss_at(n, b, p->w + i, -2 * h);
     double numeric = (8 * near - far) / (12 * (double)h), error = fabs(numeric - (double)p->grad[i]);

@@ -105,7 +105,8 @@ static bool layer_trained(const struct param_layer *y) {
 static void network_shape(struct network *n, struct params *p, const struct network_config *c) {
     const struct model_config *m = &p->config;
     size_t HS = m->head_size;
-    *n = (struct network){.p = p, .c = *c, .C = m->n_embd, .Q = m->n_head * HS, .K = m->n_kv_head * HS, .F = m->n_inner, .V = m->n_vocab, .L = m->n_layer};
+    *n = (struct network){.p = p, .c = *c, .C = m->n_embd, .Q = m->n_head * HS, .K = m->n_kv_head * HS, .F = m->n_inner, .V = m->n_vocab,
+                          .L = m->n_layer};
     n->UP = m->mlp == MLP_SWIGLU ? 2 * n->F : n->F;
     n->QKV = n->Q + 2 * n->K;
     n->vocab_stride = (n->V + 15) / 16 * 16;
@@ -138,7 +139,8 @@ struct network *network_create(struct params *p, const struct network_config *c,
     n->train = train;
     network_place(n, &count, pool_threads(pool));
     n->memory_bytes = count.used * sizeof(float);
-    if (count.overflow || count.used > SIZE_MAX / sizeof(float)) err_set(err, ERR_NO_MEMORY, "a batch of %zu rows does not fit in memory", c->max_rows);
+    if (count.overflow || count.used > SIZE_MAX / sizeof(float))
+        err_set(err, ERR_NO_MEMORY, "a batch of %zu rows does not fit in memory", c->max_rows);
     else n->memory = mem_map_array(n->memory_bytes, "activations", err);
     if (!n->memory) {
         network_destroy(n);

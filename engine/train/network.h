@@ -27,7 +27,7 @@ struct network;
 // Borrows params and pool. ERR_NO_MEMORY.
 struct network *network_create(struct params *p, const struct network_config *c, struct pool *pool, struct err *err) MUST_CHECK;
 void network_destroy(struct network *n); // accepts NULL
-size_t network_bytes(const struct params *p, const struct network_config *c); // what create would map
+size_t network_bytes(const struct params *p, const struct network_config *c); // what create would map, with a thread for every processor
 
 struct loss_sums { // over supervised targets
     double loss; // sum of -log p, natural
@@ -41,11 +41,12 @@ void network_evaluate(struct network *n, const struct batch *b, struct loss_sums
 // Forward only, no dropout: logits of the given rows, out [n_wanted][V]; any n_wanted.
 void network_logits(struct network *n, const struct batch *b, const uint32_t *wanted, size_t n_wanted, float *out);
 
-// Central differences of the loss against the analytic gradient, for `per_param` elements of every trained array (seeded choice). Dropout off.
+// Differences of the loss against the analytic gradient, for `per_param` elements of every trained array (seeded choice): five forwards each.
+// Dropout is off; grads are left as the batch's.
 struct gradient_check {
     char worst[128]; // parameter
-    double worst_error; // |difference| / max(norm of that array's gradient / sqrt(n), 1e-6), see the source
-    size_t n_checked, n_failed; // failed: beyond f32's reach (tolerance in the source)
+    double worst_error; // |difference| / max(norm of that array's gradient / sqrt(n), 1e-6): what f32 resolves of it varies
+    size_t n_checked, n_failed; // failed: by more than rounding can explain (gradient_check.c)
 };
 void network_check_gradients(struct network *n, const struct batch *b, size_t per_param, uint64_t seed, struct gradient_check *out);
 

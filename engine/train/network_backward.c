@@ -13,8 +13,8 @@
 // ---- linear layers ------------------------------------------------------------------------------------------------------
 
 // Gradients of W and of LoRA's factors; du = scale * dy B stays for dx.
-static void linear_weights_backward(struct network *n, const struct param_linear *l, size_t layer, size_t number, const float *x, const float *dy, size_t lddy,
-                                    float *du) {
+static void linear_weights_backward(struct network *n, const struct param_linear *l, size_t layer, size_t number, const float *x,
+                                    const float *dy, size_t lddy, float *du) {
     size_t R = n->b->n_rows;
     if (param_trained(l->w)) { // y = x W: dW = x^T dy, in W's own layout
         struct gemm g = {.trans_a = true, .beta_one = !n->fresh, .m = l->n_in, .n = l->n_out, .k = R, .alpha = 1, .a = x, .lda = l->n_in,
@@ -60,19 +60,23 @@ static void lora_input_backward(struct network *n, const struct param_linear *l,
     if (to != dx) for_blocks(n, lora_dropout_block, &g, n->b->n_rows, 0);
 }
 
+static float *lora_du(const struct network *n, const struct param_linear *l, size_t i) {
+    return l->lora.a ? n->du + i * n->b->n_rows * l->lora.a->shape[0] : NULL;
+}
+
 // linears_forward reversed; biases apart, which the passes over rows sum. dx NULL: not wanted; it may be x's memory.
-static void linears_backward(struct network *n, const struct param_linear *l, size_t count, size_t layer, size_t number, const float *x, const float *dy,
-                             size_t lddy, float *dx) {
+static void linears_backward(struct network *n, const struct param_linear *l, size_t count, size_t layer, size_t number, const float *x,
+                             const float *dy, size_t lddy, float *dx) {
     uint64_t at = clock_ns();
     size_t R = n->b->n_rows;
     const float *dy_i = dy;
     for (size_t i = 0; i < count; dy_i += l[i++].n_out)
-        linear_weights_backward(n, &l[i], layer, number + i, x, dy_i, lddy, n->du + i * R * (l[i].lora.a ? l[i].lora.a->shape[0] : 0));
+        linear_weights_backward(n, &l[i], layer, number + i, x, dy_i, lddy, lora_du(n, &l[i], i));
     dy_i = dy;
     for (size_t i = 0; dx && i < count; dy_i += l[i++].n_out) {
         gemm_run(&(struct gemm){.trans_b = l[i].conv1d, .beta_one = i > 0, .m = R, .n = l[i].n_in, .k = l[i].n_out, .alpha = 1, .a = dy_i, .lda = lddy,
                                 .b = l[i].w->w, .ldb = l[i].conv1d ? l[i].n_out : l[i].n_in, .c = dx, .ldc = l[i].n_in}, n->pool);
-        if (l[i].lora.a) lora_input_backward(n, &l[i], layer, number + i, n->du + i * R * l[i].lora.a->shape[0], dx);
+        if (l[i].lora.a) lora_input_backward(n, &l[i], layer, number + i, lora_du(n, &l[i], i), dx);
     }
     time_add(&n->times.linear_backward_ms, &at);
 }

@@ -120,7 +120,8 @@ static void lora_forward(struct network *n, const struct param_linear *l, size_t
 }
 
 // Linear layers `number`, number + 1, ... side by side in y's columns. x: [R][n_in], contiguous.
-static void linears_forward(struct network *n, const struct param_linear *l, size_t count, size_t layer, size_t number, const float *x, float *y, size_t ldy) {
+static void linears_forward(struct network *n, const struct param_linear *l, size_t count, size_t layer, size_t number, const float *x, float *y,
+                            size_t ldy) {
     for (size_t i = 0; i < count; y += l[i++].n_out) {
         gemm_run(&(struct gemm){.trans_b = !l[i].conv1d, .m = n->b->n_rows, .n = l[i].n_out, .k = l[i].n_in, .alpha = 1, .a = x, .lda = l[i].n_in,
                                 .b = l[i].w->w, .ldb = l[i].conv1d ? l[i].n_out : l[i].n_in, .c = y, .ldc = ldy,

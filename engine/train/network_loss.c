@@ -29,8 +29,8 @@ static void final_norm_block(struct network *n, const void *ctx, size_t first, s
 
 void network_head(struct network *n, const uint32_t *rows, size_t n_rows, float *out, size_t stride) {
     for_blocks(n, final_norm_block, rows, n_rows, 0);                                      // hidden [n_rows][C]
-    gemm_run(&(struct gemm){.trans_b = true, .m = n_rows, .n = n->V, .k = n->C, .alpha = 1, .a = n->hidden, .lda = n->C, .b = n->p->head->w, .ldb = n->C,
-                            .c = out, .ldc = stride}, n->pool);                            // out [n_rows][V]
+    gemm_run(&(struct gemm){.trans_b = true, .m = n_rows, .n = n->V, .k = n->C, .alpha = 1, .a = n->hidden, .lda = n->C,
+                            .b = n->p->head->w, .ldb = n->C, .c = out, .ldc = stride}, n->pool); // out [n_rows][V]
 }
 
 struct entropy_job {
@@ -50,7 +50,8 @@ static void final_norm_backward_block(struct network *n, const void *ctx, size_t
     const uint32_t *rows = ctx;
     bool w = param_trained(n->p->norm_w), b = param_trained(n->p->norm_b);
     for (size_t i = first; i < end; i++)
-        norm_row_backward(n, n->dx + rows[i] * n->C, w ? partial : NULL, b ? partial + n->C : NULL, n->hidden + i * n->C, final_x(n, rows[i]), n->p->norm_w);
+        norm_row_backward(n, n->dx + rows[i] * n->C, w ? partial : NULL, b ? partial + n->C : NULL, n->hidden + i * n->C, final_x(n, rows[i]),
+                          n->p->norm_w);
 }
 
 // logits holds dlogits, hidden the final norm's output.
@@ -58,8 +59,8 @@ static void head_backward(struct network *n, const struct chunk *c) {
     bool fresh = n->fresh && c->first == 0;
     const struct param *head = n->p->head;
     if (param_trained(head)) // dW = dlogits^T hidden
-        gemm_run(&(struct gemm){.trans_a = true, .beta_one = !fresh, .m = n->V, .n = n->C, .k = c->n, .alpha = 1, .a = n->logits, .lda = n->vocab_stride,
-                                .b = n->hidden, .ldb = n->C, .c = head->grad, .ldc = n->C}, n->pool);
+        gemm_run(&(struct gemm){.trans_a = true, .beta_one = !fresh, .m = n->V, .n = n->C, .k = c->n, .alpha = 1, .a = n->logits,
+                                .lda = n->vocab_stride, .b = n->hidden, .ldb = n->C, .c = head->grad, .ldc = n->C}, n->pool);
     if (n->lowest == n->L && !n->stem_trained && !param_trained(n->p->norm_w)) return;
     gemm_run(&(struct gemm){.m = c->n, .n = n->C, .k = n->V, .alpha = 1, .a = n->logits, .lda = n->vocab_stride, .b = head->w, .ldb = n->C,
                             .c = n->hidden, .ldc = n->C}, n->pool);                        // hidden: its gradient

@@ -13,7 +13,8 @@ static const size_t n_lengths = ARRAY_LEN(lengths);
 static const struct network_config no_dropout = {.max_rows = TINY_ROWS, .max_segment = 64};
 static const struct network_config with_dropout = {.max_rows = TINY_ROWS, .max_segment = 64, .dropout_embedding = 0.1f, .dropout_attention = 0.2f,
                                                    .dropout_residual = 0.1f, .dropout_lora = 0.3f, .dropout_seed = 77};
-static const struct params_options full = {0}, lora = {.method = TRAIN_LORA, .lora = {.rank = 3, .alpha = 7}}, freeze = {.method = TRAIN_FREEZE, .trained_layers = 1};
+static const struct params_options full = {0}, lora = {.method = TRAIN_LORA, .lora = {.rank = 3, .alpha = 7}};
+static const struct params_options freeze = {.method = TRAIN_FREEZE, .trained_layers = 1};
 
 struct setup {
     struct params *p;

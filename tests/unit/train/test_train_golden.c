@@ -238,7 +238,8 @@ static void check_gradients(const char *model) {
     const char *name = "";
     double worst = expected ? tensors_compare(f.p, expected, true, false, &name) : 0;
     CHECK_NEAR(worst, 0, 1e-4);
-    if (getenv("COUPLET_TRAIN_PARITY_DIR")) printf("%s: loss %.2g, worst gradient %.2g of its norm (%s)\n", model, fabs(sums.loss / (double)sums.n_targets - f.g.loss), worst, name);
+    if (getenv("COUPLET_TRAIN_PARITY_DIR"))
+        printf("%s: loss %.2g, worst gradient %.2g of its norm (%s)\n", model, fabs(sums.loss / (double)sums.n_targets - f.g.loss), worst, name);
     model_file_close(expected);
     file_map_close(&map);
     fixture_finish(&f);
