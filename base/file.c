@@ -133,6 +133,9 @@ static char *path_dir(const char *path) {
 enum { WRITER_BUFFER = 1 << 16 };
 
 bool file_writer_open(struct file_writer *w, const char *path, unsigned mode, struct err *err) {
+    struct stat st;
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) // root's rename would put a file in the place of /dev/null
+        return err_set(err, ERR_INVALID, "cannot write %s: it is %s", path, S_ISDIR(st.st_mode) ? "a directory" : "not a regular file");
     char *dir = path_dir(path), *temp = path_join(dir, ".write-XXXXXX");
     free(dir);
     int fd = mkostemp(temp, O_CLOEXEC);

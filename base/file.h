@@ -18,7 +18,7 @@ void file_map_close(struct file_map *m);                                        
 // Reads a whole file (or stdin for "-") into malloc'ed memory with a NUL behind it; over max_len: ERR_TOO_LARGE.
 char *file_read(const char *path, size_t max_len, size_t *len, struct err *err) MUST_CHECK;
 
-// mode: permission bits of the new file. The old file stays whole unless everything succeeded.
+// mode: permission bits of the new file. The old file stays whole unless everything succeeded; what is there and no regular file is refused.
 bool file_write_atomic(const char *path, const void *data, size_t len, unsigned mode, struct err *err) MUST_CHECK;
 
 // The same in pieces. Errors stick and come out at finish, which renames; until then nothing is at `path`. After finish or abort it is zeroed.

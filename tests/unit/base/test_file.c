@@ -85,7 +85,9 @@ TEST(what_is_not_a_file_is_refused) {
     CHECK_INT(err.code, ERR_NOT_FOUND);
     CHECK(file_read(missing, 100, NULL, &err) == NULL && err.code == ERR_NOT_FOUND);
     CHECK(!file_write_atomic(below, "x", 1, 0600, &err) && err.code == ERR_NOT_FOUND);
-    CHECK(!file_write_atomic(dir, "x", 1, 0600, &err)); // a directory is in the way
+    CHECK(!file_write_atomic(dir, "x", 1, 0600, &err) && strstr(err.message, "it is a directory"));
+    CHECK(!file_write_atomic(fifo, "x", 1, 0600, &err) && strstr(err.message, "not a regular file"));
+    CHECK(!file_exists(fifo)); // it is the pipe still
     CHECK(m.data == NULL);
     free(missing), free(fifo), free(below);
     CHECK_INT(temp_dir_remove(dir), 1);
