@@ -139,29 +139,38 @@ static void progress_show(void *ctx, size_t done) {
     if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%s %zu of %zu%s", p->what, done, p->n, done == p->n ? "\n" : "");
 }
 
-static bool answers_of(struct eval *e, const char *model, const char *adapter, bool base, struct err *err) {
+// Rows are read for each model anew: prompts are ids of its own vocabulary.
+static bool answers_of(struct eval *e, const char *model, const char *adapter, const char *what, struct eval_items *items, struct err *err) {
     struct local_engine l;
     if (!local_engine_open(&l, model, adapter, "auto", e->o->threads, 32, 0, err)) return false;
     const struct tokenizer *t = model_tokenizer(l.model);
     bool ok = t || err_set(err, ERR_UNSUPPORTED, "the model has no tokenizer: it cannot be asked for answers");
-    if (ok && !e->items.n) ok = eval_items_load(&e->items, e->o->data, t, e->o->limit, err);
-    struct progress p = {base ? "base's answers:" : "answers:", e->items.n};
-    ok = ok && eval_items_answer(&e->items, &l, e->o->max_tokens, base, progress_show, &p, err);
+    ok = ok && eval_items_load(items, e->o->data, t, e->o->limit, err);
+    struct progress p = {what, items->n};
+    ok = ok && eval_items_answer(items, &l, e->o->max_tokens, progress_show, &p, err);
     local_engine_close(&l);
     return ok;
 }
 
-static bool judged(struct eval *e, struct err *err) {
-    struct judge *j = judge_create(e->o->judge, e->o->judge_model, getenv("OPENAI_API_KEY"), err);
-    if (!j) return false;
+static bool judged(struct eval *e, struct judge *j, struct err *err) {
     e->judge_model = mem_strdup(judge_model(j));
     struct progress p = {"judged:", e->items.n};
-    bool ok = eval_items_judge(&e->items, j, progress_show, &p, err);
-    judge_destroy(j);
-    return ok;
+    return eval_items_judge(&e->items, j, progress_show, &p, err);
 }
 
 static const char *base_of(const struct eval_options *o) { return o->base ? o->base : o->adapter ? o->model : NULL; }
+
+static bool base_answers(struct eval *e, struct err *err) {
+    struct eval_items base = {0};
+    bool ok = answers_of(e, base_of(e->o), NULL, "base's answers:", &base, err);
+    if (ok && base.n != e->items.n) ok = err_set(err, ERR_INVALID, "%s has changed meanwhile", e->o->data);
+    for (size_t i = 0; ok && i < base.n; i++) {
+        e->items.items[i].base = base.items[i].answer;
+        base.items[i].answer = NULL;
+    }
+    eval_items_finish(&base);
+    return ok;
+}
 
 static bool page_write(const struct eval *e, struct err *err) {
     const struct eval_options *o = e->o;
@@ -188,16 +197,19 @@ static bool page_write(const struct eval *e, struct err *err) {
 
 static bool answers(struct eval *e, struct err *err) {
     const struct eval_options *o = e->o;
-    if (!answers_of(e, o->model, o->adapter, false, err)) return false;
-    if (base_of(o) && !answers_of(e, base_of(o), NULL, true, err)) return false;
-    eval_items_score(&e->items);
-    if (o->judge && !judged(e, err)) return false;
+    struct judge *j = NULL;
+    if (o->judge && !(j = judge_create(o->judge, o->judge_model, getenv("OPENAI_API_KEY"), err))) return false; // before the long work
+    bool ok = answers_of(e, o->model, o->adapter, "answers:", &e->items, err) && (!base_of(o) || base_answers(e, err));
+    if (ok) eval_items_score(&e->items);
+    ok = ok && (!j || judged(e, j, err));
+    judge_destroy(j);
+    if (!ok) return false;
     e->means = eval_items_means(&e->items);
     if (o->html && !page_write(e, err)) return false;
     if (!o->answers) return true;
     struct buf json = {0};
     eval_items_json(&e->items, &json);
-    bool ok = file_write_atomic(o->answers, json.data, json.len, 0644, err);
+    ok = file_write_atomic(o->answers, json.data, json.len, 0644, err);
     buf_finish(&json);
     return ok;
 }

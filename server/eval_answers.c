@@ -23,8 +23,8 @@ static bool submit_next(struct answering *a, struct err *err) {
     size_t i = a->submitted, n_ctx = model_config(a->engine->model)->n_ctx;
     const struct ids *prompt = &a->items->items[i].prompt_ids;
     if (prompt->len == 0 || prompt->len >= n_ctx)
-        return err_set(err, ERR_INVALID, "line %zu: a prompt of %zu tokens leaves no room in the model's context of %zu", a->items->items[i].line,
-                       prompt->len, n_ctx);
+        return err_set(err, ERR_INVALID, "line %zu: a prompt of %zu tokens, where the model answers those of 1 to %zu", a->items->items[i].line,
+                       prompt->len, n_ctx - 1);
     struct sequence_request r = {.id = i + 1, .group = i + 1, .model = a->engine->model, .prompt = prompt->data, .n_prompt = prompt->len};
     r.params = (struct sampling_params){.max_tokens = MIN(a->max_tokens, n_ctx - prompt->len), .top_p = 1, .typical_p = 1,
                                         .repetition_penalty = 1, .n_logprobs = -1};
@@ -67,12 +67,12 @@ static char *trimmed(const struct buf *b) {
     return mem_strndup(s, (size_t)(end - s));
 }
 
-bool eval_items_answer(struct eval_items *e, struct local_engine *l, size_t max_tokens, bool base, void (*progress)(void *ctx, size_t done),
-                       void *ctx, struct err *err) {
+bool eval_items_answer(struct eval_items *e, struct local_engine *l, size_t max_tokens, void (*progress)(void *ctx, size_t done), void *ctx,
+                       struct err *err) {
     struct answering a = {.items = e, .engine = l, .max_tokens = max_tokens, .texts = mem_alloc(e->n, sizeof *a.texts)};
     bool ok = answer_all(&a, progress, ctx, err);
     for (size_t i = 0; i < e->n; i++) {
-        if (ok) *(base ? &e->items[i].base : &e->items[i].answer) = trimmed(&a.texts[i]);
+        if (ok) e->items[i].answer = trimmed(&a.texts[i]);
         buf_finish(&a.texts[i]);
     }
     free(a.texts);

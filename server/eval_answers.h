@@ -32,10 +32,10 @@ struct eval_means {
 bool eval_items_load(struct eval_items *e, const char *path, const struct tokenizer *t, size_t limit, struct err *err) MUST_CHECK;
 void eval_items_finish(struct eval_items *e);
 
-// Greedy answers, up to max_tokens each, several sequences at a time; into item.answer, or item.base. White space at both ends is cut off.
+// Greedy answers, up to max_tokens each, several sequences at a time, into item.answer. White space at both ends is cut off.
 // progress(ctx, done): may be NULL.
-bool eval_items_answer(struct eval_items *e, struct local_engine *l, size_t max_tokens, bool base, void (*progress)(void *ctx, size_t done),
-                       void *ctx, struct err *err) MUST_CHECK;
+bool eval_items_answer(struct eval_items *e, struct local_engine *l, size_t max_tokens, void (*progress)(void *ctx, size_t done), void *ctx,
+                       struct err *err) MUST_CHECK;
 void eval_items_score(struct eval_items *e);
 bool eval_items_judge(struct eval_items *e, struct judge *j, void (*progress)(void *ctx, size_t done), void *ctx, struct err *err) MUST_CHECK;
 struct eval_means eval_items_means(const struct eval_items *e);

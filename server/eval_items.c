@@ -12,8 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_MESSAGES = 1024 };
-
 struct message_text {
     enum chat_role role;
     struct buf text;
@@ -37,7 +35,6 @@ static void row_finish(struct row *r) {
 
 static bool message_read(struct json *j, struct row *r, struct err *err) {
     struct buf key = {0}, role = {0};
-    if (r->n_messages == MAX_MESSAGES) return json_fail(j, err, "more than %d messages", MAX_MESSAGES);
     mem_grow(&r->messages, &r->cap, r->n_messages + 1);
     struct message_text *m = &r->messages[r->n_messages++];
     *m = (struct message_text){0};
@@ -68,10 +65,11 @@ static bool row_read(struct json *j, struct row *r, struct err *err) {
         if (f < ARRAY_LEN(fields) && json_peek(j) == JSON_STRING) {
             ok = json_read_string(j, fields[f].to, err);
             if (fields[f].has) *fields[f].has = true;
-        } else if (buf_is(&key, "messages") && json_open(j, '[', err)) {
+        } else if (buf_is(&key, "messages") && json_peek(j) == JSON_ARRAY) {
+            ok = json_open(j, '[', err);
             while (ok && json_next_item(j, err)) ok = message_read(j, r, err);
         } else {
-            ok = !j->failed && json_skip(j, err);
+            ok = json_skip(j, err);
         }
     }
     buf_finish(&key);
@@ -84,8 +82,6 @@ static bool messages_item(const struct row *r, const struct tokenizer *t, struct
     const struct chat_template *chat = chat_template_recognise(tokenizer_chat_template(t));
     const struct message_text *last = &r->messages[r->n_messages - 1];
     if (!chat) return err_set(err, ERR_UNSUPPORTED, "the model has no chat template that this program knows");
-    if (last->role != ROLE_ASSISTANT || r->n_messages < 2)
-        return err_set(err, ERR_INVALID, "line %zu: the messages do not end with an answer", item->line);
     struct chat_message *messages = mem_alloc(r->n_messages, sizeof *messages);
     struct buf all = {0};
     for (size_t i = 0; i + 1 < r->n_messages; i++) {
@@ -114,12 +110,12 @@ static void text_item(const struct row *r, const struct tokenizer *t, struct eva
     item->prompt = buf_detach(&prompt);
 }
 
-// The next row of the file, into a new item; rows without an answer are passed over.
-static bool item_add(struct eval_items *e, struct json *j, const struct tokenizer *t, struct err *err) {
+// The next row of the file, into a new item; rows without an answer are passed over. first_line: of j's text in the file.
+static bool item_add(struct eval_items *e, struct json *j, size_t first_line, const struct tokenizer *t, struct err *err) {
     struct row r = {0};
     json_peek(j); // past white space
     const char *begin = j->at;
-    size_t line = json_line(j);
+    size_t line = first_line + json_line(j) - 1;
     bool ok = row_read(j, &r, err);
     if (ok && (r.has_output || r.has_completion || r.n_messages > 0)) {
         mem_grow(&e->items, &e->cap, e->n + 1);
@@ -135,16 +131,17 @@ static bool item_add(struct eval_items *e, struct json *j, const struct tokenize
 static bool array_load(struct eval_items *e, struct json *j, const struct tokenizer *t, size_t limit, struct err *err) {
     if (!json_open(j, '[', err)) return false;
     while ((limit == 0 || e->n < limit) && json_next_item(j, err))
-        if (!item_add(e, j, t, err)) return false;
+        if (!item_add(e, j, 1, t, err)) return false;
     return !j->failed;
 }
 
 static bool lines_load(struct eval_items *e, const char *text, size_t len, const struct tokenizer *t, size_t limit, struct err *err) {
-    for (const char *at = text, *end = text + len; at < end && (limit == 0 || e->n < limit);) {
+    size_t line = 1;
+    for (const char *at = text, *end = text + len; at < end && (limit == 0 || e->n < limit); line++) {
         const char *newline = memchr(at, '\n', (size_t)(end - at));
         struct json j;
         json_init(&j, at, (size_t)((newline ? newline : end) - at));
-        if (json_peek(&j) != JSON_END && !item_add(e, &j, t, err)) return false;
+        if (json_peek(&j) != JSON_END && !item_add(e, &j, line, t, err)) return false;
         at = newline ? newline + 1 : end;
     }
     return true;

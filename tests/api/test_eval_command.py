@@ -2,6 +2,8 @@
 """`couplet eval` from outside: its losses against the server's own log-probabilities, its answers, page, judge and mistakes."""
 import json
 import math
+import os
+import shutil
 import subprocess
 import threading
 import urllib.request
@@ -90,6 +92,18 @@ def test_answers_and_page(server, nano, rows, tmp_path):
     assert html.count("<dt>Base</dt>") == html.count("<dt>Tuned</dt>") == 3 and "://" not in html
 
 
+def test_base_with_another_vocabulary(nano, rows, tmp_path):
+    other, answers, own = tmp_path / "other", tmp_path / "answers.json", tmp_path / "own.json"
+    shutil.copytree(nano, other)
+    vocabulary = json.loads((other / "vocab.json").read_text())
+    vocabulary["e"], vocabulary["n"] = vocabulary["n"], vocabulary["e"]
+    (other / "vocab.json").write_text(json.dumps(vocabulary))
+    evaluate("--model", nano, "--base", other, "--data", rows, "--answers", answers, "--max-tokens", 12)
+    evaluate("--model", other, "--data", rows, "--answers", own, "--max-tokens", 12)
+    written, expected = json.loads(answers.read_text()), json.loads(own.read_text())
+    assert [w["base_response"] for w in written] == [w["model_response"] for w in expected] != [w["model_response"] for w in written]
+
+
 class Judge(BaseHTTPRequestHandler):
     asked = []
 
@@ -127,7 +141,8 @@ def test_judge(nano, rows, tmp_path):
     path, key, body = Judge.asked[1]
     assert path == "/v1/chat/completions" and key == "Bearer sk-test" and body["temperature"] == 0
     assert "<21>" in body["messages"][0]["content"] and "correct output `42`" in body["messages"][0]["content"]
-    assert "does not answer" in evaluate(*arguments, status=1).stderr
+    refused = evaluate(*arguments, status=1).stderr
+    assert "does not answer" in refused and "answers:" not in refused
 
 
 @pytest.mark.parametrize("flags, word", [(["--metrics", "loss,bleu"], "bleu"), (["--context", 0], "--context"), (["--context", 100000], "--context"),
@@ -143,6 +158,19 @@ def test_bad_data(nano, tmp_path, text, word):
     path.write_text(text)
     run = evaluate("--model", nano, "--data", path, "--answers", answers, status=1)
     assert word in run.stderr and run.stderr.count("\n") == 1 and not answers.exists()
+
+
+def test_lines_and_nulls(nano, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "completion": "b", "messages": null}\n\n{"prompt": "", "completion": "b"}\n')
+    evaluate("--model", nano, "--data", path, "--metrics", "rouge_l", "--limit", 1, "--max-tokens", 2)
+    assert "line 3: a prompt of 0 tokens" in evaluate("--model", nano, "--data", path, "--metrics", "rouge_l", status=1).stderr
+
+
+def test_a_pipe_is_not_replaced(nano, rows, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "not a regular file" in evaluate("--model", nano, "--data", rows, "--answers", tmp_path / "pipe", "--max-tokens", 2, status=1).stderr
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_rows_without_answers(nano, tmp_path):
