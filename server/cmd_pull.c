@@ -82,7 +82,7 @@ static void progress_show(void *ctx, uint64_t done, uint64_t resumed) {
     if (!p->terminal || now - p->shown_ns < 500000000) return;
     p->shown_ns = now;
     const double rate = (double)(done - resumed) / ((double)(now - p->start_ns) * 1e-9 + 1e-3);
-    const double total = p->file->size > 0 ? (double)p->file->size : (double)done, left = (total - (double)done) / (rate + 1);
+    const double total = p->file->size > 0 ? (double)p->file->size : (double)done, left = MIN((total - (double)done) / (rate + 1), 1e6);
     fprintf(stderr, "\r%s  %.0f of %.0f MB (%.0f %%)  %.1f MB/s  %d:%02d left \033[K", p->file->name, (double)done * 1e-6, total * 1e-6,
             100 * (double)done / total, rate * 1e-6, (int)left / 60, (int)left % 60);
 }
@@ -128,7 +128,7 @@ static bool fetch_all(struct hub *h, const char *model, const struct pull_option
         buf_printf(&line, ",\"fetched\":%s}", present ? "false" : "true");
     }
     buf_add_str(&line, "]}");
-    if (ok) puts(o->json ? line.data : out);
+    if (ok && (puts(o->json ? line.data : out) < 0 || fflush(stdout) != 0)) ok = err_set(err, ERR_IO, "cannot write the result");
     buf_finish(&line);
     return ok;
 }

@@ -25,7 +25,8 @@ enum { LISTING_MAX = 8 << 20, FRUITLESS_MAX = 3, STALL_S = 60 };
 
 bool hub_open(struct hub *h, struct err *err) {
     const char *endpoint = getenv("HF_ENDPOINT"), *token = getenv("HF_TOKEN");
-    *h = (struct hub){.endpoint = endpoint && *endpoint ? endpoint : "https://huggingface.co"};
+    *h = (struct hub){.endpoint = mem_strdup(endpoint && *endpoint ? endpoint : "https://huggingface.co")};
+    for (size_t n = strlen(h->endpoint); n && h->endpoint[n - 1] == '/';) h->endpoint[--n] = 0;
     if (strncmp(h->endpoint, "http://", 7) != 0 && strncmp(h->endpoint, "https://", 8) != 0)
         return err_set(err, ERR_INVALID, "HF_ENDPOINT is no http:// or https:// address: %s", h->endpoint);
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != 0 || !(h->curl = curl_easy_init())) return err_set(err, ERR_IO, "libcurl does not start");
@@ -43,6 +44,7 @@ void hub_close(struct hub *h) {
     curl_slist_free_all(h->headers);
     curl_easy_cleanup(h->curl);
     curl_global_cleanup();
+    free(h->endpoint);
 }
 
 // A path keeps its slashes.

@@ -9,7 +9,7 @@
 
 struct hub {
     void *curl;
-    const char *endpoint; // without a slash at the end
+    char *endpoint; // without a slash at the end
     void *headers;        // the token's, or NULL
 };
 

@@ -106,7 +106,7 @@ def hub(nano_files):
 
 
 def pull(hub, *arguments, cwd, token=None):
-    env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")} | {"HF_ENDPOINT": hub.url}
+    env = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")} | {"HF_ENDPOINT": hub.url + "/"}
     env.pop("HF_TOKEN", None)
     if token:
         env["HF_TOKEN"] = token
