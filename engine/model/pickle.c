@@ -113,9 +113,9 @@ static bool mark_find(struct machine *m, size_t *mark) {
     return true;
 }
 
-static bool push_marked(struct machine *m, enum pickle_kind kind) {
+static bool push_marked_tuple(struct machine *m) {
     size_t mark;
-    struct pickle_value *v = value_new(m, kind);
+    struct pickle_value *v = value_new(m, PICKLE_TUPLE);
     if (!v || !mark_find(m, &mark) || !items_take(m, mark, v)) return false;
     m->n_stack--;
     return push(m, v);
@@ -347,7 +347,7 @@ static bool step(struct machine *m, unsigned char op) {
     case '}': return push_new(m, PICKLE_DICT, 0);                      // EMPTY_DICT
     case ')': return push_new(m, PICKLE_TUPLE, 0);                     // EMPTY_TUPLE
     case 0x85: case 0x86: case 0x87: return push_tuple(m, op - 0x84u); // TUPLE1, TUPLE2, TUPLE3
-    case 't': return push_marked(m, PICKLE_TUPLE);                     // TUPLE
+    case 't': return push_marked_tuple(m);                             // TUPLE
     case 'a': return fill(m, PICKLE_LIST, false);                      // APPEND
     case 'e': return fill(m, PICKLE_LIST, true);                       // APPENDS
     case 's': return fill(m, PICKLE_DICT, false);                      // SETITEM

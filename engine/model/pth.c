@@ -56,15 +56,14 @@ static bool has_tensor(const struct pickle_value *v) {
     return false;
 }
 
-// Training scripts save the optimizer beside the model.
+// Training scripts save the optimizer beside the model, and perhaps a loss, which is a tensor too: so the parts come first.
 static const struct pickle_value *model_part(const struct pickle_value *root) {
     static const char *const keys[] = {"model_state_dict", "state_dict", "model", "module", "model_state"};
-    if (has_tensor(root)) return root;
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         const struct pickle_value *v = pickle_get(root, keys[i]);
         if (has_tensor(v)) return v;
     }
-    return NULL;
+    return has_tensor(root) ? root : NULL;
 }
 
 static bool zip_entry_get(const struct reader *r, const char *name, size_t len, const struct zip_entry **out) {

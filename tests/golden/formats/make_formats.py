@@ -9,7 +9,7 @@ hf/             Hugging Face directory: tied head
 hf.gguf         the same, f32
 tf/, tf_split/  OpenAI's layout: TensorFlow checkpoint by tf.compat.v1.train.Saver under OpenAI's names; tf_split in two shards, with Adam's slots
 pth/hf.pth      state_dict() of GPT2LMHeadModel beside a config.json; zip64.pth: the same in a zip64 archive
-pth/seed.pth    the names of rasbt's and the seed's GPTModel, {"model_state_dict", "optimizer_state_dict"}; W_query.weight is stored as a transposed view
+pth/seed.pth    the names of rasbt's and the seed's GPTModel, {"model_state_dict", "optimizer_state_dict", "best_loss", ...}; W_query.weight is stored as a transposed view
 bare/seed.pth   the same without query/key/value bias, with an output head of its own, f16, and rasbt's configuration as config.json
 wide/wide.pth   width 64, no config.json; every weight is one number expanded by strides of zero
 evil.pth        pickle calls posix.system; legacy.pth: torch's format before 1.6
@@ -84,7 +84,7 @@ def make_pth(model):
     small(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     torch.save({"model_state_dict": collections.OrderedDict(seed_names(sd)), "optimizer_state_dict": optimizer.state_dict(),
-                "epoch": 3, "big": 1 << 70, "losses": [1.5, None, True]}, path("pth", "seed.pth"))
+                "best_loss": torch.tensor(0.5), "epoch": 3, "big": 1 << 70, "losses": [1.5, None, True]}, path("pth", "seed.pth"))
     bare = {k: v.half() for k, v in seed_names(sd, bias=False).items()}
     bare["out_head.weight"] = bare["out_head.weight"] * 2
     torch.save({"module." + k: v for k, v in bare.items()}, path("bare", "seed.pth"), pickle_protocol=4)
