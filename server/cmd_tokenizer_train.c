@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define BUFFER_BYTES   ((size_t)32 << 20)
+#define BUFFER_MAX     ((size_t)1 << 30) // of a text without white space
 #define PROGRESS_NS    200000000
 #define MAX_VOCABULARY (1 << 20)
 
@@ -92,8 +93,8 @@ struct text_buffer {
 static bool buffer_drain(struct bpe_trainer *t, struct text_buffer *b, struct err *err) {
     size_t cut = bpe_trainer_cut(t, b->data, b->len);
     if (!cut) { // no place to cut in all of it
-        char *grown = realloc(b->data, b->cap * 2);
-        if (!grown) return err_set(err, ERR_NO_MEMORY, "not enough memory for text without white space");
+        char *grown = b->cap < BUFFER_MAX ? realloc(b->data, b->cap * 2) : NULL;
+        if (!grown) return err_set(err, ERR_NO_MEMORY, "%zu bytes without white space are more than memory takes", b->cap);
         b->data = grown;
         b->cap *= 2;
         return true;

@@ -147,7 +147,7 @@ bool dataset_load_text(struct loader *l, struct err *err) {
     struct ids ids = {0};
     cutter_init(&c, t, l->text, l->len);
     bool ok = true;
-    for (size_t at = 0, end; ok && at < l->len; at = end) {
+    for (size_t at = 0, end; ok && at < l->len && !l->d->store.error; at = end) { // a full disk comes out at the store's finish
         end = chunk_end(&c, at);
         if (!end) {
             ok = err_set(err, ERR_TOO_LARGE, "%s: %zu bytes without a letter or a number that something else follows", l->path, CHUNK_MAX);
