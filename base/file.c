@@ -180,9 +180,15 @@ void file_writer_abort(struct file_writer *w) {
     *w = (struct file_writer){.fd = -1};
 }
 
-bool file_writer_finish(struct file_writer *w, struct err *err) {
+bool file_writer_sync(struct file_writer *w, struct err *err) {
     writer_flush(w, w->buffer, w->used);
+    w->used = 0;
     if (w->error == 0 && fsync(w->fd) < 0) w->error = errno;
+    return w->error == 0 || file_fail(err, "write", w->path, w->error);
+}
+
+bool file_writer_finish(struct file_writer *w, struct err *err) {
+    (void)!file_writer_sync(w, NULL); // its error sticks
     int closed = close(w->fd);
     if (w->error == 0 && closed < 0) w->error = errno;
     w->fd = -1;

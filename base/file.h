@@ -31,6 +31,7 @@ struct file_writer {
 };
 bool file_writer_open(struct file_writer *w, const char *path, unsigned mode, struct err *err) MUST_CHECK;
 void file_writer_add(struct file_writer *w, const void *data, size_t len);
+bool file_writer_sync(struct file_writer *w, struct err *err) MUST_CHECK; // what was added is on the disk, still without its name
 bool file_writer_finish(struct file_writer *w, struct err *err) MUST_CHECK;
 void file_writer_abort(struct file_writer *w); // removes what was written; accepts a zeroed one
 

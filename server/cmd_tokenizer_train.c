@@ -209,6 +209,7 @@ static int train(int argc, char **argv) {
         struct tokenizer *t = options_check(&o, &args, &err) ? learn(&o, &args, &p, &err) : NULL;
         bool ok = t && dir_make(o.out, &err) && tokenizer_write(t, o.out, &err);
         if (ok) report(&o, t, &p);
+        if (ok && fflush(stdout) != 0) ok = err_set(&err, ERR_IO, "cannot write the result");
         status = ok ? 0 : options_fail(&command, &err);
         tokenizer_destroy(t);
     }

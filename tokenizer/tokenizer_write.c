@@ -237,6 +237,7 @@ static void add_config(const struct spelling *s, struct buf *out) {
 
 bool tokenizer_write(const struct tokenizer *t, const char *dir, struct err *err) {
     static const char *const names[] = {"vocab.json", "merges.txt", "tokenizer_config.json", "tokenizer.json"}; // last the one that wins
+    struct file_writer files[ARRAY_LEN(names)] = {0};
     struct spelling s;
     bool ok = spelling_init(&s, t, err);
     for (size_t i = 0; ok && i < ARRAY_LEN(names); i++) {
@@ -248,9 +249,15 @@ bool tokenizer_write(const struct tokenizer *t, const char *dir, struct err *err
         default: add_tokenizer(&s, &out);
         }
         char *path = path_join(dir, names[i]);
-        ok = file_write_atomic(path, buf_str(&out), out.len, 0644, err);
+        ok = file_writer_open(&files[i], path, 0644, err);
+        if (ok) file_writer_add(&files[i], buf_str(&out), out.len);
+        ok = ok && file_writer_sync(&files[i], err);
         free(path);
         buf_finish(&out);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) { // named only when all four are written: a full disk leaves no mixture
+        if (ok) ok = file_writer_finish(&files[i], err);
+        else file_writer_abort(&files[i]);
     }
     spelling_finish(&s);
     return ok;

@@ -6,7 +6,7 @@
 
 #include "tokenizer/tokenizer.h"
 
-// Each file appears whole or not at all. dir exists.
+// Each file appears whole or not at all, none before all are written. dir exists.
 bool tokenizer_write(const struct tokenizer *t, const char *dir, struct err *err) MUST_CHECK;
 // The parts, for GGUF's metadata: merges by rank as ids of their parts.
 size_t tokenizer_merge_count(const struct tokenizer *t);

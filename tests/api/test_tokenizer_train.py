@@ -3,6 +3,8 @@
 in couplet with the same ids."""
 import json
 import os
+import resource
+import signal
 import subprocess
 from pathlib import Path
 
@@ -185,6 +187,16 @@ def test_mistakes(tmp_path, arguments, data, code, says):
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith(b"couplet tokenizer train: ") and says in done.stderr.decode()
     assert done.stdout == b"" and not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_nothing(text_file, tmp_path):
+    def limit():  # the two smaller files fit, the larger ones do not
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+    out = tmp_path / "out"
+    run = subprocess.run([BINARY, "tokenizer", "train", "--vocab-size", "400", "--out", out, text_file], capture_output=True, text=True, timeout=60,
+                         preexec_fn=limit)
+    assert run.returncode == 1 and "tokenizer.json: File too large" in run.stderr and list(out.iterdir()) == []
 
 
 def test_out_is_a_file(text_file, tmp_path):
