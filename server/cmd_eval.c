@@ -265,6 +265,8 @@ static bool eval(const struct eval_options *o, struct err *err) {
     if (!o->metrics) e.metrics = e.answering ? LOSS_METRICS | ANSWER_METRICS : LOSS_METRICS;
     else if (!metrics_parse(o->metrics, &e.metrics, err)) return false;
     e.answering = e.answering || (e.metrics & ANSWER_METRICS);
+    if (e.answering && train_data_is_text(o->data))
+        return err_set(err, ERR_INVALID, "%s is a text: answers need rows with a question", o->data);
     gemm_start();
     struct pool *pool = pool_create(o->threads ? o->threads : pool_cpu_count(), err);
     bool ok = pool && losses(&e, pool, err);

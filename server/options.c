@@ -61,7 +61,7 @@ static bool value_out_of_range(const struct option_spec *o, double v) {
 static bool range_err(const struct option_spec *o, const char *text, struct err *err) {
     if (isinf(o->max))
         return err_set_param(err, ERR_INVALID, o->name, "%s must be at least %g, not %s", o->name, o->min, text);
-    return err_set_param(err, ERR_INVALID, o->name, "%s must be between %g and %g, not %s", o->name, o->min, o->max,
+    return err_set_param(err, ERR_INVALID, o->name, "%s must be between %.10g and %.10g, not %s", o->name, o->min, o->max,
                          text);
 }
 
