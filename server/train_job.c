@@ -86,17 +86,23 @@ static void progress(void *ctx, uint64_t done, uint64_t total) {
 // A row that is at fault is the error's; here is the rest, for people to mend in one go.
 static void problems_report(struct train_job *j, const char *path, const struct dataset_report *r, bool failed) {
     struct buf text = {0};
-    for (size_t i = failed; i < r->n_problems_kept && i < PROBLEMS_SHOWN; i++) {
+    size_t told = 0;
+    bool error_told = !failed; // the first fatal one is the command's error
+    for (size_t i = 0; i < r->n_problems_kept && told < PROBLEMS_SHOWN; i++) {
+        told++;
+        if (r->problems[i].fatal && !error_told) {
+            error_told = true;
+            continue;
+        }
         buf_clear(&text);
         buf_printf(&text, "%s line %zu: %s", path, r->problems[i].line, r->problems[i].message);
         warn(j, buf_str(&text));
     }
-    const size_t shown = MIN(r->n_problems_kept, (size_t)PROBLEMS_SHOWN);
     const struct {
         size_t n;
         const char *what;
     } counts[] = {
-        {r->n_problems - shown, "more problems"},
+        {r->n_problems - told, "more problems"},
         {failed ? 0 : r->n_truncated, "examples are cut off at the context"},
         {failed ? 0 : r->n_dropped, "examples are over the context and left out"},
         {failed ? 0 : r->n_duplicates, "rows are equal to an earlier one"},
@@ -111,10 +117,22 @@ static void problems_report(struct train_job *j, const char *path, const struct 
     buf_finish(&text);
 }
 
+// Where tokens are kept while they are needed: TMPDIR, or the disk of --out, as /tmp may be memory. --out itself is made later, if at all: the
+// nearest directory above it. malloc'ed; NULL: the data set's default.
+static char *temp_dir(const struct train_options *o) {
+    if (!o->out || getenv("TMPDIR")) return NULL;
+    char *dir = mem_strdup(o->out), *slash;
+    while (!dir_exists(dir) && (slash = strrchr(dir, '/')) && slash > dir) *slash = 0;
+    if (dir_exists(dir)) return dir;
+    free(dir);
+    return mem_strdup(*o->out == '/' ? "/" : ".");
+}
+
 static struct dataset *data_open(struct train_job *j, const char *path, struct err *err) {
     const struct train_options *o = j->options;
     const char *jinja = j->tokenizer ? tokenizer_chat_template(j->tokenizer) : NULL;
     struct dataset_report report = {0};
+    char *temp = temp_dir(o);
     struct dataset *d = dataset_open(path,
                                      &(struct dataset_options){
                                          .tokenizer = j->tokenizer,
@@ -124,10 +142,12 @@ static struct dataset *data_open(struct train_job *j, const char *path, struct e
                                          .stride = o->stride,
                                          .train_on_inputs = strcmp(o->train_on_inputs, "on") == 0,
                                          .excess = o->excess,
+                                         .temp_dir = temp,
                                          .progress = progress,
                                          .progress_ctx = (void *)(uintptr_t)path,
                                      },
                                      &report, err);
+    free(temp);
     problems_report(j, path, &report, !d);
     dataset_report_finish(&report);
     return d;
@@ -148,8 +168,9 @@ static bool data_all_open(struct train_job *j, struct err *err) {
     if (!j->validation.n) return true;
     struct err fault = {0};
     const size_t leaks = data_view_leaks(&j->train, &j->validation, &fault);
-    if (fault.code) *err = fault;
-    if (leaks) {
+    if (fault.code) {
+        *err = fault;
+    } else if (leaks) {
         struct buf text = {0};
         buf_printf(&text, "%zu of %zu validation examples share 13 tokens in a row with the training data", leaks, j->validation.n);
         warn(j, buf_str(&text));

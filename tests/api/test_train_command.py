@@ -296,6 +296,13 @@ def test_bad_data(nano, tmp_path, name, data, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_every_problem_is_told_once(nano, tmp_path):
+    good = '{"prompt": "a", "completion": "b"}\n'
+    (tmp_path / "rows.jsonl").write_text(good * 2 + '{"prompt": "a", "completion": ""}\n[]\n')
+    done = train("--model", nano, "--data", tmp_path / "rows.jsonl", "--out", tmp_path / "out", ok=False)
+    assert done.returncode == 1 and sorted(int(line.split("line ")[1].split(":")[0]) for line in done.stderr.splitlines()) == [2, 3, 4], done.stderr
+
+
 def test_other_failures(files, nano, plain, tmp_path):
     text = ["--data", files / "text.txt"]
     for flags in (["--model", tmp_path / "none", *text], ["--model", nano, "--data", tmp_path / "none.txt"], ["--model", nano, *text, "--validation", tmp_path / "none.txt"],
