@@ -26,7 +26,7 @@ static inline struct params *tiny_params(enum tiny_kind kind, const struct param
         struct param *item = &p->items[i];
         bool norm = strstr(item->name, "ln_") || strstr(item->name, "norm");
         for (size_t k = 0; k < item->n; k++)
-            item->w[k] = (float)(rng_uniform(7 + i, k) - 0.5) * 0.6f + (norm && strstr(item->name, ".weight") ? 1 : 0);
+            item->w[k] = (float)(rng_uniform(7 + i, k) - 0.5) * 0.3f + (norm && strstr(item->name, ".weight") ? 1 : 0);
     }
     return p;
 }
