@@ -15,8 +15,7 @@
 #include "server/train_job.h"
 #include "server/train_log.h"
 
-#include <errno.h>
-#include <math.h>
+#include <dirent.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,18 +95,20 @@ static bool result_write(const struct train_job *j, struct err *err) {
     return ok;
 }
 
-static bool has_file(const char *dir, const char *name) {
-    char *path = path_join(dir, name);
-    const bool is = file_exists(path) || dir_exists(path);
-    free(path);
-    return is;
+// Whether a name in dir begins so.
+static bool dir_holds(const char *dir, const char *prefix) {
+    DIR *d = opendir(dir);
+    bool holds = false;
+    for (struct dirent *e; d && !holds && (e = readdir(d));) holds = strncmp(e->d_name, prefix, strlen(prefix)) == 0;
+    if (d) closedir(d);
+    return holds;
 }
 
-static bool out_check(const struct train_options *o, struct err *err) {
+static bool out_check(const struct train_options *o, const char *checkpoint_dir, struct err *err) {
     if (!o->out || o->config.resume) return true;
-    if (has_file(o->out, "model.safetensors") || has_file(o->out, "adapter_model.safetensors"))
+    if (dir_holds(o->out, "model.safetensors") || dir_holds(o->out, "adapter_model.safetensors"))
         return err_set(err, ERR_INVALID, "%s already holds a model: --resume, or another --out", o->out);
-    if (has_file(o->out, "checkpoints"))
+    if (dir_holds(checkpoint_dir, "step-"))
         return err_set(err, ERR_INVALID, "%s holds the checkpoints of another run: --resume goes on with it, or take another --out", o->out);
     return true;
 }
@@ -122,6 +123,18 @@ struct run {
     struct held_out before, after;
     struct train_result result;
 };
+
+// --out with the log in it, and a place for the plot; what cannot be written is found before any work.
+static bool places_open(struct run *r, struct err *err) {
+    const struct train_options *o = r->job.options;
+    struct file_writer plot = {0};
+    if (o->plot && !file_writer_open(&plot, o->plot, 0644, err)) return false;
+    if (o->plot) file_writer_abort(&plot);
+    if (!dir_make(o->out, err)) return false;
+    if (train_log_open(&r->log, r->log_path, true, err)) return dir_make(r->checkpoint_dir, err);
+    rmdir(o->out); // where it is empty
+    return false;
+}
 
 static void run_emit(void *ctx, const struct train_event *e) {
     struct run *r = ctx;
@@ -178,9 +191,9 @@ static bool run_train(struct run *r, struct err *err) {
     bool best;
     j->config.stop = &stop_asked;
     j->config.checkpoint_dir = r->checkpoint_dir;
-    train_job_hash(j, j->config.run_hash);
+    if (!places_open(r, err)) return false;
     if (j->validation.n && !held_out_measure(&r->before, j->params, &j->validation, j->pool, err)) return false;
-    if (!dir_make(r->checkpoint_dir, err) || !train_log_open(&r->log, r->log_path, true, err)) return false;
+    train_job_hash(j, j->config.run_hash);
     r->log.facts = buf_str(&j->facts);
     if (!trainer_run(j->params, &j->config, &j->train, &j->validation, j->tokenizer, &hooks, j->pool, &r->result, err)) return false;
     if (r->result.end == TRAIN_END_STOPPED)
@@ -229,7 +242,7 @@ static bool run(const struct train_options *o, struct err *err) {
         r.log_path = o->log ? mem_strdup(o->log) : path_join(o->out, "log.jsonl");
         r.checkpoint_dir = path_join(o->out, "checkpoints");
     }
-    bool ok = out_check(o, err) && train_job_open(&r.job, o, err) && (o->check_gradients ? run_check_gradients(&r, err) : run_train(&r, err));
+    bool ok = out_check(o, r.checkpoint_dir, err) && train_job_open(&r.job, o, err) && (o->check_gradients ? run_check_gradients(&r, err) : run_train(&r, err));
     if (!ok && strcmp(err->param, "stopped") != 0) train_log_error(&r.log, err);
     if (!train_log_close(&r.log, &fault) && ok) {
         *err = fault;

@@ -245,7 +245,12 @@ static bool facts_fill(struct train_job *j, struct err *err) {
     const size_t per_epoch = batcher_updates_per_epoch(batcher, 0), memory = memory_estimate(j, batcher);
     const struct kernels *kernels = kernels_get(NULL);
     uint64_t tokens = 0;
-    for (size_t i = 0; i < j->train.n; i++) tokens += dataset_length(j->data, j->train.items[i]);
+    size_t longest = 0;
+    for (size_t i = 0; i < j->train.n; i++) {
+        const size_t n = dataset_length(j->data, j->train.items[i]);
+        tokens += n;
+        longest = MAX(longest, n);
+    }
     batcher_destroy(batcher);
     put_text(b, "model", o->model ? o->model : o->init);
     put_text(b, "method", o->method_name);
@@ -259,6 +264,7 @@ static bool facts_fill(struct train_job *j, struct err *err) {
     put_text(b, "schedule", o->schedule_name);
     buf_printf(b, ",\"seed\":%llu,\"memory_bytes\":%zu", (unsigned long long)o->config.seed, memory);
     put_text(b, "kernels", kernels ? kernels->name : "");
+    put_text(b, "blas", gemm_start());
     buf_printf(b, ",\"threads\":%zu,\"warnings\":[", pool_threads(j->pool));
     for (size_t i = 0; i < j->warnings.n; i++) {
         if (i) buf_add_byte(b, ',');
@@ -269,7 +275,7 @@ static bool facts_fill(struct train_job *j, struct err *err) {
             "%s: %zu parameters, %zu trained (%s), vocabulary %zu; %zu rows of at most %zu tokens, %zu held out; %zu updates an epoch; about %zu MB; "
             "%zu threads\n",
             o->model ? o->model : o->init, j->params->n_parameters, j->params->n_trainable, o->method_name, j->init.config.n_vocab, j->train.n,
-            j->context, j->validation.n, per_epoch, memory >> 20, pool_threads(j->pool));
+            longest, j->validation.n, per_epoch, memory >> 20, pool_threads(j->pool));
     return true;
 }
 

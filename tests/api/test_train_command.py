@@ -309,6 +309,10 @@ def test_other_failures(files, nano, plain, tmp_path):
                   ["--init", "gpt2-nano", "--tokenizer", tmp_path, *text]):
         done = train(*flags, "--out", tmp_path / "out", ok=False)
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists(), done.stderr
+    for flags in (["--log", tmp_path / "none" / "log"], ["--plot", tmp_path / "none" / "plot.svg"], ["--lora-init", files / "text.txt", "--method", "lora"]):
+        done = train("--model", nano, *text, "--out", tmp_path / "out", *flags, ok=False)
+        assert done.returncode == 1 and not (tmp_path / "out").exists(), done.stderr
+        assert len([line for line in done.stderr.splitlines() if line.startswith("couplet train: ")]) == 1
     before = weights(plain)
     done = text_run(files, nano, plain, ok=False)
     assert done.returncode == 1 and "already holds a model" in done.stderr and weights(plain) == before
