@@ -70,13 +70,13 @@ TEST(llama_counts) { // SmolLM2-135M: 134,515,008
 
 TEST(refused) {
     static const char *const bad[] = {
-        "{" SHAPE ",\"init\":\"xavier\"}",
-        "{" SHAPE ",\"decay\":\"none\"}",
-        "{" SHAPE ",\"drop_rate\":1}",
-        "{" SHAPE ",\"drop_rate\":-0.1}",
-        "{" SHAPE ",\"embd_pdrop\":0.1,\"attn_pdrop\":0.2}",
-        "{" SHAPE ",\"init\":7}",
-        "{" SHAPE,
+        ("{" SHAPE ",\"init\":\"xavier\"}"),
+        ("{" SHAPE ",\"decay\":\"none\"}"),
+        ("{" SHAPE ",\"drop_rate\":1}"),
+        ("{" SHAPE ",\"drop_rate\":-0.1}"),
+        ("{" SHAPE ",\"embd_pdrop\":0.1,\"attn_pdrop\":0.2}"),
+        ("{" SHAPE ",\"init\":7}"),
+        ("{" SHAPE),
         "[]",
         "",
     };
