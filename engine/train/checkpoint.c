@@ -6,7 +6,6 @@
 #include "engine/train/checkpoint.h"
 
 #include "base/file.h"
-#include "base/json.h"
 #include "base/mem.h"
 #include "base/sha256.h"
 #include "engine/model/model_write.h"
@@ -66,7 +65,6 @@ static const struct field {
     STATE_FIELD(window_targets, FIELD_COUNT),
     STATE_FIELD(regular_step, FIELD_COUNT),
     STATE_FIELD(evaluated, FIELD_FLAG),
-    STATE_FIELD(finished, FIELD_FLAG),
     {"optimizer_steps", FIELD_COUNT, offsetof(struct manifest, optimizer_steps)},
     {"weights_sha256", FIELD_HEX, offsetof(struct manifest, weights)},
     {"optimizer_sha256", FIELD_HEX, offsetof(struct manifest, optimizer)},
@@ -90,62 +88,44 @@ static void manifest_write(const struct manifest *m, struct buf *out) {
     buf_printf(out, STATE_SEAL "\"%s\"}\n", hex);
 }
 
-static bool field_read(struct json *j, const struct field *f, struct manifest *m, struct err *err) {
-    char *at = (char *)m + f->at;
-    struct buf text = {0};
-    size_t count = 0;
-    bool ok = false;
+// Reads one value at *at, as manifest_write spelled it, and goes past it.
+static bool field_read(const char **at, const struct field *f, struct manifest *m) {
+    void *to = (char *)m + f->at;
+    const char *begin = *at;
+    char *end = NULL;
     switch (f->kind) {
-    case FIELD_COUNT:
-        if ((ok = json_read_size(j, &count, err))) *(uint64_t *)(void *)at = count;
-        break;
-    case FIELD_REAL:
-        *(double *)(void *)at = NAN; // written as null
-        ok = json_peek(j) == JSON_NULL ? json_read_null(j, err) : json_read_double(j, (double *)(void *)at, err);
-        break;
-    case FIELD_FLAG: ok = json_read_bool(j, (bool *)at, err); break;
-    case FIELD_HEX:
-        ok = json_read_string(j, &text, err) && (text.len < HEX_BYTES || json_fail(j, err, "a hash is too long"));
-        if (ok) memcpy(at, buf_str(&text), text.len + 1);
-        buf_finish(&text);
-        break;
+    case FIELD_COUNT: *(uint64_t *)to = strtoull(begin, &end, 10); break;
+    case FIELD_REAL: *(double *)to = strncmp(begin, "null", 4) == 0 ? NAN : strtod(begin, &end); break;
+    case FIELD_FLAG: *(bool *)to = *begin == 't'; break;
+    case FIELD_HEX: snprintf(to, HEX_BYTES, "%.*s", (int)strspn(begin + 1, "0123456789abcdef"), begin + 1); break;
     }
-    return ok;
+    *at = end ? end : begin + strcspn(begin, ",");
+    return *at > begin;
 }
 
-static bool manifest_parse(const char *text, size_t len, struct manifest *m, struct err *err) {
-    struct json j;
-    struct buf key = {0}, format = {0};
-    size_t n_seen = 0;
-    json_init(&j, text, len);
-    bool ok = json_open(&j, '{', err);
-    while (ok && json_next_key(&j, &key, err)) {
-        size_t i = 0;
-        while (i < ARRAY_LEN(fields) && !buf_is(&key, fields[i].name)) i++;
-        if (i < ARRAY_LEN(fields)) n_seen++;
-        if (i < ARRAY_LEN(fields)) ok = field_read(&j, &fields[i], m, err);
-        else if (buf_is(&key, "format")) ok = json_read_string(&j, &format, err);
-        else ok = json_skip(&j, err);
+// The seal holds: these are the very bytes of manifest_write, fields in the table's order, or those of another version of it.
+static bool manifest_parse(const char *at, struct manifest *m) {
+    static const char head[] = "{\"format\":\"" STATE_FORMAT "\"";
+    if (strncmp(at, head, sizeof(head) - 1) != 0) return false;
+    at += sizeof(head) - 1;
+    for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+        const size_t len = strlen(fields[i].name);
+        if (strncmp(at, ",\n\"", 3) != 0 || strncmp(at + 3, fields[i].name, len) != 0 || strncmp(at + 3 + len, "\":", 2) != 0) return false;
+        at += len + 5;
+        if (!field_read(&at, &fields[i], m)) return false;
     }
-    ok = ok && !j.failed;
-    if (ok && (n_seen != ARRAY_LEN(fields) || !buf_is(&format, STATE_FORMAT)))
-        ok = err_set(err, ERR_UNSUPPORTED, "state.json is not of the format \"%s\"", STATE_FORMAT);
-    buf_finish(&key);
-    buf_finish(&format);
-    return ok;
+    return strncmp(at, STATE_SEAL, strlen(STATE_SEAL)) == 0;
 }
 
 static bool manifest_read(const char *path, struct manifest *m, struct err *err) {
     char *name = path_join(path, "state.json"), hex[HEX_BYTES];
-    size_t len = 0;
-    char *text = file_read(name, STATE_BYTES_MAX, &len, err);
+    char *text = file_read(name, STATE_BYTES_MAX, NULL, err);
     free(name);
     if (!text) return false;
     const char *seal = strstr(text, STATE_SEAL);
     sha256_hex(text, seal ? (size_t)(seal - text) : 0, hex);
-    const char *sealed = seal ? seal + strlen(STATE_SEAL) + 1 : "";
-    bool ok = strncmp(sealed, hex, HEX_BYTES - 1) == 0 || err_set(err, ERR_CORRUPT, "state.json is damaged");
-    ok = ok && manifest_parse(text, len, m, err);
+    bool ok = (seal && strncmp(seal + strlen(STATE_SEAL) + 1, hex, HEX_BYTES - 1) == 0) || err_set(err, ERR_CORRUPT, "state.json is damaged");
+    ok = ok && (manifest_parse(text, m) || err_set(err, ERR_UNSUPPORTED, "state.json is not of the format \"%s\"", STATE_FORMAT));
     free(text);
     return ok;
 }
@@ -156,50 +136,43 @@ static void hex_of(const unsigned char bytes[32], char out[HEX_BYTES]) {
 
 // ---- the arrays ----
 
-struct array { // one tensor of a file: where it lies in memory
-    const char *name;
-    int n_dims;
-    size_t shape[2], n;
-    float *data;
-};
 struct array_file {
     const char *name;
-    struct array *arrays; // by name
-    size_t n;
-    struct file_map map; // while reading
-    char hex[HEX_BYTES]; // found
+    struct tensor_out *arrays; // by name; data: the run's own arrays, which loading writes to
+    size_t n;                  // 0: there is no such file
+    struct file_map map;       // while reading
+    char hex[HEX_BYTES];       // found
     struct err err;
 };
 
+static size_t array_bytes(const struct tensor_out *t) {
+    return t->shape[0] * (t->n_dims == 2 ? t->shape[1] : 1) * sizeof(float);
+}
+
 static int compare_arrays(const void *a, const void *b) {
-    return strcmp(((const struct array *)a)->name, ((const struct array *)b)->name);
+    return strcmp(((const struct tensor_out *)a)->name, ((const struct tensor_out *)b)->name);
 }
 
-static void weights_file(struct array_file *f, const struct params *p) {
-    *f = (struct array_file){.name = "weights.safetensors", .arrays = mem_alloc(p->n_items, sizeof(struct array))};
-    for (size_t i = 0; i < p->n_items; i++) {
-        const struct param *q = &p->items[i];
-        if (q->grad) f->arrays[f->n++] = (struct array){q->name, q->n_dims, {q->shape[0], q->shape[1]}, q->n, q->w};
-    }
-    qsort(f->arrays, f->n, sizeof(*f->arrays), compare_arrays);
-}
-
-static void optimizer_file(struct array_file *f, const struct optimizer *o) {
-    const size_t n = o->params->n_trained;
-    *f = (struct array_file){.name = "optimizer.safetensors", .arrays = mem_alloc(2, sizeof(struct array))};
-    if (o->m) f->arrays[f->n++] = (struct array){"m", 1, {n, 1}, n, o->m};
-    if (o->v) f->arrays[f->n++] = (struct array){"v", 1, {n, 1}, n, o->v};
+static void array_add(struct array_file *f, const char *name, int n_dims, const size_t shape[2], const float *data) {
+    f->arrays[f->n++] = (struct tensor_out){.name = name, .n_dims = n_dims, .shape = {shape[0], shape[1]}, .data = data};
 }
 
 struct file_set {
     const char *dir;
-    struct array_file files[2]; // weights, moments; a file of no arrays does not exist
+    struct array_file files[2]; // weights, moments
 };
 
+// o NULL: the weights alone.
 static void file_set_init(struct file_set *s, const char *dir, const struct params *p, const struct optimizer *o) {
-    *s = (struct file_set){.dir = dir};
-    weights_file(&s->files[0], p);
-    if (o) optimizer_file(&s->files[1], o);
+    struct array_file weights = {.name = "weights.safetensors", .arrays = mem_alloc(p->n_items, sizeof(struct tensor_out))};
+    struct array_file moments = {.name = "optimizer.safetensors", .arrays = mem_alloc(2, sizeof(struct tensor_out))};
+    const size_t flat[2] = {p->n_trained, 1};
+    for (size_t i = 0; i < p->n_items; i++)
+        if (p->items[i].grad) array_add(&weights, p->items[i].name, p->items[i].n_dims, p->items[i].shape, p->items[i].w);
+    qsort(weights.arrays, weights.n, sizeof(*weights.arrays), compare_arrays);
+    if (o && o->m) array_add(&moments, "m", 1, flat, o->m);
+    if (o && o->v) array_add(&moments, "v", 1, flat, o->v);
+    *s = (struct file_set){.dir = dir, .files = {weights, moments}};
 }
 
 static void file_set_finish(struct file_set *s) {
@@ -229,13 +202,7 @@ static bool file_set_hash(struct file_set *s, struct pool *pool, struct err *err
 static bool array_file_write(const struct array_file *f, const char *dir, struct err *err) {
     if (f->n == 0) return true;
     char *path = path_join(dir, f->name);
-    struct tensor_out *out = mem_alloc(f->n, sizeof(*out));
-    for (size_t i = 0; i < f->n; i++) {
-        const struct array *a = &f->arrays[i];
-        out[i] = (struct tensor_out){.name = a->name, .n_dims = a->n_dims, .shape = {a->shape[0], a->shape[1]}, .data = a->data};
-    }
-    bool ok = safetensors_write(path, out, f->n, WRITE_F32, NULL, err);
-    free(out);
+    bool ok = safetensors_write(path, f->arrays, f->n, WRITE_F32, NULL, err);
     free(path);
     return ok;
 }
@@ -243,7 +210,7 @@ static bool array_file_write(const struct array_file *f, const char *dir, struct
 // Where the arrays begin in a mapped file of right hash, which safetensors_write made: by name, without gaps, up to the end. NULL: other arrays.
 static const unsigned char *array_file_data(const struct array_file *f) {
     size_t bytes = 0;
-    for (size_t i = 0; i < f->n; i++) bytes += f->arrays[i].n * sizeof(float);
+    for (size_t i = 0; i < f->n; i++) bytes += array_bytes(&f->arrays[i]);
     if (bytes > f->map.len) return NULL;
     for (size_t i = 0; i < f->n; i++)
         if (!memmem(f->map.data, f->map.len - bytes, f->arrays[i].name, strlen(f->arrays[i].name))) return NULL;
@@ -262,9 +229,9 @@ static bool file_set_load(struct file_set *s, const struct manifest *m, struct p
     }
     for (size_t i = 0; i < 2; i++) {
         for (size_t k = 0; k < s->files[i].n; k++) {
-            const struct array *a = &s->files[i].arrays[k];
-            memcpy(a->data, from[i], a->n * sizeof(float));
-            from[i] += a->n * sizeof(float);
+            const struct tensor_out *t = &s->files[i].arrays[k];
+            memcpy((void *)(uintptr_t)t->data, from[i], array_bytes(t));
+            from[i] += array_bytes(t);
         }
     }
     return true;
@@ -316,26 +283,29 @@ bool checkpoint_save(const char *dir, const struct checkpoint_state *s, const st
 
 // ---- loading ----
 
+static bool arrays_load(const char *path, const struct manifest *m, struct params *p, struct optimizer *o, struct err *err) {
+    struct file_set set;
+    file_set_init(&set, path, p, o);
+    const bool ok = file_set_load(&set, m, o ? o->pool : NULL, err);
+    file_set_finish(&set);
+    return ok;
+}
+
 bool checkpoint_load(const char *dir, uint64_t step, const unsigned char run_hash[32], struct checkpoint_state *s, struct optimizer *o,
                      struct err *err) {
     char *path = checkpoint_path(dir, step), hex[HEX_BYTES];
     struct manifest m = {0};
-    struct file_set set = {0};
     hex_of(run_hash, hex);
     bool ok = manifest_read(path, &m, err);
     if (ok && strcmp(m.run_hash, hex) != 0)
         ok = err_set_param(err, ERR_INVALID, "resume",
                            "%s was made with other data, options or another base model: resume with those, or remove the checkpoints to begin anew", path);
-    if (ok) {
-        file_set_init(&set, path, o->params, o);
-        ok = file_set_load(&set, &m, o->pool, err);
-    }
+    ok = ok && arrays_load(path, &m, o->params, o, err);
     if (ok) {
         *s = m.state;
         memcpy(s->run_hash, run_hash, 32);
         o->steps = m.optimizer_steps;
     }
-    file_set_finish(&set);
     free(path);
     return ok;
 }
@@ -343,13 +313,7 @@ bool checkpoint_load(const char *dir, uint64_t step, const unsigned char run_has
 bool checkpoint_load_weights(const char *dir, uint64_t step, struct params *p, struct err *err) {
     char *path = checkpoint_path(dir, step);
     struct manifest m = {0};
-    struct file_set set = {0};
-    bool ok = manifest_read(path, &m, err);
-    if (ok) {
-        file_set_init(&set, path, p, NULL);
-        ok = file_set_load(&set, &m, NULL, err);
-    }
-    file_set_finish(&set);
+    const bool ok = manifest_read(path, &m, err) && arrays_load(path, &m, p, NULL, err);
     free(path);
     return ok;
 }
@@ -421,24 +385,6 @@ void checkpoint_prune(const char *dir, size_t keep, uint64_t best_step) {
         if (steps[i] != best_step) checkpoint_remove(dir, steps[i]);
     free(steps);
     temps_remove(dir);
-}
-
-bool checkpoint_clear(const char *dir, struct err *err) {
-    size_t n;
-    uint64_t *steps = steps_list(dir, &n);
-    bool ok = true;
-    if (n > 0) {
-        char *path = checkpoint_path(dir, steps[0]);
-        struct manifest m = {0};
-        if (manifest_read(path, &m, NULL) && !m.state.finished)
-            ok = err_set_param(err, ERR_INVALID, "resume", "%s belongs to a run that is not finished: resume it, or remove its checkpoints to begin anew",
-                               path);
-        free(path);
-    }
-    for (size_t i = 0; ok && i < n; i++) checkpoint_remove(dir, steps[i]);
-    free(steps);
-    if (ok) temps_remove(dir);
-    return ok;
 }
 
 int checkpoint_lock(const char *dir, struct err *err) {

@@ -19,7 +19,6 @@ struct checkpoint_state { // all that a run needs beside weights and moments
     uint64_t window_targets;
     uint64_t regular_step; // the newest checkpoint whose place the run's numbers decide (not the clock, not a signal); 0: none
     bool evaluated;        // this step's evaluation is done, or none was due
-    bool finished;         // the run's end
 };
 // message: a warning for each checkpoint that was passed over.
 typedef void checkpoint_warn_fn(void *ctx, const char *message);
@@ -34,8 +33,6 @@ bool checkpoint_load(const char *dir, uint64_t step, const unsigned char run_has
                      struct err *err) MUST_CHECK;
 // Into params' trained block only (the best weights at the end).
 bool checkpoint_load_weights(const char *dir, uint64_t step, struct params *p, struct err *err) MUST_CHECK;
-// Makes way for a new run: removes what an earlier, finished run left. An unfinished run's checkpoints: ERR_INVALID, nothing is removed.
-bool checkpoint_clear(const char *dir, struct err *err) MUST_CHECK;
 void checkpoint_remove(const char *dir, uint64_t step);
 // Removes all but the newest `keep` (at least one) and `best_step`, and what .tmp-* killed runs left behind.
 void checkpoint_prune(const char *dir, size_t keep, uint64_t best_step);

@@ -24,7 +24,7 @@ static size_t chunk_count(const struct params *p) {
 
 // Cuts the trained block into pieces; returns how many, writes them where `out` is not NULL. Trained arrays come in block order.
 static size_t pieces_cut(const struct params *p, struct optimizer_piece *out) {
-    size_t n = 0;
+    size_t n = 0, done = 0;
     for (size_t i = 0; i < p->n_items;) {
         const bool decay = p->items[i].decay;
         if (!p->items[i].grad) {
@@ -32,10 +32,12 @@ static size_t pieces_cut(const struct params *p, struct optimizer_piece *out) {
             continue;
         }
         size_t at = (size_t)(p->items[i].w - p->trained), end = at;
+        assert(n == 0 || at >= done);
         for (; i < p->n_items && (!p->items[i].grad || p->items[i].decay == decay); i++)
             if (p->items[i].grad) end = (size_t)(p->items[i].w - p->trained) + p->items[i].n;
         for (; at < end; at += OPTIMIZER_CHUNK, n++)
             if (out) out[n] = (struct optimizer_piece){at, MIN(end - at, (size_t)OPTIMIZER_CHUNK), decay};
+        done = end;
     }
     return n;
 }

@@ -29,7 +29,8 @@ bool samples_init(struct trainer *t, const struct model_config *c, struct err *e
         struct ids *ids = &t->prompts[i];
         prompt_encode(t->tokenizer, t->config->prompts[i], ids);
         for (size_t k = 0; k < ids->len; k++)
-            if (ids->data[k] >= c->n_vocab) return err_set_param(err, ERR_INVALID, "sample_prompts", "sample prompt %zu holds a token that the model lacks", i + 1);
+            if (ids->data[k] >= c->n_vocab)
+                return err_set_param(err, ERR_INVALID, "sample_prompts", "sample prompt %zu holds a token that the model lacks", i + 1);
         if (ids->len == 0 || ids->len > c->n_ctx)
             return err_set_param(err, ERR_INVALID, "sample_prompts", "sample prompt %zu has %zu tokens; 1 to %zu fit the model", i + 1, ids->len, c->n_ctx);
         const size_t room = MIN(ids->len + t->config->sample_tokens, c->n_ctx);

@@ -177,8 +177,7 @@ static bool trainer_loop(struct trainer *t, enum train_end *end, struct err *err
         if (evaluate && !trainer_evaluate(t, err)) return false;
         const bool finished = s->step >= t->total, early = c->early_stopping > 0 && s->evals_without_gain >= c->early_stopping;
         if (s->evaluated) {
-            s->finished = finished || early;
-            if (checkpoint_due(t, evaluate, s->finished)) {
+            if (checkpoint_due(t, evaluate, finished || early)) {
                 if (!optimizer_weights_finite(&t->optimizer)) {
                     if (!trainer_roll_back(t, err)) return false;
                 } else if (trainer_try_save(t, true)) {
@@ -186,7 +185,7 @@ static bool trainer_loop(struct trainer *t, enum train_end *end, struct err *err
                 }
             }
             *end = finished ? TRAIN_END_FINISHED : TRAIN_END_EARLY;
-            if (s->finished) return true;
+            if (finished || early) return true;
         }
         *end = TRAIN_END_STOPPED;
         const bool unsaved = c->checkpoint_dir && s->step > 0 && s->regular_step != s->step;
@@ -243,7 +242,6 @@ static bool trainer_begin(struct trainer *t, struct err *err) {
     if (c->checkpoint_dir) {
         if ((t->lock = checkpoint_lock(c->checkpoint_dir, err)) < 0) return false;
         if (c->resume && !checkpoint_load_newest(c->checkpoint_dir, c->run_hash, &t->state, &t->optimizer, &found, trainer_warn, t, err)) return false;
-        if (!c->resume && !checkpoint_clear(c->checkpoint_dir, err)) return false;
     }
     if (c->resume && h->log_rewind && !h->log_rewind(h->ctx, found ? t->state.log_position : 0, err)) return false;
     if (!batcher_seek(t->batcher, t->state.epoch, t->state.index, err)) return false;

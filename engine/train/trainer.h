@@ -6,8 +6,7 @@
 // one that was not, whatever the thread count. So everything that decides a number is in the checkpoint or derived from (config, seed), and the
 // log is cut back to the checkpoint before the resumed run adds to it: START comes once, the checkpoint's own event is made again.
 //
-// Evaluations come before the first update, every `eval_every` updates and after the last. A checkpoint's directory holds one run's; a new run
-// (resume off) removes those of an earlier, finished run and refuses to begin over an unfinished one's (ERR_INVALID, param "resume").
+// Evaluations come before the first update, every `eval_every` updates and after the last.
 #pragma once
 
 #include "engine/train/dataset.h"
@@ -32,7 +31,7 @@ struct train_config {
     size_t early_stopping; // evaluations in a row without a lower loss that end the run; 0: off
     const char *const *prompts;
     size_t n_prompts, sample_tokens; // greedy continuations at every evaluation (without validation data too)
-    const char *checkpoint_dir;      // OUT/checkpoints; NULL: none are written
+    const char *checkpoint_dir;      // OUT/checkpoints, locked while the run lasts; without `resume` there are none in it. NULL: none are written
     bool resume;
     unsigned char run_hash[32]; // over everything that decides numbers (data, options, base): a checkpoint of another run is refused
     const bool volatile *stop;  // set by a signal: the update or evaluation in progress is given up, checkpoint, return. May be NULL
@@ -83,6 +82,8 @@ struct view_scores {
     struct loss_sums sums;
     uint64_t bytes;
 };
-bool view_evaluate(struct network *n, const struct data_view *v, const struct tokenizer *tokenizer, size_t max_rows, struct view_scores *out, struct err *err) MUST_CHECK;
+// max_rows: the network's.
+bool view_evaluate(struct network *n, const struct data_view *v, const struct tokenizer *tokenizer, size_t max_rows, struct view_scores *out,
+                   struct err *err) MUST_CHECK;
 // The same, example by example: loss[n] sums over the supervised targets, n_targets[n] their counts, in the view's order.
 bool view_losses(struct network *n, const struct data_view *v, size_t max_rows, double *loss, size_t *n_targets, struct err *err) MUST_CHECK;
