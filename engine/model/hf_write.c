@@ -119,7 +119,8 @@ void config_hf_write(const struct model_config *c, const struct tokenizer *t, st
     buf_add_str(out, "\n}\n");
 }
 
-// Rotary scaling of GGUF (divisors) as HF's "llama3". Meta's factors 1 and 4 and a context of some power of two are what every model of this kind was published with.
+// Rotary scaling of GGUF (divisors) as HF's "llama3". Meta's factors 1 and 4 and a context of some power of two are what every model
+// of this kind was published with.
 static bool rope_divisors_to_llama3(const struct model_config *c, struct model_config *out, struct err *err) {
     const size_t n = c->head_size / 2;
     struct model_config try = *c;
