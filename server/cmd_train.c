@@ -128,10 +128,11 @@ struct run {
 static bool places_open(struct run *r, struct err *err) {
     const struct train_options *o = r->job.options;
     struct file_writer plot = {0};
-    if (o->plot && !file_writer_open(&plot, o->plot, 0644, err)) return false;
-    if (o->plot) file_writer_abort(&plot);
     if (!dir_make(o->out, err)) return false;
-    if (train_log_open(&r->log, r->log_path, true, err)) return dir_make(r->checkpoint_dir, err);
+    bool ok = !o->plot || file_writer_open(&plot, o->plot, 0644, err); // --plot may lie in --out
+    file_writer_abort(&plot);
+    ok = ok && train_log_open(&r->log, r->log_path, true, err);
+    if (ok) return dir_make(r->checkpoint_dir, err);
     rmdir(o->out); // where it is empty
     return false;
 }

@@ -21,10 +21,14 @@ from serving import COUPLET, ROOT, Server  # noqa: E402
 
 PROMPT = "Every couplet has two lines: café, 東京, 🙂."
 ANSWER_TOKENS = 24
+EXAMPLES = ROOT / "configs" / "examples"
+VOCABULARY = 1024
+QUESTION = ("Below is an instruction that describes a task. Write a response that appropriately completes the request."
+            "\n\n### Instruction:\n{instruction}\n\n### Response:\n")
 
 
 def couplet(*arguments, stdin=b""):
-    run = subprocess.run([COUPLET, *map(str, arguments)], input=stdin, capture_output=True, timeout=120)
+    run = subprocess.run([COUPLET, *map(str, arguments)], input=stdin, capture_output=True, timeout=280)
     assert run.returncode == 0, f"couplet {arguments[0]} ended with {run.returncode}: {run.stderr.decode()}"
     return run.stdout
 
@@ -48,17 +52,36 @@ def equal(got, wanted, what):
     assert got == wanted, f"{what}: {got!r}, expected {wanted!r}"
 
 
-def step_make_a_model(w):
-    """make gpt2-nano: random weights, byte vocabulary"""
+def read_log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def step_train_a_tokenizer(w):
+    """train a BPE on the example text"""
+    w.tokenizer = Path(w.folder) / "tokenizer"
+    couplet("tokenizer", "train", "--vocab-size", VOCABULARY, "--out", w.tokenizer, EXAMPLES / "village.txt")
+    equal(len(json.loads((w.tokenizer / "vocab.json").read_text())), VOCABULARY, "size of the vocabulary")
+
+
+def step_train_from_nothing(w):
+    """train gpt2-nano from random weights: the loss falls, the curve is drawn"""
     w.model = Path(w.folder) / "nano"
-    subprocess.run([sys.executable, str(ROOT / "tests/tools/make_nano.py"), "--vocab", "257", str(w.model)], check=True)
-    assert (w.model / "model.safetensors").is_file()
+    couplet("train", "--init", "gpt2-nano", "--tokenizer", w.tokenizer, "--data", EXAMPLES / "village.txt", "--out", w.model, "--epochs", 12, "--batch-size", 4,
+            "--lr", "2e-3", "--schedule", "cosine", "--warmup", 20, "--validation-split", 0.1, "--sample-prompt", "The baker",
+            "--plot", w.model / "loss.svg")
+    log = read_log(w.model)
+    losses = [e["valid_loss"] for e in log if e["event"] == "eval"]
+    print(f"     validation loss {losses[0]:.3f} -> {losses[-1]:.3f} in {log[-1]['step']} updates")
+    assert 6.5 < losses[0] < 7.5 and losses[-1] < 5 and log[-1]["event"] == "done", losses
+    samples = [e["text"] for e in log if e["event"] == "sample"]
+    assert len(samples) == len(losses) and samples[-1] != samples[0] and samples[-1].strip()
+    assert "<svg" in (w.model / "loss.svg").read_text() and (w.model / "report.md").read_text().startswith("better")
 
 
 def step_tokenize_by_hand(w):
     """tokenize and back on the command line"""
     w.ids = [int(i) for i in couplet("tokenize", "--model", w.model, stdin=PROMPT.encode()).split()]
-    equal(len(w.ids), len(PROMPT.encode()), "one token a byte")
+    assert len(w.ids) < len(PROMPT.encode()) and max(w.ids) < VOCABULARY, "merges are used"
     text = couplet("tokenize", "--model", w.model, "--decode", stdin=" ".join(map(str, w.ids)).encode())
     equal(text.decode().rstrip("\n"), PROMPT, "decoded")
 
@@ -167,6 +190,65 @@ def step_leave_early(w):
         time.sleep(0.02)
 
 
+def evaluate(*arguments):
+    return json.loads(couplet("eval", "--json", "--data", EXAMPLES / "instructions.json", *arguments))
+
+
+def answer(w, model):
+    entries = json.loads((EXAMPLES / "instructions.json").read_text())
+    entry = next(e for e in entries if not e["input"])
+    body = {"model": model, "prompt": QUESTION.format(**entry), "max_tokens": ANSWER_TOKENS, "temperature": 0}
+    return ask_json(w, "/v1/completions", body)["choices"][0]["text"]
+
+
+def step_ask_before(w):
+    """ask it an instruction before fine-tuning"""
+    w.before = answer(w, "nano")
+    w.loss_before = evaluate("--model", w.model)["loss"]
+
+
+def step_fine_tune(w):
+    """LoRA on the example instructions: validation loss falls"""
+    w.adapter = Path(w.folder) / "adapter"
+    couplet("train", "--model", w.model, "--method", "lora", "--data", EXAMPLES / "instructions.json", "--validation-split", 0.1, "--epochs", 6,
+            "--lr", "5e-3", "--out", w.adapter)
+    assert sorted(p.name for p in w.adapter.glob("*.safetensors")) == ["adapter_model.safetensors"]
+    losses = [e["valid_loss"] for e in read_log(w.adapter) if e["event"] == "eval"]
+    print(f"     validation loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+    assert losses[-1] < losses[0] - 0.5, losses
+
+
+def step_ask_after(w):
+    """the adapter is served: another answer; eval says better and shows both"""
+    page = Path(w.folder) / "results.html"
+    after = evaluate("--model", w.model, "--adapter", w.adapter, "--limit", 4, "--max-tokens", ANSWER_TOKENS, "--html", page)
+    assert after["loss"] < w.loss_before - 0.5, (after, w.loss_before)
+    equal(page.read_text().count("<dt>Base</dt>"), 4, "cards that show the base's answer")
+    w.tuned = Server("--model", f"tuned={w.adapter}")
+    try:
+        w.after = ask_json_at(w.tuned, answer)
+    finally:
+        w.tuned.stop()
+    assert w.after != w.before, "the same answer before and after"
+    print(f"     before: {w.before!r}\n     after:  {w.after!r}")
+
+
+def ask_json_at(server, question):
+    return question(SimpleNamespace(server=server), "tuned")
+
+
+def step_export(w):
+    """export: adapter merged into GGUF, reloaded: the same answer"""
+    merged = Path(w.folder) / "merged.gguf"
+    out = json.loads(couplet("convert", "--from", w.model, "--adapter", w.adapter, "--to", merged, "--json"))
+    assert out["max_logit_difference"] == 0, out
+    w.tuned = Server("--model", f"tuned={merged}")
+    try:
+        equal(ask_json_at(w.tuned, answer), w.after, "the exported model's answer")
+    finally:
+        w.tuned.stop()
+
+
 def step_page(w):
     """the page is there"""
     response = ask(w, "/")
@@ -181,8 +263,8 @@ def step_stop(w):
     equal(w.server.stop(), 0, "exit status")
 
 
-STEPS = (step_make_a_model, step_tokenize_by_hand, step_serve, step_tokenize_over_http, step_complete, step_stream, step_same_seed,
-         step_score, step_generate_by_hand, step_leave_early, step_page, step_stop)
+STEPS = (step_train_a_tokenizer, step_train_from_nothing, step_tokenize_by_hand, step_serve, step_tokenize_over_http, step_complete, step_stream, step_same_seed,
+         step_score, step_generate_by_hand, step_leave_early, step_page, step_ask_before, step_fine_tune, step_ask_after, step_export, step_stop)
 
 
 def main():
