@@ -32,7 +32,7 @@ static size_t pieces_cut(const struct params *p, struct optimizer_piece *out) {
             continue;
         }
         size_t at = (size_t)(p->items[i].w - p->trained), end = at;
-        assert(n == 0 || at >= done);
+        assert(at >= done);
         for (; i < p->n_items && (!p->items[i].grad || p->items[i].decay == decay); i++)
             if (p->items[i].grad) end = (size_t)(p->items[i].w - p->trained) + p->items[i].n;
         for (; at < end; at += OPTIMIZER_CHUNK, n++)
