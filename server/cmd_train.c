@@ -244,7 +244,7 @@ static bool run(const struct train_options *o, struct err *err) {
         r.checkpoint_dir = path_join(o->out, "checkpoints");
     }
     bool ok = out_check(o, r.checkpoint_dir, err) && train_job_open(&r.job, o, err) && (o->check_gradients ? run_check_gradients(&r, err) : run_train(&r, err));
-    if (!ok && strcmp(err->param, "stopped") != 0) train_log_error(&r.log, err);
+    if (!ok && err->code != ERR_BUSY && strcmp(err->param, "stopped") != 0) train_log_error(&r.log, err); // busy: the log is another run's
     if (!train_log_close(&r.log, &fault) && ok) {
         *err = fault;
         ok = false;
