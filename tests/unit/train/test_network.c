@@ -68,17 +68,24 @@ static double grads_difference(const struct params *p, const float *a, double *w
 
 // ---- numbers against numbers --------------------------------------------------------------------------------------------
 
-static void check_accumulation(enum tiny_kind kind, const struct params_options *o, const struct network_config *c) {
+// One batch of all segments against the same segments in batches of their own whose gradients add up: mean loss, every token's loss, the whole
+// gradient and every array's. Bits are not equal: a weight's gradient sums over a batch's rows in one product's order.
+static void check_split(enum tiny_kind kind, const struct params_options *o, const struct network_config *c, const size_t *of, size_t n) {
     struct setup s;
     struct tiny_batch all, part;
     struct loss_sums whole, sums, split = {0};
+    float together[TINY_ROWS], alone[TINY_ROWS];
     setup_init(&s, kind, o, c, 2);
-    tiny_batch_init(&all, lengths, n_lengths, 3);
+    tiny_batch_init(&all, of, n, 3);
+    network_evaluate(s.n, &all.b, &sums, together);
+    CHECK_INT(sums.n_targets, all.b.n_supervised);
     network_train(s.n, &all.b, 0.01f, true, 5, &whole);
     float *expected = grads_copy(s.p);
     for (size_t i = 0; i < s.p->n_trained; i++) s.p->grads[i] = NAN; // fresh must not read them
-    for (size_t i = 0; i < n_lengths; i++) {
+    for (size_t i = 0; i < n; i++) {
         tiny_batch_part(&part, &all, i, 1);
+        network_evaluate(s.n, &part.b, &sums, alone);
+        for (size_t r = 0; r < part.b.n_rows; r++) CHECK_NEAR(alone[r], together[all.starts[i] + r], 1e-6 * fmax(alone[r], 1));
         network_train(s.n, &part.b, 0.01f, i == 0, 5, &sums);
         split.loss += sums.loss, split.n_targets += sums.n_targets, split.n_correct += sums.n_correct;
     }
@@ -94,34 +101,17 @@ static void check_accumulation(enum tiny_kind kind, const struct params_options 
     setup_finish(&s);
 }
 
-TEST(split_batches) {
+static void check_splits(const size_t *of, size_t n) {
     for (enum tiny_kind kind = TINY_GPT2; kind <= TINY_LLAMA_BIASED; kind++) {
-        check_accumulation(kind, &full, &no_dropout);
-        check_accumulation(kind, &full, &with_dropout);
-        check_accumulation(kind, &lora, &with_dropout);
-        check_accumulation(kind, &freeze, &no_dropout);
+        check_split(kind, &full, &no_dropout, of, n);
+        check_split(kind, &full, &with_dropout, of, n);
+        check_split(kind, &lora, &with_dropout, of, n);
+        check_split(kind, &freeze, &no_dropout, of, n);
     }
 }
 
-// A segment's losses do not depend on its neighbours.
-TEST(packed_segments) {
-    for (enum tiny_kind kind = TINY_GPT2; kind <= TINY_LLAMA; kind += 2) {
-        struct setup s;
-        struct tiny_batch all, part;
-        struct loss_sums sums;
-        float packed[TINY_ROWS], alone[TINY_ROWS];
-        setup_init(&s, kind, &full, &no_dropout, 2);
-        tiny_batch_init(&all, lengths, n_lengths, 4);
-        network_evaluate(s.n, &all.b, &sums, packed);
-        CHECK_INT(sums.n_targets, all.b.n_supervised);
-        for (size_t i = 0; i < n_lengths; i++) {
-            tiny_batch_part(&part, &all, i, 1);
-            network_evaluate(s.n, &part.b, &sums, alone);
-            for (size_t r = 0; r < part.b.n_rows; r++) CHECK_NEAR(alone[r], packed[all.starts[i] + r], 2e-6);
-        }
-        setup_finish(&s);
-    }
-}
+TEST(packed_is_unpacked) { check_splits(lengths, n_lengths); }
+TEST(batch_of_8_is_8_batches_of_1) { check_splits((const size_t[]){16, 16, 16, 16, 16, 16, 16, 16}, 8); }
 
 // Bits: other thread counts, activations computed again.
 static void check_bits(enum tiny_kind kind, const struct params_options *o) {
