@@ -25,6 +25,8 @@ struct server {
     struct config config;
     struct registry registry; // complete once the state has left SERVER_LOADING
     struct engine *engine;    // NULL while loading and where no model is served
+    struct store *store;      // server/store/store.h; open from the start on
+    struct runner *runner;    // server/jobs/runner.h; NULL while loading
     struct metrics metrics;
     struct keys keys;
     struct http *http; // http_internal.h
