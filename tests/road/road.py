@@ -2,11 +2,15 @@
 # SPDX-License-Identifier: MIT
 """The road: what couplet promises, as one journey of one user. Every issue lengthens it, none may break it.
 
+What README.md prints under "From nothing to an assistant" is run here as printed, in a folder where `couplet` and `configs` are this tree's.
 Standard library only. Each step is a function; it may use what earlier steps left in `w`, and fails by raising. A step whose
 ground a failed step took away fails too. Ends with `road: N passed, N failed`.
 """
 import json
 import math
+import os
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -31,6 +35,28 @@ def couplet(*arguments, stdin=b""):
     run = subprocess.run([COUPLET, *map(str, arguments)], input=stdin, capture_output=True, timeout=280)
     assert run.returncode == 0, f"couplet {arguments[0]} ended with {run.returncode}: {run.stderr.decode()}"
     return run.stdout
+
+
+def printed_commands():
+    """Those of the section, continuation lines joined."""
+    (section,) = re.findall(r"^## From nothing to an assistant$(.*?)^### ", (ROOT / "README.md").read_text(), re.M | re.S)
+    lines = "".join(re.findall(r"^```sh\n(.*?)^```", section, re.M | re.S)).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip()]
+
+
+def printed(w, start):
+    """The command that begins so; it counts as run."""
+    (line,) = [c for c in printed_commands() if c.startswith(start)]
+    w.ran.add(line)
+    return line
+
+
+def run_printed(w, start):
+    line = printed(w, start)
+    environment = dict(os.environ, PATH=f"{w.folder}/bin:{os.environ['PATH']}")
+    run = subprocess.run(line, shell=True, cwd=w.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=280)
+    assert run.returncode == 0, f"README: {line} ended with {run.returncode}: {run.stderr.decode()}"
+    return run.stdout.decode()
 
 
 def ask(w, path, body=None, headers=None):
@@ -58,24 +84,22 @@ def read_log(folder):
 
 def step_train_a_tokenizer(w):
     """train a BPE on the example text"""
-    w.tokenizer = Path(w.folder) / "tokenizer"
-    couplet("tokenizer", "train", "--vocab-size", VOCABULARY, "--out", w.tokenizer, EXAMPLES / "village.txt")
-    equal(len(json.loads((w.tokenizer / "vocab.json").read_text())), VOCABULARY, "size of the vocabulary")
+    run_printed(w, "mkdir ")
+    run_printed(w, "couplet tokenizer train")
+    equal(len(json.loads((w.work / "tokenizer" / "vocab.json").read_text())), VOCABULARY, "size of the vocabulary")
 
 
 def step_train_from_nothing(w):
     """train gpt2-nano from random weights: the loss falls, the curve is drawn"""
-    w.model = Path(w.folder) / "nano"
-    couplet("train", "--init", "gpt2-nano", "--tokenizer", w.tokenizer, "--data", EXAMPLES / "village.txt", "--out", w.model, "--epochs", 12, "--batch-size", 4,
-            "--lr", "2e-3", "--schedule", "cosine", "--warmup", 20, "--validation-split", 0.1, "--sample-prompt", "The baker",
-            "--plot", w.model / "loss.svg")
+    w.model = w.work / "nano"
+    run_printed(w, "couplet train --init gpt2-nano")
     log = read_log(w.model)
     losses = [e["valid_loss"] for e in log if e["event"] == "eval"]
     print(f"     validation loss {losses[0]:.3f} -> {losses[-1]:.3f} in {log[-1]['step']} updates")
     assert 6.5 < losses[0] < 7.5 and losses[-1] < 5 and log[-1]["event"] == "done", losses
     samples = [e["text"] for e in log if e["event"] == "sample"]
     assert len(samples) == len(losses) and samples[-1] != samples[0] and samples[-1].strip()
-    assert "<svg" in (w.model / "loss.svg").read_text() and (w.model / "report.md").read_text().startswith("better")
+    assert "<svg" in (w.work / "loss.svg").read_text() and (w.model / "report.md").read_text().startswith("better")
 
 
 def step_tokenize_by_hand(w):
@@ -168,6 +192,7 @@ def step_generate_by_hand(w):
     """generate on the command line: the server's greedy text"""
     out = couplet("generate", "--model", w.model, "--max-tokens", ANSWER_TOKENS, "--temperature", 0, PROMPT).decode()
     equal(out.removesuffix("\n"), w.text, "couplet generate")
+    assert len(run_printed(w, "couplet generate").split()) > 10
 
 
 def metric(w, name):
@@ -209,9 +234,8 @@ def step_ask_before(w):
 
 def step_fine_tune(w):
     """LoRA on the example instructions: validation loss falls"""
-    w.adapter = Path(w.folder) / "adapter"
-    couplet("train", "--model", w.model, "--method", "lora", "--data", EXAMPLES / "instructions.json", "--validation-split", 0.1, "--epochs", 6,
-            "--lr", "5e-3", "--out", w.adapter)
+    w.adapter = w.work / "tuned"
+    run_printed(w, "couplet train --model work/nano")
     assert sorted(p.name for p in w.adapter.glob("*.safetensors")) == ["adapter_model.safetensors"]
     losses = [e["valid_loss"] for e in read_log(w.adapter) if e["event"] == "eval"]
     print(f"     validation loss {losses[0]:.3f} -> {losses[-1]:.3f}")
@@ -220,11 +244,11 @@ def step_fine_tune(w):
 
 def step_ask_after(w):
     """the adapter is served: another answer; eval says better and shows both"""
-    page = Path(w.folder) / "results.html"
-    after = evaluate("--model", w.model, "--adapter", w.adapter, "--limit", 4, "--max-tokens", ANSWER_TOKENS, "--html", page)
-    assert after["loss"] < w.loss_before - 0.5, (after, w.loss_before)
-    equal(page.read_text().count("<dt>Base</dt>"), 4, "cards that show the base's answer")
-    w.tuned = Server("--model", f"tuned={w.adapter}")
+    loss = float(re.search(r"^loss +(\S+)", run_printed(w, "couplet eval"), re.M)[1])
+    assert loss < w.loss_before - 0.5, (loss, w.loss_before)
+    equal((w.work / "results.html").read_text().count("<dt>Base</dt>"), 12, "cards that show the base's answer")
+    equal(len(json.loads((w.work / "answers.json").read_text())), 12, "answers")
+    w.tuned = Server(*shlex.split(printed(w, "couplet serve"))[2:], cwd=w.folder)
     try:
         w.after = ask_json_at(w.tuned, answer)
     finally:
@@ -239,14 +263,19 @@ def ask_json_at(server, question):
 
 def step_export(w):
     """export: adapter merged into GGUF, reloaded: the same answer"""
-    merged = Path(w.folder) / "merged.gguf"
-    out = json.loads(couplet("convert", "--from", w.model, "--adapter", w.adapter, "--to", merged, "--json"))
-    assert out["max_logit_difference"] == 0, out
-    w.tuned = Server("--model", f"tuned={merged}")
+    out = run_printed(w, "couplet convert")
+    assert re.search(r"^largest logit difference over \d+ tokens: 0$", out, re.M), out
+    w.tuned = Server("--model", w.work / "tuned.gguf")
     try:
         equal(ask_json_at(w.tuned, answer), w.after, "the exported model's answer")
     finally:
         w.tuned.stop()
+
+
+def step_nothing_left(w):
+    """README: every command of the section was run as printed, but for those that need SmolLM2"""
+    left = [c for c in printed_commands() if c not in w.ran and "models/SmolLM2-135M-Instruct.Q4_1.gguf" not in c]
+    equal(left, [], "not run")
 
 
 def step_page(w):
@@ -264,13 +293,17 @@ def step_stop(w):
 
 
 STEPS = (step_train_a_tokenizer, step_train_from_nothing, step_tokenize_by_hand, step_serve, step_tokenize_over_http, step_complete, step_stream, step_same_seed,
-         step_score, step_generate_by_hand, step_leave_early, step_page, step_ask_before, step_fine_tune, step_ask_after, step_export, step_stop)
+         step_score, step_generate_by_hand, step_leave_early, step_page, step_ask_before, step_fine_tune, step_ask_after, step_export, step_nothing_left,
+         step_stop)
 
 
 def main():
     failed = 0
     with tempfile.TemporaryDirectory(prefix="couplet-road-") as folder:
-        w = SimpleNamespace(folder=folder)
+        w = SimpleNamespace(folder=folder, work=Path(folder) / "work", ran=set())
+        (Path(folder) / "bin").mkdir()
+        (Path(folder) / "bin" / "couplet").symlink_to(Path(COUPLET).resolve())
+        (Path(folder) / "configs").symlink_to(ROOT / "configs")
         for number, step in enumerate(STEPS, 1):
             began = time.monotonic()
             try:

@@ -29,17 +29,18 @@ def make_nano(folder, *options):
 
 
 class Server:
-    def __init__(self, *arguments, ready_s=60):
+    def __init__(self, *arguments, ready_s=60, cwd=None):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.data = tempfile.TemporaryDirectory(prefix="couplet-test-")
         self.log = open(os.path.join(self.data.name, "log"), "w+")
         self.command = [COUPLET, "serve", "--port", str(self.port), "--data-dir", os.path.join(self.data.name, "data"), *arguments]
         self.ready_s = ready_s
+        self.cwd = cwd
         self.start()
 
     def start(self):
-        self.process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL, cwd=self.cwd)
         end = time.monotonic() + self.ready_s
         while time.monotonic() < end:
             if self.process.poll() is not None:
