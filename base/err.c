@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "base/utf8.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -90,4 +91,16 @@ bool err_prefix(struct err *err, const char *format, ...) {
     memcpy(whole + len + 2, err->message, rest);
     err_copy_text(err->message, sizeof err->message, whole, len + 2 + rest);
     return false;
+}
+
+enum err_code err_code_of(int number) {
+    switch (number) {
+    case ENOENT:
+    case ENOTDIR: return ERR_NOT_FOUND;
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG: return ERR_NO_SPACE;
+    case ENOMEM: return ERR_NO_MEMORY;
+    default: return ERR_IO;
+    }
 }

@@ -19,6 +19,7 @@ enum err_code {
     ERR_NO_MEMORY, // an allocation sized by a file or a request failed
     ERR_TOO_LARGE, // over a stated limit
     ERR_BUSY,      // a bounded queue is full, or the thing is shutting down
+    ERR_NO_SPACE,  // the disk, a quota or a file-size limit is full
 };
 
 struct err {
@@ -36,6 +37,9 @@ bool err_set(struct err *err, enum err_code code, const char *format, ...) PRINT
 
 // As err_set, and names the field or option at fault.
 bool err_set_param(struct err *err, enum err_code code, const char *param, const char *format, ...) PRINTF_LIKE(4, 5);
+
+// What an errno means: ERR_NOT_FOUND, ERR_NO_SPACE, ERR_NO_MEMORY, else ERR_IO.
+enum err_code err_code_of(int number);
 
 // Puts "prefix: " before the message already in *err (err may be NULL). Returns false.
 bool err_prefix(struct err *err, const char *format, ...) PRINTF_LIKE(2, 3);

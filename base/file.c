@@ -16,8 +16,7 @@
 #include <unistd.h>
 
 static bool file_fail(struct err *err, const char *what, const char *path, int number) {
-    enum err_code code = number == ENOENT || number == ENOTDIR ? ERR_NOT_FOUND : ERR_IO;
-    return err_set(err, code, "cannot %s %s: %s", what, path, strerror(number));
+    return err_set(err, err_code_of(number), "cannot %s %s: %s", what, path, strerror(number));
 }
 
 // Opens for reading; never blocks (a FIFO without a writer would).

@@ -15,6 +15,7 @@ static const struct {
     {ERR_UNSUPPORTED, {400, NULL, "unsupported_parameter"}}, {ERR_NOT_FOUND, {404, NULL, "not_found"}},
     {ERR_IO, {500, NULL, "internal_error"}},         {ERR_NO_MEMORY, {503, NULL, "insufficient_memory"}},
     {ERR_TOO_LARGE, {400, NULL, "value_out_of_range"}}, {ERR_BUSY, {503, NULL, "overloaded"}},
+    {ERR_NO_SPACE, {507, NULL, "insufficient_storage"}},
 };
 
 static const struct {
@@ -50,6 +51,8 @@ struct api_error api_error_of(const struct http_request *r) {
 
 void api_error_write(struct buf *out, const struct api_error *e, const char *message, const char *param) {
     // What a 500 would say is about the server's inside; the log has it.
+    // So with a full disk's, which names the file; a quota's sentence names none.
+    if (e->status == 507 && strchr(message, '/')) message = "The server's disk is full.";
     if (e->status == 500 || !message[0]) message = e->status == 500 ? "The server failed to answer this request." : "The request failed.";
     buf_add_str(out, "{\"error\":{\"message\":");
     buf_add_json_string(out, message, strlen(message));

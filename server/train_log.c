@@ -22,7 +22,7 @@ void train_log_init(struct train_log *l, bool json, const char *out) {
 bool train_log_open(struct train_log *l, const char *path, bool keep, struct err *err) {
     l->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_APPEND | (keep ? 0 : O_TRUNC), 0644);
     struct stat st;
-    if (l->fd < 0 || fstat(l->fd, &st) != 0) return err_set(err, ERR_IO, "cannot write %s: %s", path, strerror(errno));
+    if (l->fd < 0 || fstat(l->fd, &st) != 0) return err_set(err, err_code_of(errno), "cannot write %s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode)) return err_set(err, ERR_IO, "cannot write %s: not a regular file", path);
     l->position = (uint64_t)st.st_size;
     return true;
@@ -34,7 +34,7 @@ bool train_log_close(struct train_log *l, struct err *err) {
     if (l->fd >= 0 && close(l->fd) != 0 && !l->error) l->error = errno;
     l->fd = -1;
     buf_finish(&l->line);
-    return !l->error || err_set(err, ERR_IO, "the log is not complete: %s", strerror(l->error));
+    return !l->error || err_set(err, err_code_of(l->error), "the log is not complete: %s", strerror(l->error));
 }
 
 uint64_t train_log_position(struct train_log *l) {

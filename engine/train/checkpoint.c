@@ -272,7 +272,7 @@ bool checkpoint_save(const char *dir, const struct checkpoint_state *s, const st
     bool ok = dir_remove(temp, err) && dir_make(temp, err) && checkpoint_fill(temp, s, o, err);
     if (ok) {
         checkpoint_remove(dir, s->step); // a damaged one that a resumed run went past again, or an equal one
-        ok = rename(temp, path) == 0 || err_set(err, ERR_IO, "cannot rename %s: %s", temp, strerror(errno));
+        ok = rename(temp, path) == 0 || err_set(err, err_code_of(errno), "cannot rename %s: %s", temp, strerror(errno));
     }
     ok = ok && dir_sync(dir, err);
     if (!ok) (void)!dir_remove(temp, NULL);

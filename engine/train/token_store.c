@@ -20,7 +20,7 @@ bool token_store_open(struct token_store *s, const char *dir, struct err *err) {
     if (!dir || !*dir) dir = "/tmp";
     char *path = path_join(dir, "couplet-tokens-XXXXXX");
     int fd = mkostemp(path, O_CLOEXEC);
-    if (fd < 0) err_set(err, ERR_IO, "cannot create a temporary file in %s: %s", dir, strerror(errno));
+    if (fd < 0) err_set(err, err_code_of(errno), "cannot create a temporary file in %s: %s", dir, strerror(errno));
     else unlink(path);
     free(path);
     if (fd < 0) return false;
@@ -58,7 +58,7 @@ bool token_store_finish(struct token_store *s, struct err *err) {
     flush(s);
     free(s->buffer);
     s->buffer = NULL;
-    return !s->error || err_set(err, ERR_IO, "cannot write the temporary file of tokens: %s", strerror(s->error));
+    return !s->error || err_set(err, err_code_of(s->error), "cannot write the temporary file of tokens: %s", strerror(s->error));
 }
 
 bool token_store_read(const struct token_store *s, uint64_t at, uint32_t *tokens, size_t n, struct err *err) {
