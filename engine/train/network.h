@@ -41,7 +41,7 @@ void network_evaluate(struct network *n, const struct batch *b, struct loss_sums
 // Forward only, no dropout: logits of the given rows, out [n_wanted][V]; any n_wanted.
 void network_logits(struct network *n, const struct batch *b, const uint32_t *wanted, size_t n_wanted, float *out);
 
-// Differences of the loss against the analytic gradient, for `per_param` elements of every trained array (seeded choice): five forwards each.
+// Differences of the loss against the analytic gradient, for `per_param` elements of every trained array (seeded choice): four forwards each.
 // Dropout is off; grads are left as the batch's.
 struct gradient_check {
     char worst[128]; // parameter
