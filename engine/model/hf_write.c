@@ -53,14 +53,19 @@ static void put_id(struct object *o, const char *name, int64_t id) {
     else buf_add_str(o->out, "null");
 }
 
+// What both families have, under the names of each.
+static void put_shape(struct object *o, const struct model_config *c) {
+    const bool gpt2 = c->arch == ARCH_GPT2;
+    put_text(o, gpt2 ? "activation_function" : "hidden_act", gpt2 ? "gelu_new" : "silu");
+    put_size(o, gpt2 ? "n_layer" : "num_hidden_layers", c->n_layer);
+    put_size(o, gpt2 ? "n_head" : "num_attention_heads", c->n_head);
+    put_size(o, gpt2 ? "n_embd" : "hidden_size", c->n_embd);
+    put_size(o, gpt2 ? "n_inner" : "intermediate_size", c->n_inner);
+    put_size(o, gpt2 ? "n_positions" : "max_position_embeddings", c->n_ctx);
+    put_float(o, gpt2 ? "layer_norm_epsilon" : "rms_norm_eps", c->norm_eps);
+}
+
 static void put_gpt2(struct object *o, const struct model_config *c) {
-    put_text(o, "activation_function", "gelu_new");
-    put_size(o, "n_layer", c->n_layer);
-    put_size(o, "n_head", c->n_head);
-    put_size(o, "n_embd", c->n_embd);
-    put_size(o, "n_inner", c->n_inner);
-    put_size(o, "n_positions", c->n_ctx);
-    put_float(o, "layer_norm_epsilon", c->norm_eps);
     if (!c->qkv_bias) put_flag(o, "qkv_bias", false); // ours: transformers has no such model and reads zeros for the missing biases
 }
 
@@ -85,15 +90,8 @@ static void put_scaling(struct object *o, const char *name, const struct model_c
 }
 
 static void put_llama(struct object *o, const struct model_config *c) {
-    put_text(o, "hidden_act", "silu");
-    put_size(o, "num_hidden_layers", c->n_layer);
-    put_size(o, "num_attention_heads", c->n_head);
     put_size(o, "num_key_value_heads", c->n_kv_head);
     put_size(o, "head_dim", c->head_size);
-    put_size(o, "hidden_size", c->n_embd);
-    put_size(o, "intermediate_size", c->n_inner);
-    put_size(o, "max_position_embeddings", c->n_ctx);
-    put_float(o, "rms_norm_eps", c->norm_eps);
     put_flag(o, "attention_bias", c->attn_bias);
     put_flag(o, "mlp_bias", c->mlp_bias);
     put_real(o, "rope_theta", c->rope_theta); // transformers 4 reads this and rope_scaling, 5 reads rope_parameters
@@ -108,6 +106,7 @@ void config_hf_write(const struct model_config *c, const struct tokenizer *t, st
     key(&o, "architectures");
     buf_printf(out, "[\"%s\"]", gpt2 ? "GPT2LMHeadModel" : "LlamaForCausalLM");
     put_text(&o, "model_type", gpt2 ? "gpt2" : "llama");
+    put_shape(&o, c);
     if (gpt2) put_gpt2(&o, c);
     else put_llama(&o, c);
     put_size(&o, "vocab_size", c->n_vocab);
