@@ -201,3 +201,9 @@ const uint32_t *tokenizer_stop_ids(const struct tokenizer *t, size_t *n) {
     *n = t->n_stop_ids;
     return t->stop_ids;
 }
+
+bool tokenizer_is_stop(const struct tokenizer *t, uint32_t id) {
+    for (size_t i = 0; i < t->n_stop_ids; i++)
+        if (t->stop_ids[i] == id) return true;
+    return false;
+}

@@ -111,3 +111,4 @@ const char *tokenizer_chat_template(const struct tokenizer *t); // NULL: none
 // Ids at which generation stops: eos and those of <|endoftext|>, <|im_end|>, <|eot_id|> that the vocabulary holds.
 // Valid as long as t.
 const uint32_t *tokenizer_stop_ids(const struct tokenizer *t, size_t *n);
+bool tokenizer_is_stop(const struct tokenizer *t, uint32_t id); // one of those

@@ -196,14 +196,6 @@ static size_t token_len(const struct tokenizer *t, uint32_t id) {
     return n;
 }
 
-static bool is_stop(const struct tokenizer *t, uint32_t id) {
-    size_t n;
-    const uint32_t *stops = tokenizer_stop_ids(t, &n);
-    for (size_t i = 0; i < n; i++)
-        if (stops[i] == TOKEN_ID(id)) return true;
-    return false;
-}
-
 // An answer begins where the template, asked for the messages before it and an answer's head, would have let the model begin: at the
 // first token behind that many bytes (ids alone do not tell: what ends the head may be one token with what begins the answer). It
 // ends with the token that generation stops at.
@@ -217,7 +209,7 @@ static bool mask_answers(struct rows *r, struct err *err) {
         chat_template_encode(r->l->o->chat, t, r->chat, i, true, &r->part);
         for (size_t k = 0; k < r->part.len; k++) head += token_len(t, r->part.data[k]);
         for (; at < r->ids.len && bytes < head; at++) bytes += token_len(t, r->ids.data[at]);
-        for (end = at; end < r->ids.len && !is_stop(t, r->ids.data[end]); end++) continue;
+        for (end = at; end < r->ids.len && !tokenizer_is_stop(t, TOKEN_ID(r->ids.data[end])); end++) continue;
         if (end == r->ids.len) return err_set(err, ERR_INVALID, "the vocabulary lacks the token that ends an answer of the chat template");
         supervise(r, at, end + 1, r->messages[i].weight);
     }
@@ -239,7 +231,7 @@ static bool encode_messages(struct rows *r, struct err *err) {
     chat_template_encode(chat, t, r->chat, r->n_messages, false, &r->ids);
     if (r->l->o->train_on_inputs) supervise(r, 0, r->ids.len, true);
     if (!mask_answers(r, err)) return false;
-    while (r->ids.len && !is_stop(t, r->ids.data[r->ids.len - 1])) r->ids.len--; // what a template puts behind the last end token
+    while (r->ids.len && !tokenizer_is_stop(t, TOKEN_ID(r->ids.data[r->ids.len - 1]))) r->ids.len--; // what a template puts behind the last end token
     return true;
 }
 

@@ -51,14 +51,6 @@ struct sample { // one prompt being continued
     bool done;
 };
 
-static bool is_stop(const struct tokenizer *k, uint32_t id) {
-    size_t n;
-    const uint32_t *stops = tokenizer_stop_ids(k, &n);
-    for (size_t i = 0; i < n; i++)
-        if (stops[i] == id) return true;
-    return false;
-}
-
 struct sample_scratch {
     uint32_t *ids, *starts, *wanted; // [max_rows], [n + 1], [n]
     int32_t *targets;                // [max_rows]
@@ -88,8 +80,9 @@ static size_t samples_step(struct trainer *t, struct sample *samples, size_t n, 
         for (uint32_t id = 1; id < n_known; id++)
             if (row[id] > row[best]) best = id;
         row += n_vocab;
-        if (!is_stop(t->tokenizer, best)) ids_add(&x->ids, best);
-        x->done = is_stop(t->tokenizer, best) || x->ids.len == x->room;
+        const bool stop = tokenizer_is_stop(t->tokenizer, best);
+        if (!stop) ids_add(&x->ids, best);
+        x->done = stop || x->ids.len == x->room;
     }
     return b.n_segments;
 }
