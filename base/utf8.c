@@ -76,16 +76,19 @@ static size_t ascii_run(const char *s, size_t len) {
     return i;
 }
 
-bool utf8_valid(const char *s, size_t len) {
+size_t utf8_valid_prefix(const char *s, size_t len) {
     for (size_t i = 0; i < len;) {
         i += ascii_run(s + i, len - i);
         if (i == len) break;
         uint32_t c;
-        i += utf8_decode(s + i, len - i, &c);
-        if (c == UTF8_INVALID) return false;
+        size_t n = utf8_decode(s + i, len - i, &c);
+        if (c == UTF8_INVALID) return i;
+        i += n;
     }
-    return true;
+    return len;
 }
+
+bool utf8_valid(const char *s, size_t len) { return utf8_valid_prefix(s, len) == len; }
 
 size_t utf8_count(const char *s, size_t len) {
     size_t n = 0;

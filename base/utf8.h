@@ -14,6 +14,7 @@ size_t utf8_decode(const char *s, size_t len, uint32_t *code_point);
 
 size_t utf8_encode(uint32_t code_point, char out[4]); // returns 1-4; code_point must be a Unicode scalar value
 bool utf8_valid(const char *s, size_t len);
+size_t utf8_valid_prefix(const char *s, size_t len); // where the first invalid byte is; len: nowhere
 size_t utf8_count(const char *s, size_t len); // code points; an invalid byte counts as one
 
 // Length of the prefix of s that does not end inside a character that could still be completed: bytes after it are a proper

@@ -107,13 +107,8 @@ struct count_run {
 };
 
 static bool text_check(const char *text, size_t len, uint64_t offset, struct err *err) {
-    if (utf8_valid(text, len)) return true;
-    uint32_t c = 0;
-    for (size_t at = 0, n; at < len; at += n) {
-        n = utf8_decode(text + at, len - at, &c);
-        if (c == UTF8_INVALID) return err_set(err, ERR_INVALID, "not UTF-8 at byte %llu", (unsigned long long)(offset + at));
-    }
-    return false;
+    const size_t bad = utf8_valid_prefix(text, len);
+    return bad == len || err_set(err, ERR_INVALID, "not UTF-8 at byte %llu", (unsigned long long)(offset + bad));
 }
 
 static void count_part(void *ctx, size_t part) {

@@ -100,14 +100,10 @@ static size_t line_of(const char *text, size_t at) {
 // UTF-8 without NUL? Otherwise notes where not.
 static bool check_text(struct loader *l, size_t from, size_t to) {
     const char *s = l->text + from, *nul = memchr(s, 0, to - from);
-    if (!nul && utf8_valid(s, to - from)) return true;
-    size_t bad = 0, n;
-    for (uint32_t c; bad < to - from; bad += n) {
-        n = utf8_decode(s + bad, to - from - bad, &c);
-        if (c == UTF8_INVALID || c == 0) break;
-    }
+    const size_t len = nul ? (size_t)(nul - s) : to - from, bad = utf8_valid_prefix(s, len);
+    if (!nul && bad == len) return true;
     size_t line = line_of(l->text, from + bad);
-    if (nul && nul == s + bad) loader_problem(l, line, true, "a NUL byte: not a text");
+    if (bad == len) loader_problem(l, line, true, "a NUL byte: not a text");
     else loader_problem(l, line, true, "not UTF-8: byte 0x%02X", (unsigned char)s[bad]);
     return false;
 }
