@@ -87,6 +87,7 @@ const char *name_layer(const char *name, const char *prefix, size_t *layer);
 const struct slot *slot_find_gguf(enum arch arch, const char *name, size_t *layer); // NULL: unknown
 const struct slot *slot_find_hf(enum arch arch, const char *name, size_t *layer);
 void slot_hf_name(enum arch arch, const struct slot *s, size_t layer, char out[MODEL_MAX_NAME + 1]);
+bool name_is_buffer(const char *name); // a causal mask or frequencies that old checkpoints saved as if they were weights
 // HF name as this program knows it: a missing "transformer." or "model." is added. False: a buffer that is no weight,
 // or a tied head's copy.
 bool hf_name_normalize(const struct model_config *c, const char *name, char out[MODEL_MAX_NAME + 1]);

@@ -69,6 +69,10 @@ static bool has_suffix(const char *s, const char *suffix) {
     return n >= m && strcmp(s + n - m, suffix) == 0;
 }
 
+bool name_is_buffer(const char *name) {
+    return has_suffix(name, ".attn.bias") || has_suffix(name, ".attn.masked_bias") || has_suffix(name, ".att.mask") || has_suffix(name, "rotary_emb.inv_freq");
+}
+
 // Only the canonical decimal counts, so that
 // no two names mean the same layer.
 const char *name_layer(const char *name, const char *prefix, size_t *layer) {
@@ -108,10 +112,7 @@ void slot_hf_name(enum arch arch, const struct slot *s, size_t layer, char out[M
 }
 
 bool hf_name_normalize(const struct model_config *c, const char *name, char out[MODEL_MAX_NAME + 1]) {
-    // Causal masks and frequencies that old checkpoints saved as if they were weights.
-    if (has_suffix(name, ".attn.bias") || has_suffix(name, ".attn.masked_bias") ||
-        has_suffix(name, "rotary_emb.inv_freq"))
-        return false;
+    if (name_is_buffer(name)) return false;
     if (strcmp(name, "lm_head.weight") == 0 && c->tied_head) return false; // HF ties whatever the file says
     const char *base = arches[c->arch].base;
     const bool bare = !has_prefix(name, base) && !has_prefix(name, "lm_head.");

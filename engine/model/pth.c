@@ -133,15 +133,6 @@ static const char *name_clean(struct reader *r, const struct pickle_value *key, 
     return arena_printf(&r->arena, "%s%.*s", bare ? "transformer." : "", (int)len, s);
 }
 
-static bool ends_with(const char *s, const char *suffix) {
-    const size_t n = strlen(s), m = strlen(suffix);
-    return n >= m && strcmp(s + n - m, suffix) == 0;
-}
-
-static bool is_buffer(const char *name) { // causal masks and frequencies, saved as if they were weights
-    return ends_with(name, ".att.mask") || ends_with(name, ".attn.bias") || ends_with(name, ".attn.masked_bias") || ends_with(name, "rotary_emb.inv_freq");
-}
-
 static int compare_tensors(const void *a, const void *b) { return strcmp(((const struct stored *)a)->name, ((const struct stored *)b)->name); }
 
 static bool state_read(struct reader *r, const struct pickle_value *dict) {
@@ -153,7 +144,7 @@ static bool state_read(struct reader *r, const struct pickle_value *dict) {
         if (i->key->kind != PICKLE_TEXT || i->value->kind != PICKLE_TENSOR) continue;
         const char *name = name_clean(r, i->key, s->linear);
         if (!name) return err_set(r->err, ERR_CORRUPT, "the state dict has a name of %zu bytes", i->key->text.len);
-        if (is_buffer(name)) continue;
+        if (name_is_buffer(name)) continue;
         if (s->n_tensors == MODEL_MAX_TENSORS) return err_set(r->err, ERR_TOO_LARGE, "the state dict has more than %d tensors", MODEL_MAX_TENSORS);
         mem_grow(&s->tensors, &r->cap, s->n_tensors + 1);
         if (!tensor_bound(r, name, i->value, &s->tensors[s->n_tensors])) return false;
