@@ -62,7 +62,7 @@ static bool init_open(struct train_job *j, struct err *err) {
 static bool options_fit(struct train_job *j, struct err *err) {
     const struct train_options *o = j->options;
     const struct model_config *c = &j->init.config;
-    j->context = o->context ? o->context : train_data_is_text(o->data) ? MIN(c->n_ctx, (size_t)TEXT_CONTEXT) : c->n_ctx;
+    j->context = o->context ? o->context : train_data_is_text(o->data_name ? o->data_name : o->data) ? MIN(c->n_ctx, (size_t)TEXT_CONTEXT) : c->n_ctx;
     j->config = o->config;
     j->config.batching.context = j->context;
     if (isnan(o->config.dropout)) j->config.dropout = (float)j->init.dropout;
@@ -128,13 +128,14 @@ static char *temp_dir(const struct train_options *o) {
     return mem_strdup(*o->out == '/' ? "/" : ".");
 }
 
-static struct dataset *data_open(struct train_job *j, const char *path, struct err *err) {
+static struct dataset *data_open(struct train_job *j, const char *path, const char *name, struct err *err) {
     const struct train_options *o = j->options;
     const char *jinja = j->tokenizer ? tokenizer_chat_template(j->tokenizer) : NULL;
     struct dataset_report report = {0};
     char *temp = temp_dir(o);
     struct dataset *d = dataset_open(path,
                                      &(struct dataset_options){
+                                         .name = name,
                                          .tokenizer = j->tokenizer,
                                          .chat = jinja ? chat_template_recognise(jinja) : NULL,
                                          .n_vocab = j->init.config.n_vocab,
@@ -155,14 +156,16 @@ static struct dataset *data_open(struct train_job *j, const char *path, struct e
 
 static bool data_all_open(struct train_job *j, struct err *err) {
     const struct train_options *o = j->options;
-    if (!(j->data = data_open(j, o->data, err))) return false;
+    j->opening = "training_file";
+    if (!(j->data = data_open(j, o->data, o->data_name, err))) return false;
     if (o->validation_split > 0) {
         if (!data_view_split(j->data, o->validation_split, o->config.seed, &j->train, &j->validation, err)) return false;
     } else {
         data_view_all(&j->train, j->data);
     }
     if (o->validation) {
-        if (!(j->validation_data = data_open(j, o->validation, err))) return false;
+        j->opening = "validation_file";
+        if (!(j->validation_data = data_open(j, o->validation, o->validation_name, err))) return false;
         data_view_all(&j->validation, j->validation_data);
     }
     if (!j->validation.n) return true;
@@ -236,10 +239,23 @@ static void put_text(struct buf *b, const char *name, const char *value) {
     buf_add_json_string(b, value, strlen(value));
 }
 
+// What was asked for as a share of the run, in updates.
+static void shares_resolve(struct train_job *j, struct batcher *b) {
+    const struct train_options *o = j->options;
+    struct train_config *c = &j->config;
+    if (!o->evals && !o->checkpoints && !(o->warmup_ratio > 0)) return;
+    uint64_t total = c->steps;
+    for (uint64_t e = 0; c->steps == 0 && e < c->epochs; e++) total += batcher_updates_per_epoch(b, e);
+    if (o->evals) c->eval_every = (total + o->evals - 1) / o->evals;
+    if (o->checkpoints) c->checkpoint_every = (total + o->checkpoints - 1) / o->checkpoints;
+    if (o->warmup_ratio > 0) c->warmup = (uint64_t)(o->warmup_ratio * (double)total);
+}
+
 static bool facts_fill(struct train_job *j, struct err *err) {
     const struct train_options *o = j->options;
     struct batcher *batcher = batcher_create(&j->train, &j->config.batching, err);
     if (!batcher) return false;
+    shares_resolve(j, batcher);
     struct buf *b = &j->facts;
     const struct train_config *c = &j->config;
     const size_t per_epoch = batcher_updates_per_epoch(batcher, 0), memory = memory_estimate(j, batcher);
@@ -282,9 +298,12 @@ static bool facts_fill(struct train_job *j, struct err *err) {
 // ---- whole ----
 
 bool train_job_open(struct train_job *j, const struct train_options *o, struct err *err) {
-    *j = (struct train_job){.options = o};
+    *j = (struct train_job){.options = o, .opening = "model"};
     if (!(o->model ? base_open(j, err) : init_open(j, err)) || !options_fit(j, err) || !data_all_open(j, err)) return false;
-    return (j->pool = pool_create(o->threads ? o->threads : pool_cpu_count(), err)) && params_open(j, err) && facts_fill(j, err);
+    j->opening = "model";
+    if (!(j->pool = pool_create(o->threads ? o->threads : pool_cpu_count(), err)) || !params_open(j, err) || !facts_fill(j, err)) return false;
+    j->opening = NULL;
+    return true;
 }
 
 void train_job_finish(struct train_job *j) {

@@ -21,6 +21,7 @@ struct train_job {
     struct train_config config;         // the options', filled in; but for stop, checkpoint_dir and run_hash
     struct buf facts;                   // members of the log's start line
     struct option_list warnings;        // owned texts
+    const char *opening;                // what train_job_open was at when it failed: "model", "training_file", "validation_file"; NULL: done
 };
 
 // On failure a message; the job is finished either way by train_job_finish. Writes nothing.

@@ -20,6 +20,8 @@ static const struct option_spec specs[] = {
     {"--data", 0, OPTION_STRING, FIELD(data), "FILE", "text (.txt, .md) or rows (.jsonl, .json with an array)", .required = true},
     {"--validation", 0, OPTION_STRING, FIELD(validation), "FILE", "held-out data, of the same kinds"},
     {"--validation-split", 0, OPTION_DOUBLE, FIELD(validation_split), "X", "or hold out this share of the data", .min = 1e-6, .max = 0.999999},
+    {"--data-name", 0, OPTION_STRING, FIELD(data_name), "NAME", "read --data as if it had this name: its end says whether it is text or rows"},
+    {"--validation-name", 0, OPTION_STRING, FIELD(validation_name), "NAME", "the same for --validation"},
     {"--out", 0, OPTION_STRING, FIELD(out), "DIR", "where the model or adapter, its checkpoints, log and report go (required)"},
     {"--method", 0, OPTION_STRING, FIELD(method_name), "NAME", "every weight; low-rank adapters; the last layers only", .choices = "full|lora|freeze"},
     {"--epochs", 0, OPTION_UINT64, FIELD(config.epochs), "N", "times through the data (3)", .min = 1, .max = 1e9},
@@ -33,6 +35,7 @@ static const struct option_spec specs[] = {
     {"--min-lr", 0, OPTION_DOUBLE, FIELD(config.min_lr), "X", "floor of the linear and cosine schedules (0)", .min = 0, .max = 1000},
     {"--schedule", 0, OPTION_STRING, FIELD(schedule_name), "NAME", "course of the learning rate", .choices = "constant|linear|cosine"},
     {"--warmup", 0, OPTION_UINT64, FIELD(config.warmup), "N", "updates over which the rate rises from 0 (0)", .min = 0, .max = 1e12},
+    {"--warmup-ratio", 0, OPTION_DOUBLE, FIELD(warmup_ratio), "X", "or over this share of the run", .min = 0, .max = 1},
     {"--weight-decay", 0, OPTION_FLOAT, FIELD(config.optimizer.weight_decay), "X", "on parameters with two dimensions (0)", .min = 0, .max = 1000},
     {"--beta1", 0, OPTION_FLOAT, FIELD(config.optimizer.beta1), "X", "adamw (0.9)", .min = 0, .max = 0.999999},
     {"--beta2", 0, OPTION_FLOAT, FIELD(config.optimizer.beta2), "X", "adamw (0.999)", .min = 0, .max = 0.999999},
@@ -53,17 +56,23 @@ static const struct option_spec specs[] = {
     {"--freeze-layers", 0, OPTION_SIZE, FIELD(freeze_layers), "N", "freeze: the last N layers are trained (1)", .min = 1, .max = 1 << 16},
     {"--recompute", 0, OPTION_FLAG, FIELD(config.recompute), NULL, "keep less for the backward pass and compute it again: less memory, a third slower"},
     {"--eval-every", 0, OPTION_UINT64, FIELD(config.eval_every), "N", "updates from one evaluation to the next (an epoch)", .min = 1, .max = 1e12},
+    {"--evals", 0, OPTION_UINT64, FIELD(evals), "N", "or this many, spread over the run", .min = 1, .max = 1e9},
     {"--early-stopping", 0, OPTION_SIZE, FIELD(config.early_stopping), "N",
      "end after N evaluations without a lower validation loss, and write the best weights instead of the last", .min = 1, .max = 1e6},
     {"--sample-prompt", 0, OPTION_LIST, FIELD(prompts), "TEXT", "continued greedily at every evaluation"},
     {"--sample-tokens", 0, OPTION_SIZE, FIELD(config.sample_tokens), "N", "by so many tokens (50)", .min = 1, .max = 1 << 16},
     {"--checkpoint-every", 0, OPTION_UINT64, FIELD(config.checkpoint_every), "N", "updates from one checkpoint to the next (with every evaluation)", .min = 1,
      .max = 1e12},
+    {"--checkpoints", 0, OPTION_UINT64, FIELD(checkpoints), "N", "or this many, spread over the run", .min = 1, .max = 1e9},
     {"--keep", 0, OPTION_SIZE, FIELD(config.keep), "N", "checkpoints kept beside the best one (2)", .min = 1, .max = 1e6},
     {"--resume", 0, OPTION_FLAG, FIELD(config.resume), NULL, "go on from the newest checkpoint in --out; from the beginning where there is none"},
     {"--log", 0, OPTION_STRING, FIELD(log), "FILE.jsonl", "one JSON line an event (OUT/log.jsonl)"},
     {"--plot", 0, OPTION_STRING, FIELD(plot), "FILE.svg", "loss curve, drawn again at every evaluation"},
     {"--check-gradients", 0, OPTION_FLAG, FIELD(check_gradients), NULL, "compare the gradients of the first batch with finite differences; trains nothing"},
+    {"--estimate", 0, OPTION_FLAG, FIELD(estimate), NULL, "say how long the run would take and how much memory, from a few updates of it; writes nothing"},
+    {"--snapshots", 0, OPTION_FLAG, FIELD(snapshots), NULL, "at every checkpoint its weights too, as a model of their own in OUT/snapshots/step-N"},
+    {"--live-every", 0, OPTION_DOUBLE, FIELD(live_every), "SECONDS", "lora: the newest adapter in OUT/live, this often", .min = 0.01, .max = 86400},
+    {"--supervised", 0, OPTION_FLAG, FIELD(supervised), NULL, NULL},
     {"--threads", 0, OPTION_SIZE, FIELD(threads), "N", "threads (one a processor); the result does not depend on it", .min = 1, .max = 1024},
     {"--json", 0, OPTION_FLAG, FIELD(json), NULL, "the log's lines on stdout"},
 };
@@ -96,11 +105,16 @@ static bool is_init(const struct train_options *o) { return o->init; }
 static bool has_model(const struct train_options *o) { return o->model; }
 static bool has_no_model(const struct train_options *o) { return !o->model; }
 static bool has_no_file(const struct train_options *o) { return !o->validation; }
+static bool has_file(const struct train_options *o) { return o->validation; }
 static bool has_validation(const struct train_options *o) { return o->validation || o->validation_split > 0; }
 static bool has_no_steps(const struct train_options *o) { return !o->config.steps; }
 static bool has_prompts(const struct train_options *o) { return o->prompts.n; }
-static bool is_text(const struct train_options *o) { return !named_as(o->data, ".jsonl", ".json"); }
-static bool is_rows(const struct train_options *o) { return !train_data_is_text(o->data); }
+static const char *data_name(const struct train_options *o) { return o->data_name ? o->data_name : o->data; }
+static bool is_text(const struct train_options *o) { return !named_as(data_name(o), ".jsonl", ".json"); }
+static bool is_rows(const struct train_options *o) { return !train_data_is_text(data_name(o)); }
+static bool has_no_evals(const struct train_options *o) { return !o->evals; }
+static bool has_no_checkpoints(const struct train_options *o) { return !o->checkpoints; }
+static bool has_no_ratio(const struct train_options *o) { return !(o->warmup_ratio > 0); }
 
 static const struct rule {
     const char *option;
@@ -110,12 +124,17 @@ static const struct rule {
     {"--init", has_no_model, "excludes --model"},
     {"--tokenizer", is_init, "goes with --init: a model has its own"},
     {"--validation-split", has_no_file, "excludes --validation"},
+    {"--validation-name", has_file, "goes with --validation"},
     {"--epochs", has_no_steps, "excludes --steps"},
+    {"--eval-every", has_no_evals, "excludes --evals"},
+    {"--checkpoint-every", has_no_checkpoints, "excludes --checkpoints"},
+    {"--warmup", has_no_ratio, "excludes --warmup-ratio"},
     {"--lora-rank", is_lora, "goes with --method lora"},
     {"--lora-alpha", is_lora, "goes with --method lora"},
     {"--lora-dropout", is_lora, "goes with --method lora"},
     {"--lora-targets", is_lora, "goes with --method lora"},
     {"--lora-init", is_lora, "goes with --method lora"},
+    {"--live-every", is_lora, "goes with --method lora"},
     {"--freeze-layers", is_freeze, "goes with --method freeze"},
     {"--beta1", is_adamw, "goes with --optimizer adamw"},
     {"--beta2", is_adamw, "goes with --optimizer adamw"},
@@ -191,7 +210,7 @@ static void names_resolve(struct train_options *o) {
 static bool options_check(struct train_options *o, const struct option_args *a, struct err *err) {
     names_resolve(o);
     if (!o->model && !o->init) return err_set_param(err, ERR_INVALID, "--model", "--model or --init is required");
-    if (!o->out && !o->check_gradients) return err_set_param(err, ERR_INVALID, "--out", "--out is required");
+    if (!o->out && !o->check_gradients && !o->estimate) return err_set_param(err, ERR_INVALID, "--out", "--out is required");
     if (is_lora(o) && !has_model(o))
         return err_set_param(err, ERR_INVALID, "--method", "--method lora needs --model: an adapter to random weights fits nothing");
     return rules_check(o, a, err) && numbers_check(o, err) && targets_split(o, err);

@@ -11,13 +11,16 @@ struct train_options {
     struct train_config config;           // the trainer's own options; lr is resolved, dropout NaN when not given; batching.context is not set
     const char *model, *init, *tokenizer; // model or init
     const char *data, *validation, *out;
+    const char *data_name, *validation_name; // how they are read where the path does not say it; or NULL
     const char *method_name, *optimizer_name, *schedule_name, *excess_name, *shuffle, *train_on_inputs, *packing; // as typed
     const char *lora_targets, *lora_init, *plot, *log;
     size_t context, stride, freeze_layers, lora_rank, threads; // context, stride, threads: 0 when not given
-    double validation_split;
+    double validation_split, warmup_ratio;
+    uint64_t evals, checkpoints; // 0: not given
     float momentum, lora_alpha;
     struct option_list prompts;
-    bool check_gradients, json;
+    bool check_gradients, json, estimate, snapshots, supervised;
+    double live_every; // seconds; 0: not asked for
     // From the names, by train_options_start:
     enum train_method method;
     enum excess_length excess;

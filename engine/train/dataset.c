@@ -139,7 +139,7 @@ struct dataset *dataset_open(const char *path, const struct dataset_options *o, 
     d->stride = o->stride ? o->stride : o->context;
     bool ok = token_store_open(&d->store, o->temp_dir, err) && loader_start(&l, err);
     if (ok) {
-        enum shape shape = file_shape(path, l.text, l.len);
+        enum shape shape = file_shape(o->name ? o->name : path, l.text, l.len);
         d->format = shape == SHAPE_TEXT ? DATA_TEXT : DATA_ROWS;
         ok = shape == SHAPE_TEXT ? dataset_load_text(&l, err) : dataset_load_rows(&l, shape == SHAPE_ARRAY, err);
         ok = ok && loader_end(&l, err);
