@@ -3,17 +3,18 @@
 //
 // Invariants. (1) Nothing is written before options and data were found right. (2) Weights appear in --out whole, and only at the end of a run.
 // (3) A stopped run (signal) leaves a checkpoint and no weights.
+#include "base/buf.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/mem.h"
-#include "engine/model/adapter.h"
-#include "engine/model/model_write.h"
 #include "engine/train/checkpoint.h"
 #include "engine/train/gemm.h"
 #include "server/commands.h"
 #include "server/plot.h"
 #include "server/report_card.h"
-#include "server/train_job.h"
+#include "server/train_estimate.h"
 #include "server/train_log.h"
+#include "server/train_result.h"
 
 #include <dirent.h>
 #include <signal.h>
@@ -46,54 +47,7 @@ static void restart_with_better_core(int argc, char **argv) {
     free(whole); // not possible here: on with what there is
 }
 
-// ---- the result ----
-
-static bool adapter_out(const struct train_job *j, const struct tensor_out *tensors, size_t n, struct err *err) {
-    const struct train_options *o = j->options;
-    struct option_list targets = {0}; // as given, or the last parts of the modules' names
-    for (size_t i = 0; i < n && !o->targets.n; i++) {
-        const char *end = strstr(tensors[i].name, ".lora_A.weight"), *begin = end;
-        if (!end) continue;
-        while (begin[-1] != '.') begin--;
-        const size_t len = (size_t)(end - begin);
-        bool known = false;
-        for (size_t k = 0; k < targets.n; k++) known |= strlen(targets.items[k]) == len && memcmp(targets.items[k], begin, len) == 0;
-        if (known) continue;
-        mem_grow(&targets.items, &targets.cap, targets.n + 1);
-        targets.items[targets.n++] = mem_strndup(begin, len);
-    }
-    const struct option_list *list = o->targets.n ? &o->targets : &targets;
-    const struct adapter_meta meta = {
-        .rank = o->lora_rank,
-        .alpha = o->lora_alpha,
-        .dropout = o->config.dropout_lora,
-        .targets = list->items,
-        .n_targets = list->n,
-        .base = o->model,
-        .conv1d = j->init.config.arch == ARCH_GPT2,
-    };
-    const bool ok = adapter_write(o->out, &meta, tensors, n, err);
-    for (size_t k = 0; k < targets.n; k++) free((void *)(uintptr_t)targets.items[k]);
-    option_list_finish(&targets);
-    return ok;
-}
-
-// Full, freeze: the whole model. LoRA: the factors.
-static bool result_write(const struct train_job *j, struct err *err) {
-    const struct train_options *o = j->options;
-    const struct params *p = j->params;
-    const bool lora = o->method == TRAIN_LORA;
-    struct tensor_out *tensors = mem_alloc(p->n_items, sizeof(*tensors));
-    size_t n = 0;
-    for (size_t i = 0; i < p->n_items; i++) {
-        const struct param *q = &p->items[i];
-        if (lora && !q->grad) continue;
-        tensors[n++] = (struct tensor_out){.name = q->name, .n_dims = q->n_dims, .shape = {q->shape[0], q->shape[1]}, .data = q->w};
-    }
-    const bool ok = lora ? adapter_out(j, tensors, n, err) : hf_dir_write(o->out, &p->config, tensors, n, WRITE_F32, j->tokenizer, err);
-    free(tensors);
-    return ok;
-}
+// ---- places ----
 
 // Whether a name in dir begins so.
 static bool dir_holds(const char *dir, const char *prefix) {
@@ -118,8 +72,9 @@ static bool out_check(const struct train_options *o, const char *checkpoint_dir,
 struct run {
     struct train_job job;
     struct train_log log;
-    char *log_path, *checkpoint_dir;
+    char *log_path, *checkpoint_dir, *snapshot_dir, *live_dir, *csv_path;
     bool plot_failed;
+    uint64_t began_ns, live_ns; // live_ns: when the newest adapter was written
     struct held_out before, after;
     struct train_result result;
 };
@@ -137,11 +92,39 @@ static bool places_open(struct run *r, struct err *err) {
     return false;
 }
 
+static void run_warn(struct run *r, const char *what, const struct err *err) {
+    struct buf text = {0};
+    buf_printf(&text, "%s: %s", what, err->message);
+    train_log_event(&r->log, &(struct train_event){.kind = TRAIN_WARNING, .message = buf_str(&text)});
+    buf_finish(&text);
+}
+
+// The newest factors, for whoever wants to try them while the run lasts. What cannot be written is tried again later.
+static void live_write(struct run *r, uint64_t step) {
+    const uint64_t now = clock_ns();
+    struct err err = {0};
+    if (r->live_ns && (double)(now - r->live_ns) / 1e9 < r->job.options->live_every) return;
+    r->live_ns = now;
+    if (!train_snapshot_write(&r->job, r->live_dir, step, &err)) {
+        fprintf(stderr, "couplet train: warning: no live weights: %s\n", err.message);
+        return;
+    }
+    struct buf path = {0};
+    buf_printf(&path, "%s/step-%llu", r->live_dir, (unsigned long long)step);
+    train_log_live(&r->log, step, buf_str(&path));
+    buf_finish(&path);
+    train_snapshots_prune(r->live_dir);
+}
+
 static void run_emit(void *ctx, const struct train_event *e) {
     struct run *r = ctx;
     struct err err = {0};
     const char *plot = r->job.options->plot;
+    // Before the line that tells of it.
+    if (e->kind == TRAIN_CHECKPOINT && r->job.options->snapshots && !train_snapshot_write(&r->job, r->snapshot_dir, e->step, &err))
+        run_warn(r, "no snapshot", &err);
     train_log_event(&r->log, e);
+    if (e->kind == TRAIN_STEP && r->job.options->live_every > 0) live_write(r, e->step);
     if (!plot || r->plot_failed || e->kind != TRAIN_EVAL || e->step == 0) return;
     r->plot_failed = !plot_write(r->log_path, plot, &err);
     if (r->plot_failed) fprintf(stderr, "couplet train: warning: no plot: %s\n", err.message);
@@ -199,8 +182,8 @@ static bool run_train(struct run *r, struct err *err) {
     if (!trainer_run(j->params, &j->config, &j->train, &j->validation, j->tokenizer, &hooks, j->pool, &r->result, err)) return false;
     if (r->result.end == TRAIN_END_STOPPED)
         return err_set_param(err, ERR_BUSY, "stopped", "stopped at step %llu; --resume goes on", (unsigned long long)r->result.steps);
-    return best_restore(r, &best, err) && result_write(j, err) && report_write(r, best, err) &&
-           (!o->plot || plot_write(r->log_path, o->plot, err));
+    return best_restore(r, &best, err) && train_result_write(j, o->out, err) && report_write(r, best, err) &&
+           train_results_csv(r->log_path, r->csv_path, err) && (!o->plot || plot_write(r->log_path, o->plot, err));
 }
 
 static bool run_check_gradients(struct run *r, struct err *err) {
@@ -230,11 +213,56 @@ static void run_finish(struct run *r) {
     held_out_finish(&r->after);
     free(r->log_path);
     free(r->checkpoint_dir);
+    free(r->snapshot_dir);
+    free(r->live_dir);
+    free(r->csv_path);
     train_job_finish(&r->job);
 }
 
-static bool run(const struct train_options *o, struct err *err) {
-    struct run r = {0};
+static bool run_estimate(struct run *r, struct err *err) {
+    struct train_estimate e;
+    struct buf text = {0};
+    const bool ok = train_estimate_measure(&r->job, r->began_ns, &e, err);
+    if (ok && r->job.options->json) train_estimate_write(&e, &r->job, &text);
+    else if (ok)
+        buf_printf(&text, "%llu updates at %.0f tokens a second: about %.0f seconds and %llu MB", (unsigned long long)e.steps, e.tokens_per_second, e.seconds,
+                   (unsigned long long)e.peak_memory_bytes >> 20);
+    if (ok) puts(buf_str(&text));
+    buf_finish(&text);
+    return ok;
+}
+
+// Why a run failed, in words that a service can hand on.
+static const char *failure_code(const struct run *r, const struct err *e) {
+    const char *opening = r->job.opening;
+    if (strcmp(e->param, "stopped") == 0) return "stopped";
+    if (strcmp(e->param, "non_finite_loss") == 0) return "non_finite_loss";
+    switch (e->code) {
+    case ERR_NO_MEMORY: return "out_of_memory";
+    case ERR_NO_SPACE: return "no_space";
+    case ERR_IO: return "io_error";
+    default: break;
+    }
+    if (strncmp(e->param, "--", 2) == 0) return "invalid_option";
+    if (!opening) return "internal_error";
+    return strcmp(opening, "model") == 0 ? "invalid_model" : strcmp(opening, "training_file") == 0 ? "invalid_training_file" : "invalid_validation_file";
+}
+
+// "a/b/" of "a/b/c"; malloc'ed; NULL for a bare name.
+static char *directory_of(const char *path) {
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    return slash ? mem_strndup(path, (size_t)(slash - path) + 1) : NULL;
+}
+
+static void paths_hide(struct train_log *l, const struct train_options *o) {
+    const char *const paths[] = {o->out, o->data, o->validation, o->model};
+    size_t n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++)
+        if ((l->hidden[n] = directory_of(paths[i]))) n++;
+}
+
+static bool run(const struct train_options *o, uint64_t began_ns, struct err *err) {
+    struct run r = {.began_ns = began_ns};
     struct err fault = {0};
     signals_catch();
     gemm_start();
@@ -242,24 +270,31 @@ static bool run(const struct train_options *o, struct err *err) {
     if (o->out) {
         r.log_path = o->log ? mem_strdup(o->log) : path_join(o->out, "log.jsonl");
         r.checkpoint_dir = path_join(o->out, "checkpoints");
+        r.snapshot_dir = path_join(o->out, "snapshots");
+        r.live_dir = path_join(o->out, "live");
+        r.csv_path = path_join(o->out, "results.csv");
     }
-    bool ok = out_check(o, r.checkpoint_dir, err) && train_job_open(&r.job, o, err) && (o->check_gradients ? run_check_gradients(&r, err) : run_train(&r, err));
-    if (!ok && err->code != ERR_BUSY && strcmp(err->param, "stopped") != 0) train_log_error(&r.log, err); // busy: the log is another run's
+    if (o->supervised) paths_hide(&r.log, o);
+    bool ok = (o->estimate || out_check(o, r.checkpoint_dir, err)) && train_job_open(&r.job, o, err) &&
+              (o->check_gradients ? run_check_gradients(&r, err) : o->estimate ? run_estimate(&r, err) : run_train(&r, err));
+    if (!ok && err->code != ERR_BUSY && strcmp(err->param, "stopped") != 0) train_log_error(&r.log, failure_code(&r, err), err); // busy: the log is another run's
     if (!train_log_close(&r.log, &fault) && ok) {
         *err = fault;
         ok = false;
     }
+    for (size_t i = 0; i < ARRAY_LEN(r.log.hidden); i++) free((void *)(uintptr_t)r.log.hidden[i]);
     run_finish(&r);
     return ok;
 }
 
 int cmd_train(int argc, char **argv) {
+    const uint64_t began_ns = clock_ns();
     struct train_options o;
     struct err err = {0};
     int status;
     if (train_options_start(&o, argc, argv, &status)) {
         restart_with_better_core(argc, argv);
-        status = run(&o, &err) ? 0 : options_fail(&train_command, &err);
+        status = run(&o, began_ns, &err) ? 0 : options_fail(&train_command, &err);
     }
     train_options_finish(&o);
     return status;

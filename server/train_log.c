@@ -80,8 +80,17 @@ static void put_text(struct train_log *l, const char *name, const char *s) {
     buf_add_json_string(&l->line, s, strlen(s));
 }
 
+static void text_cut(struct buf *b, const char *text) {
+    const size_t n = strlen(text);
+    for (char *at = b->data; n && (at = strstr(at, text));) {
+        memmove(at, at + n, strlen(at + n) + 1);
+        b->len -= n;
+    }
+}
+
 static void line_end(struct train_log *l, bool file) {
     buf_add_str(&l->line, "}\n");
+    for (size_t i = 0; i < sizeof l->hidden / sizeof *l->hidden && l->hidden[i]; i++) text_cut(&l->line, l->hidden[i]);
     if (l->json) write_all(l, STDOUT_FILENO, l->line.data, l->line.len);
     if (!file || l->fd < 0) return;
     write_all(l, l->fd, l->line.data, l->line.len);
@@ -126,14 +135,26 @@ static void sample_line(struct train_log *l, const struct train_event *e) {
     line_end(l, true);
 }
 
-static void checkpoint_line(struct train_log *l, const struct train_event *e) {
+// A path in --out, from there.
+static const char *path_inside(const struct train_log *l, const char *path) {
     const size_t n = strlen(l->out);
-    const bool inside = n && strncmp(e->path, l->out, n) == 0;
-    const char *path = e->path + (inside ? n : 0);
+    if (!n || strncmp(path, l->out, n) != 0) return path;
+    return path + n + strspn(path + n, "/");
+}
+
+static void checkpoint_line(struct train_log *l, const struct train_event *e) {
     line_begin(l, "checkpoint");
     put_count(l, "step", e->step);
-    put_text(l, "path", path + (inside ? strspn(path, "/") : 0));
+    put_text(l, "path", path_inside(l, e->path));
     line_end(l, true);
+}
+
+void train_log_live(struct train_log *l, uint64_t step, const char *path) {
+    if (!l->json) return;
+    line_begin(l, "live");
+    put_count(l, "step", step);
+    put_text(l, "path", path_inside(l, path));
+    line_end(l, false);
 }
 
 // What an earlier run left in the file goes, unless the trainer has just cut it back to go on from there.
@@ -204,10 +225,10 @@ static void warning_line(struct train_log *l, const char *message) {
     line_end(l, true);
 }
 
-void train_log_error(struct train_log *l, const struct err *e) {
+void train_log_error(struct train_log *l, const char *code, const struct err *e) {
     progress_clear(l);
     line_begin(l, "error");
-    put_text(l, "code", e->param[0] ? e->param : "failed");
+    put_text(l, "code", code);
     put_text(l, "message", e->message);
     line_end(l, true);
 }

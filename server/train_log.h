@@ -17,6 +17,7 @@ struct train_log {
     bool resumed;          // was cut back to a checkpoint: the start line is there
     const char *facts;     // members of the start line: "\"method\":\"full\",..."; borrowed
     const char *out;       // prefix cut off checkpoints' paths, so that equal runs leave equal logs; borrowed
+    const char *hidden[4]; // directories whose names are left out of every line (of a run for somebody else: a server's paths); borrowed
     struct buf line;
     // Progress.
     bool terminal, open_line; // open_line: the cursor stands behind a progress line
@@ -30,6 +31,8 @@ bool train_log_open(struct train_log *l, const char *path, bool keep, struct err
 bool train_log_close(struct train_log *l, struct err *err) MUST_CHECK;
 
 void train_log_event(struct train_log *l, const struct train_event *e);
-void train_log_error(struct train_log *l, const struct err *e); // the last line of a run that failed
+void train_log_error(struct train_log *l, const char *code, const struct err *e); // the last line of a run that failed
+// The newest weights lie in `path`. On stdout alone: a log does not depend on time.
+void train_log_live(struct train_log *l, uint64_t step, const char *path);
 uint64_t train_log_position(struct train_log *l); // on disk when it returns
 bool train_log_rewind(struct train_log *l, uint64_t position, struct err *err) MUST_CHECK;

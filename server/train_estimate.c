@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+// See train_estimate.h. Memory is that of the process after an update of the longest examples, time that of updates of a fair choice of examples;
+// both are made by trainer_run itself, so they hold whatever the method, the model and the kernels are.
+#include "server/train_estimate.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "server/report_card.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+enum { WARM_UPDATES = 1, TIMED_UPDATES = 2, MOST_UPDATES = 64, EVALUATED_ROWS = 16 };
+#define LEAST_TIMED_SECONDS 1.5 // small models: more updates, for a fair mean
+#define CHECKPOINT_BYTES_PER_SECOND 250e6 // hashed, written and synced
+#define LEAST_SECONDS 1e-9
+
+struct timing {
+    uint64_t n, tokens;
+    double seconds;
+};
+
+static void timing_event(void *ctx, const struct train_event *e) {
+    struct timing *t = ctx;
+    if (e->kind != TRAIN_STEP || ++t->n <= WARM_UPDATES) return;
+    t->seconds += e->seconds;
+    t->tokens += (uint64_t)llround(e->tokens_per_second * e->seconds);
+}
+
+static bool updates_time(struct train_job *j, const struct data_view *v, uint64_t n, struct timing *t, struct err *err) {
+    struct train_config c = j->config;
+    struct train_result result;
+    const struct train_hooks hooks = {.emit = timing_event, .ctx = t};
+    c.steps = n;
+    c.warmup = MIN(c.warmup, n);
+    c.eval_every = c.checkpoint_every = 0;
+    c.early_stopping = c.n_prompts = 0;
+    c.checkpoint_dir = NULL;
+    c.resume = false;
+    *t = (struct timing){0};
+    return trainer_run(j->params, &c, v, NULL, j->tokenizer, &hooks, j->pool, &result, err);
+}
+
+static bool training_time(struct train_job *j, struct timing *t, struct err *err) {
+    if (!updates_time(j, &j->train, WARM_UPDATES + TIMED_UPDATES, t, err)) return false;
+    if (t->seconds >= LEAST_TIMED_SECONDS) return true;
+    const double n = TIMED_UPDATES * LEAST_TIMED_SECONDS / fmax(t->seconds, LEAST_SECONDS);
+    return updates_time(j, &j->train, WARM_UPDATES + (uint64_t)fmin(ceil(n), MOST_UPDATES), t, err);
+}
+
+struct length {
+    size_t tokens;
+    uint32_t item;
+};
+static int longest_first(const void *a, const void *b) {
+    const struct length *x = a, *y = b;
+    return x->tokens != y->tokens ? (x->tokens < y->tokens) - (x->tokens > y->tokens) : (x->item > y->item) - (x->item < y->item);
+}
+
+// The n longest examples of the training view.
+static void view_longest(const struct train_job *j, size_t n, struct data_view *out) {
+    struct length *all = mem_alloc(j->train.n, sizeof *all);
+    for (size_t i = 0; i < j->train.n; i++) all[i] = (struct length){dataset_length(j->data, j->train.items[i]), j->train.items[i]};
+    qsort(all, j->train.n, sizeof *all, longest_first);
+    *out = (struct data_view){.data = j->data, .n = MIN(n, j->train.n)};
+    out->items = mem_alloc(out->n, sizeof *out->items);
+    for (size_t i = 0; i < out->n; i++) out->items[i] = all[i].item;
+    free(all);
+}
+
+// Tokens a second of an evaluation.
+static bool evaluation_rate(struct train_job *j, double *rate, struct err *err) {
+    struct data_view v = {.data = j->validation.data, .n = MIN((size_t)EVALUATED_ROWS, j->validation.n)};
+    struct held_out h = {0};
+    uint64_t tokens = 0, begin = clock_ns();
+    v.items = mem_alloc(v.n, sizeof *v.items);
+    for (size_t i = 0; i < v.n; i++) { // spread over the whole
+        v.items[i] = j->validation.items[i * j->validation.n / v.n];
+        tokens += dataset_length(v.data, v.items[i]);
+    }
+    const bool ok = held_out_measure(&h, j->params, &v, j->pool, err);
+    *rate = (double)tokens / fmax((double)(clock_ns() - begin) / 1e9, LEAST_SECONDS);
+    held_out_finish(&h);
+    data_view_finish(&v);
+    return ok;
+}
+
+static bool tokens_count(struct train_job *j, struct train_estimate *e, struct err *err) {
+    const struct data_view *views[] = {&j->train, &j->validation};
+    for (size_t k = 0; k < ARRAY_LEN(views); k++) {
+        for (size_t i = 0; i < views[k]->n; i++) {
+            const size_t n = dataset_length(views[k]->data, views[k]->items[i]);
+            if (k) {
+                e->valid_tokens += n;
+                continue;
+            }
+            e->train_tokens += n;
+            e->longest = MAX(e->longest, n + 1);
+        }
+    }
+    uint32_t *ids = mem_alloc(e->longest, sizeof *ids);
+    int32_t *targets = mem_alloc(e->longest, sizeof *targets);
+    bool ok = true;
+    for (size_t i = 0; ok && i < j->train.n; i++) {
+        const size_t n = dataset_length(j->data, j->train.items[i]);
+        ok = dataset_read(j->data, j->train.items[i], ids, targets, err);
+        for (size_t k = 0; ok && k < n; k++) e->supervised_tokens += targets[k] >= 0;
+    }
+    free(ids);
+    free(targets);
+    return ok;
+}
+
+bool train_estimate_measure(struct train_job *j, uint64_t began_ns, struct train_estimate *out, struct err *err) {
+    const struct train_config *c = &j->config;
+    const double opening = (double)(clock_ns() - began_ns) / 1e9;
+    struct train_estimate e = {.train_rows = j->train.n, .valid_rows = j->validation.n};
+    struct batcher *b = batcher_create(&j->train, &c->batching, err);
+    if (!b) return false;
+    const uint64_t per_epoch = batcher_updates_per_epoch(b, 0);
+    batcher_destroy(b);
+    struct data_view longest;
+    struct timing hard, fair;
+    struct rusage usage;
+    double evaluation = 1;
+    view_longest(j, c->batching.batch_size * c->batching.accumulate, &longest);
+    bool ok = tokens_count(j, &e, err) && updates_time(j, &longest, 1, &hard, err) &&
+              training_time(j, &fair, err) && (!j->validation.n || evaluation_rate(j, &evaluation, err));
+    data_view_finish(&longest);
+    if (!ok) return false;
+    getrusage(RUSAGE_SELF, &usage);
+    e.steps = c->steps ? c->steps : per_epoch * c->epochs;
+    const uint64_t every = c->eval_every ? c->eval_every : per_epoch;
+    e.evaluations = j->validation.n ? 1 + (e.steps + every - 1) / every : 0;
+    e.checkpoints = c->checkpoint_every ? (e.steps + c->checkpoint_every - 1) / c->checkpoint_every : (e.steps + every - 1) / every;
+    e.tokens_per_second = (double)fair.tokens / fmax(fair.seconds, LEAST_SECONDS);
+    e.peak_memory_bytes = (uint64_t)usage.ru_maxrss << 10;
+    e.checkpoint_bytes = 3 * sizeof(float) * (uint64_t)j->params->n_trained;
+    const double epochs = (double)e.steps / (double)per_epoch, tokens = epochs * (double)e.train_tokens;
+    e.seconds = opening + tokens / fmax(e.tokens_per_second, LEAST_SECONDS) + (double)e.checkpoints * (double)e.checkpoint_bytes / CHECKPOINT_BYTES_PER_SECOND;
+    if (j->validation.n) e.seconds += (double)(e.evaluations + 2) * (double)e.valid_tokens / evaluation; // two for the report card
+    *out = e;
+    return true;
+}
+
+void train_estimate_write(const struct train_estimate *e, const struct train_job *j, struct buf *out) {
+    buf_printf(out,
+               "{\"train_rows\":%zu,\"train_tokens\":%" PRIu64 ",\"supervised_tokens\":%" PRIu64 ",\"valid_rows\":%zu,\"valid_tokens\":%" PRIu64
+               ",\"longest\":%zu,\"steps\":%" PRIu64 ",\"evaluations\":%" PRIu64 ",\"checkpoints\":%" PRIu64
+               ",\"tokens_per_second\":%.6g,\"seconds\":%.6g,\"peak_memory_bytes\":%" PRIu64 ",\"checkpoint_bytes\":%" PRIu64 ",\"warnings\":[",
+               e->train_rows, e->train_tokens, e->supervised_tokens, e->valid_rows, e->valid_tokens, e->longest, e->steps, e->evaluations, e->checkpoints,
+               e->tokens_per_second, e->seconds, e->peak_memory_bytes, e->checkpoint_bytes);
+    for (size_t i = 0; i < j->warnings.n; i++) {
+        if (i) buf_add_byte(out, ',');
+        buf_add_json_string(out, j->warnings.items[i], strlen(j->warnings.items[i]));
+    }
+    buf_add_str(out, "]}");
+}
