@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Two stages: the first compiles, the second holds the program and the five libraries it links.
+# Two stages: the first compiles, the second holds the program and the six libraries it links.
 #
 #   ./start --models                                            # models/ on this machine, mounted below
 #   docker build -t couplet .
@@ -8,7 +8,7 @@
 
 FROM debian:bookworm-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends \
-        gcc libc6-dev meson ninja-build pkg-config libmicrohttpd-dev libuv1-dev libjansson-dev libopenblas-dev libcurl4-openssl-dev \
+        gcc libc6-dev meson ninja-build pkg-config libmicrohttpd-dev libuv1-dev libjansson-dev libsqlite3-dev libopenblas-dev libcurl4-openssl-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
@@ -16,7 +16,7 @@ RUN meson setup build --buildtype=release && ninja -C build server/couplet
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends \
-        libmicrohttpd12 libuv1 libjansson4 libopenblas0-pthread libcurl4 ca-certificates \
+        libmicrohttpd12 libuv1 libjansson4 libsqlite3-0 libopenblas0-pthread libcurl4 ca-certificates \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --no-create-home --home-dir /data --shell /usr/sbin/nologin couplet \
     && install -d -o couplet -g couplet /data

@@ -30,7 +30,7 @@ ARROWS = {
     "engine": ("base/", "tokenizer/", "engine/"),
     "server": ("base/", "tokenizer/", "engine/", "server/"),
 }
-SERVER_ONLY = ("microhttpd.h", "uv.h", "jansson.h")
+SERVER_ONLY = ("microhttpd.h", "uv.h", "jansson.h", "sqlite3.h")
 GENERATED = re.compile(r"(^tests/golden/|_tables?\.[ch]$|_data\.[ch]$|package-lock\.json$)")
 TEXT = (".c", ".h", ".py", ".sh", ".build", ".txt", ".md", ".js", ".css", ".html", ".conf", ".json", ".yml", ".service")
 
