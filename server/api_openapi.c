@@ -39,6 +39,14 @@ static void write_lengths(const struct field *f, struct buf *out) {
     if (f->max > 0) buf_printf(out, ",\"maxLength\":%.0f", f->max);
 }
 
+// "a|b" -> enum; with null, which is absent.
+static void write_choices(const char *choices, struct buf *out) {
+    buf_add_str(out, ",\"enum\":[null");
+    for (const char *at = choices; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL)
+        buf_printf(out, ",\"%.*s\"", (int)strcspn(at, "|"), at);
+    buf_add_byte(out, ']');
+}
+
 static void write_properties(const struct field_table *t, struct buf *out);
 
 static void write_type(const struct field *f, struct buf *out) {
@@ -46,11 +54,14 @@ static void write_type(const struct field *f, struct buf *out) {
     case FIELD_STRING:
         buf_add_str(out, "\"type\":[\"string\",\"null\"]");
         write_lengths(f, out);
+        if (f->choices) write_choices(f->choices, out);
         break;
     case FIELD_INTEGER:
     case FIELD_NUMBER:
+        if (f->automatic) buf_add_str(out, "\"anyOf\":[{\"type\":\"string\",\"enum\":[\"auto\"]},{");
         buf_printf(out, "\"type\":[\"%s\",\"null\"]", f->kind == FIELD_INTEGER ? "integer" : "number");
         write_bounds(f, out);
+        if (f->automatic) buf_add_str(out, "}]");
         break;
     case FIELD_BOOLEAN: buf_add_str(out, "\"type\":[\"boolean\",\"null\"]"); break;
     case FIELD_STRINGS:

@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,6 +64,16 @@ static bool read_string(struct http_request *r, const struct field *f, const jso
     if ((double)len < f->min || (f->max > 0 && (double)len > f->max)) return out_of_range(r, f, " bytes long");
     *out = text_copy(r, v);
     return true;
+}
+
+static bool read_choice(struct http_request *r, const struct field *f, const json_t *v, struct text *out) {
+    if (!read_string(r, f, v, "a string", out)) return false;
+    for (const char *at = f->choices; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL) {
+        size_t n = strcspn(at, "|");
+        if (n == out->len && memcmp(at, out->s, n) == 0) return true;
+    }
+    return !f->choices ||
+           request_fail(r, 400, "value_out_of_range", f->name, "'%s' must be one of %s.", f->name, f->choices);
 }
 
 static bool too_many(struct http_request *r, const struct field *f) {
@@ -145,10 +156,20 @@ static void set_default(const struct field *f, char *at) {
     }
 }
 
+static bool read_members(struct http_request *r, const struct field_table *table, const json_t *object, void *out);
+
+// "member" -> "object.member". Returns false.
+static bool name_owner(struct http_request *r, const char *object) {
+    char param[sizeof r->err.param];
+    if ((size_t)snprintf(param, sizeof param, "%s.%s", object, r->err.param) < sizeof param)
+        memcpy(r->err.param, param, sizeof param);
+    return false;
+}
+
 static bool read_field(struct http_request *r, const struct field *f, const json_t *v, char *base) {
     void *at = base + f->offset;
     switch (f->kind) {
-    case FIELD_STRING: return read_string(r, f, v, "a string", at);
+    case FIELD_STRING: return read_choice(r, f, v, at);
     case FIELD_INTEGER: return read_integer(r, f, v, at);
     case FIELD_NUMBER: return read_number(r, f, v, at);
     case FIELD_STRINGS: return read_strings(r, f, v, at);
@@ -160,7 +181,7 @@ static bool read_field(struct http_request *r, const struct field *f, const json
         return true;
     case FIELD_OBJECT:
         if (!json_is_object(v)) return wrong_type(r, f->name, "an object");
-        return fields_read(r, f->object, v, base);
+        return read_members(r, f->object, v, base) || name_owner(r, f->name);
     case FIELD_VALUE: *(const json_t **)at = v; return true;
     case FIELD_REFUSED:
         return request_fail(r, 400, "unsupported_parameter", f->name, "'%s' is not supported. %s", f->name, f->doc);
@@ -179,19 +200,25 @@ static void set_defaults(const struct field_table *table, char *base) {
     }
 }
 
-bool fields_read(struct http_request *r, const struct field_table *table, const json_t *object, void *out) {
-    set_defaults(table, out);
-    if (table->common && !fields_read(r, table->common, object, out)) return false;
+static bool is_auto(const json_t *v) { return json_is_string(v) && strcmp(json_string_value(v), "auto") == 0; }
+
+static bool read_members(struct http_request *r, const struct field_table *table, const json_t *object, void *out) {
+    if (table->common && !read_members(r, table->common, object, out)) return false;
     for (size_t i = 0; i < table->n; i++) {
         const struct field *f = &table->fields[i];
         const json_t *v = json_object_get(object, f->name);
-        if (v && !json_is_null(v)) {
+        if (v && !json_is_null(v) && !(f->automatic && is_auto(v))) {
             if (!read_field(r, f, v, out)) return false;
         } else if (f->required) {
             return request_fail(r, 400, "missing_required_parameter", f->name, "'%s' is required.", f->name);
         }
     }
     return true;
+}
+
+bool fields_read(struct http_request *r, const struct field_table *table, const json_t *object, void *out) {
+    set_defaults(table, out);
+    return read_members(r, table, object, out);
 }
 
 static bool table_has(const struct field_table *table, const char *name) {

@@ -2,7 +2,8 @@
 // Request fields as data: one table an endpoint drives validation, /openapi.json and the tests.
 //
 // Rules of every table: null is absent; a wrong type is 400 invalid_type, a value outside the bounds 400 value_out_of_range, a missing
-// required one 400 missing_required_parameter, all with `param`; fields the table lacks are ignored and named in a header.
+// required one 400 missing_required_parameter, all with `param`
+// (a member's: "object.member"); fields the table lacks are ignored and named in a header.
 // Thread: fields_read runs in route->work, on the pool; the tables are constants.
 #pragma once
 
@@ -51,7 +52,8 @@ struct field {
     double min, max;
     size_t max_items;         // lists and maps
     const char *default_text; // JSON; NULL: absent
-    bool required;
+    const char *choices;      // strings: "a|b", the only values; NULL: any
+    bool required, automatic; // automatic: the string "auto" counts as absent
     const struct field_table *object; // FIELD_OBJECT
     const char *schema;               // JSON schema, where kind does not say it
     const char *doc;
