@@ -76,16 +76,21 @@ void sha256_digest(struct sha256 *s, unsigned char out[32]) {
     }
 }
 
-void sha256_hex(const void *data, size_t len, char out[65]) {
+void hex_write(const void *bytes, size_t n, char *out) {
     static const char digits[] = "0123456789abcdef";
+    const unsigned char *p = bytes;
+    for (size_t i = 0; i < n; i++) {
+        out[2 * i] = digits[p[i] >> 4];
+        out[2 * i + 1] = digits[p[i] & 15];
+    }
+    out[2 * n] = 0;
+}
+
+void sha256_hex(const void *data, size_t len, char out[65]) {
     struct sha256 s;
     unsigned char digest[32];
     sha256_init(&s);
     sha256_update(&s, data, len);
     sha256_digest(&s, digest);
-    for (int i = 0; i < 32; i++) {
-        out[2 * i] = digits[digest[i] >> 4];
-        out[2 * i + 1] = digits[digest[i] & 15];
-    }
-    out[64] = 0;
+    hex_write(digest, sizeof(digest), out);
 }

@@ -14,4 +14,6 @@ struct sha256 {
 void sha256_init(struct sha256 *s);
 void sha256_update(struct sha256 *s, const void *data, size_t len);
 void sha256_digest(struct sha256 *s, unsigned char out[32]);
+// n bytes as 2 n lower-case digits and a NUL.
+void hex_write(const void *bytes, size_t n, char *out);
 void sha256_hex(const void *data, size_t len, char out[65]);

@@ -130,10 +130,6 @@ static bool manifest_read(const char *path, struct manifest *m, struct err *err)
     return ok;
 }
 
-static void hex_of(const unsigned char bytes[32], char out[HEX_BYTES]) {
-    for (size_t i = 0; i < 32; i++) snprintf(out + 2 * i, 3, "%02x", bytes[i]);
-}
-
 // ---- the arrays ----
 
 struct array_file {
@@ -247,7 +243,7 @@ static bool checkpoint_fill(const char *path, const struct checkpoint_state *s, 
     file_set_init(&set, path, o->params, o);
     bool ok = array_file_write(&set.files[0], path, err) && array_file_write(&set.files[1], path, err) && file_set_hash(&set, o->pool, err);
     if (ok) {
-        hex_of(s->run_hash, m.run_hash);
+        hex_write(s->run_hash, sizeof(s->run_hash), m.run_hash);
         memcpy(m.weights, set.files[0].hex, HEX_BYTES);
         memcpy(m.optimizer, set.files[1].hex, HEX_BYTES);
         manifest_write(&m, &text);
@@ -295,7 +291,7 @@ bool checkpoint_load(const char *dir, uint64_t step, const unsigned char run_has
                      struct err *err) {
     char *path = checkpoint_path(dir, step), hex[HEX_BYTES];
     struct manifest m = {0};
-    hex_of(run_hash, hex);
+    hex_write(run_hash, 32, hex);
     bool ok = manifest_read(path, &m, err);
     if (ok && strcmp(m.run_hash, hex) != 0)
         ok = err_set_param(err, ERR_INVALID, "resume",

@@ -34,6 +34,9 @@ TEST(ill_formed_is_invalid_byte_by_byte) {
     CHECK(utf8_valid("", 0));
     CHECK(!utf8_valid("abcdefghijklmnop\xff", 17));
     CHECK(utf8_valid("abcdefghijklmnop\0\xc3\xa9", 19));
+    CHECK_INT(utf8_valid_prefix("abcdefghijklmnop\xc3\xa9\xff\xc3", 20), 18);
+    CHECK_INT(utf8_valid_prefix("abcdefgh\xc3\xa9\xc3", 11), 10);
+    CHECK_INT(utf8_valid_prefix("abcdefgh\xc3\xa9", 10), 10);
 }
 
 // By definition: could some bytes behind s complete its last `tail` bytes to one valid character?

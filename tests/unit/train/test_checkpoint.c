@@ -262,7 +262,7 @@ TEST(failed_write_leaves_the_old_ones) {
         const bool saved = rig_save(&r, 6, &err), again = rig_save(&r, 4, &err);
         setrlimit(RLIMIT_FSIZE, &old);
         CHECK(!saved && !again);
-        CHECK_INT(err.code, ERR_IO);
+        CHECK_INT(err.code, ERR_NO_SPACE);
         CHECK(!exists(&r, 6) && exists(&r, 4));
         char *torn = path_join(r.dir, ".tmp-new-00000006");
         CHECK(!dir_exists(torn));
