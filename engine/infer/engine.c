@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Threads, mailbox and event list around the lanes. The engine thread takes messages, lets each model with work do a step in
 // turn, and hands out events once a step. Locks: `mail` and `out`, never both at once, no callback under either.
+//
+// Lanes come and go while the engine runs. Invariants: (1) `lanes` changes under `mail` only, and only the engine thread takes one out;
+// (2) a lane with n_live > 0 stays: who submits holds it by that count before the lock is let go; (3) the engine thread steps `active`,
+// its copy of the list.
 #include "engine/infer/engine.h"
 
 #include "base/mem.h"
@@ -20,11 +24,12 @@ struct cancel {
 
 struct engine {
     struct engine_config config;
-    struct lane *lanes[MAX_LANES];
-    size_t n_lanes, turn;
 
-    pthread_mutex_t mail; // guards the next five
+    pthread_mutex_t mail; // guards the next eight
     pthread_cond_t mailed;
+    struct lane *lanes[MAX_LANES];
+    size_t n_lanes;
+    bool lanes_changed; // one came, or one may go
     struct live *new_first, **new_last; // submitted, linked by `next`
     struct cancel *cancels;
     size_t n_live; // submitted and not yet ended
@@ -38,8 +43,10 @@ struct engine {
     bool started;
 
     // the engine thread's own
+    struct lane *active[MAX_LANES];
+    size_t n_active, turn;
+    struct engine_stats gone; // counters of the lanes that went
     struct live *all; // every sequence that is waiting or running
-    size_t n_ended;   // in the step in progress
 };
 
 struct engine *engine_create(const struct engine_config *config, struct err *err) {
@@ -57,60 +64,153 @@ struct engine *engine_create(const struct engine_config *config, struct err *err
     return e;
 }
 
-bool engine_add_model(struct engine *e, struct model *m, size_t kv_bytes, struct err *err) {
-    assert(!e->started);
+// ---- lanes ------------------------------------------------------------------------------------------------------------
+
+// Under `mail`. NULL: the model, or what it is an adapter over, takes no sequences here.
+static struct lane *lane_of(const struct engine *e, struct model *m) {
+    for (size_t i = 0; i < e->n_lanes; i++)
+        if (e->lanes[i]->model == model_base(m) && !e->lanes[i]->removed) return e->lanes[i];
+    return NULL;
+}
+
+// Under `mail`. Wakes the engine thread when that made the lane ready to go.
+static void lane_let_go(struct engine *e, struct lane *lane, size_t n) {
+    lane->n_live -= n;
+    if (!lane->removed || lane->n_live > 0) return;
+    e->lanes_changed = true;
+    pthread_cond_signal(&e->mailed);
+}
+
+static bool lane_join(struct engine *e, struct lane *lane, struct err *err) {
+    if (lane_of(e, lane->model)) return err_set(err, ERR_INVALID, "the engine has this model already");
     if (e->n_lanes == MAX_LANES) return err_set(err, ERR_TOO_LARGE, "more than %d models", MAX_LANES);
-    struct lane *lane = mem_new(struct lane);
-    if (!lane_init(lane, m, kv_bytes, e->config.max_running, e->config.step_rows, e->config.pool, err)) {
-        free(lane);
-        return false;
-    }
     e->lanes[e->n_lanes++] = lane;
+    e->lanes_changed = true;
+    pthread_cond_signal(&e->mailed);
     return true;
+}
+
+bool engine_add_model(struct engine *e, struct model *m, size_t kv_bytes, struct err *err) {
+    assert(!model_adapter(m));
+    struct lane *lane = mem_new(struct lane);
+    bool ok = lane_init(lane, m, kv_bytes, e->config.max_running, e->config.step_rows, e->config.pool, err);
+    if (ok) {
+        pthread_mutex_lock(&e->mail);
+        ok = lane_join(e, lane, err);
+        pthread_mutex_unlock(&e->mail);
+    }
+    if (ok) return true;
+    lane_finish(lane);
+    free(lane);
+    return false;
+}
+
+void engine_remove_model(struct engine *e, struct model *m) {
+    if (model_adapter(m)) return;
+    pthread_mutex_lock(&e->mail);
+    struct lane *lane = lane_of(e, m);
+    if (lane) {
+        lane->removed = true;
+        lane_let_go(e, lane, 0);
+    }
+    pthread_mutex_unlock(&e->mail);
+}
+
+// Under `mail`, engine thread: takes out the lanes that may go (returned in gone[]) and copies the rest to `active`.
+static size_t lanes_take(struct engine *e, struct lane **gone) {
+    size_t n_gone = 0;
+    e->n_active = 0;
+    for (size_t i = 0; i < e->n_lanes; i++) {
+        struct lane *lane = e->lanes[i];
+        if (lane->removed && lane->n_live == 0) gone[n_gone++] = lane;
+        else e->active[e->n_active++] = lane;
+    }
+    memcpy(e->lanes, e->active, e->n_active * sizeof(struct lane *));
+    e->n_lanes = e->n_active;
+    e->lanes_changed = false;
+    return n_gone;
+}
+
+static void counters_add(struct engine_stats *s, const struct lane *l) {
+    s->steps += l->steps;
+    s->rows += l->rows_done;
+    s->prompt_tokens += l->prompt_tokens;
+    s->cached_tokens += l->scheduler.prefix_hits;
+    s->generated_tokens += l->generated_tokens;
+    s->preemptions += l->scheduler.preemptions;
+    s->prefix_queries += l->scheduler.prefix_queries;
+    s->prefix_hits += l->scheduler.prefix_hits;
+    s->busy_ns += l->busy_ns;
+}
+
+static void lanes_free(struct engine *e, struct lane **lanes, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        counters_add(&e->gone, lanes[i]);
+        lane_finish(lanes[i]);
+        free(lanes[i]);
+    }
 }
 
 // ---- mailbox --------------------------------------------------------------------------------------------------------
 
-static struct lane *lane_of(const struct engine *e, const struct model *m) {
-    for (size_t i = 0; i < e->n_lanes; i++)
-        if (e->lanes[i]->model == m) return e->lanes[i];
-    return NULL;
+// Holds a lane for each request, all or none.
+static bool lanes_hold(struct engine *e, const struct sequence_request *requests, size_t n, struct lane **lanes, struct err *err) {
+    bool ok = true;
+    pthread_mutex_lock(&e->mail);
+    for (size_t i = 0; ok && i < n; i++) {
+        lanes[i] = lane_of(e, requests[i].model);
+        ok = lanes[i] != NULL;
+        if (ok) lanes[i]->n_live++;
+        for (size_t k = 0; !ok && k < i; k++) lane_let_go(e, lanes[k], 1);
+    }
+    pthread_mutex_unlock(&e->mail);
+    return ok || err_set(err, ERR_NOT_FOUND, "the model is not served any more");
+}
+
+// The sequences of all requests, linked by `next`; *last: where the next one would go. What was made before a failure is in the list.
+static bool lives_create(const struct sequence_request *requests, size_t n, struct lane **lanes, struct live **first, struct live ***last,
+                         struct err *err) {
+    uint64_t now = clock_ns();
+    *last = first;
+    for (size_t i = 0; i < n; i++) {
+        if (!scheduler_fits(&lanes[i]->scheduler, requests[i].n_prompt + requests[i].params.max_tokens))
+            return err_set(err, ERR_TOO_LARGE, "the prompt and max_tokens need more key/value memory than this server gives a model");
+        **last = live_create(lanes[i], &requests[i], now, err);
+        if (!**last) return false;
+        *last = &(**last)->next;
+    }
+    return true;
+}
+
+static bool mail_put(struct engine *e, struct live *first, struct live **last, size_t n, struct err *err) {
+    pthread_mutex_lock(&e->mail);
+    bool ok = !e->stop && e->n_live + n <= e->config.max_running + e->config.max_waiting;
+    if (ok && n > 0) {
+        e->n_live += n;
+        *e->new_last = first;
+        e->new_last = last;
+        pthread_cond_signal(&e->mailed);
+    }
+    pthread_mutex_unlock(&e->mail);
+    return ok || err_set(err, ERR_BUSY, "the server is busy: its queue is full");
 }
 
 bool engine_submit(struct engine *e, const struct sequence_request *requests, size_t n, struct err *err) {
-    for (size_t i = 0; i < n; i++) {
-        struct lane *lane = lane_of(e, requests[i].model);
-        assert(lane);
-        if (!scheduler_fits(&lane->scheduler, requests[i].n_prompt + requests[i].params.max_tokens))
-            return err_set(err, ERR_TOO_LARGE, "the prompt and max_tokens need more key/value memory than this server gives a model");
-    }
-    struct live *first = NULL, **last = &first;
-    uint64_t now = clock_ns();
-    bool ok = true;
-    for (size_t i = 0; ok && i < n; i++) {
-        *last = live_create(lane_of(e, requests[i].model), &requests[i], now, err);
-        ok = *last != NULL;
-        if (ok) last = &(*last)->next;
-    }
-    if (ok) {
-        pthread_mutex_lock(&e->mail);
-        ok = !e->stop && e->n_live + n <= e->config.max_running + e->config.max_waiting;
-        if (ok && n > 0) {
-            e->n_live += n;
-            *e->new_last = first;
-            e->new_last = last;
-            pthread_cond_signal(&e->mailed);
+    struct lane **lanes = mem_alloc(n, sizeof(struct lane *));
+    struct live *first = NULL, **last;
+    bool held = lanes_hold(e, requests, n, lanes, err);
+    bool ok = held && lives_create(requests, n, lanes, &first, &last, err) && mail_put(e, first, last, n, err);
+    if (!ok) {
+        for (struct live *next; first; first = next) {
+            next = first->next;
+            live_destroy(first);
         }
+        pthread_mutex_lock(&e->mail);
+        for (size_t i = 0; held && i < n; i++) lane_let_go(e, lanes[i], 1);
         pthread_mutex_unlock(&e->mail);
-        if (ok) return true;
-        err_set(err, ERR_BUSY, "the server is busy: its queue is full");
     }
-    while (first) {
-        struct live *l = first;
-        first = l->next;
-        live_destroy(l);
-    }
-    return false;
+    free(lanes);
+    return ok;
 }
 
 void engine_cancel(struct engine *e, uint64_t id) {
@@ -136,8 +236,8 @@ static void ended(void *ctx, struct live *l) {
     if (l->previous) l->previous->next = l->next;
     else e->all = l->next;
     if (l->next) l->next->previous = l->previous;
+    l->lane->n_ended++;
     live_destroy(l);
-    e->n_ended++;
 }
 
 static void cancel_one(struct engine *e, uint64_t id, struct event_list *events) {
@@ -152,13 +252,16 @@ static void cancel_one(struct engine *e, uint64_t id, struct event_list *events)
 
 // New sequences join their queues before cancellations are looked at: a cancel never overtakes its submit.
 static void mail_take(struct engine *e, struct event_list *events) {
+    struct lane *gone[MAX_LANES];
     pthread_mutex_lock(&e->mail);
+    size_t n_gone = lanes_take(e, gone);
     struct live *l = e->new_first;
     struct cancel *c = e->cancels;
     e->new_first = NULL;
     e->new_last = &e->new_first;
     e->cancels = NULL;
     pthread_mutex_unlock(&e->mail);
+    lanes_free(e, gone, n_gone);
     while (l) {
         struct live *next = l->next;
         all_add(e, l);
@@ -178,35 +281,34 @@ static void mail_take(struct engine *e, struct event_list *events) {
 // ---- events and figures -----------------------------------------------------------------------------------------------
 
 static void stats_collect(const struct engine *e, struct engine_stats *s) {
-    *s = (struct engine_stats){0};
-    for (size_t i = 0; i < e->n_lanes; i++) {
-        const struct lane *l = e->lanes[i];
+    *s = e->gone;
+    for (size_t i = 0; i < e->n_active; i++) {
+        const struct lane *l = e->active[i];
         s->running += l->scheduler.n_running;
         s->waiting += l->scheduler.n_waiting;
         s->kv_blocks_total += kv_cache_blocks(l->kv);
         s->kv_blocks_used += kv_cache_blocks(l->kv) - kv_cache_available(l->kv);
         s->kv_bytes_committed += kv_cache_committed_bytes(l->kv);
-        s->steps += l->steps;
-        s->rows += l->rows_done;
-        s->prompt_tokens += l->prompt_tokens;
-        s->cached_tokens += l->scheduler.prefix_hits;
-        s->generated_tokens += l->generated_tokens;
-        s->preemptions += l->scheduler.preemptions;
-        s->prefix_queries += l->scheduler.prefix_queries;
-        s->prefix_hits += l->scheduler.prefix_hits;
-        s->busy_ns += l->busy_ns;
+        counters_add(s, l);
     }
+}
+
+// Before their last events can be seen: who takes one may submit again at once.
+static void ended_let_go(struct engine *e) {
+    pthread_mutex_lock(&e->mail);
+    for (size_t i = 0; i < e->n_active; i++) {
+        struct lane *lane = e->active[i];
+        e->n_live -= lane->n_ended;
+        if (lane->n_ended) lane_let_go(e, lane, lane->n_ended);
+        lane->n_ended = 0;
+    }
+    pthread_mutex_unlock(&e->mail);
 }
 
 static void events_hand_out(struct engine *e, struct event_list *events) {
     struct engine_stats stats;
     stats_collect(e, &stats);
-    if (e->n_ended) { // before its last event can be seen: who takes that may submit again at once
-        pthread_mutex_lock(&e->mail);
-        e->n_live -= e->n_ended;
-        pthread_mutex_unlock(&e->mail);
-        e->n_ended = 0;
-    }
+    ended_let_go(e);
     pthread_mutex_lock(&e->out);
     e->stats = stats;
     if (events->first) {
@@ -242,11 +344,11 @@ bool engine_step(struct engine *e) {
     struct event_list events = {0};
     bool worked = false;
     mail_take(e, &events);
-    for (size_t i = 0; i < e->n_lanes && !worked; i++) { // models take turns
-        struct lane *lane = e->lanes[(e->turn + i) % e->n_lanes];
-        if (!lane_has_work(lane)) continue;
-        worked = lane_step(lane, &events, ended, e);
-        e->turn = (e->turn + i + 1) % e->n_lanes;
+    for (size_t i = 0; i < e->n_active && !worked; i++) { // models take turns
+        size_t at = (e->turn + i) % e->n_active;
+        if (!lane_has_work(e->active[at])) continue;
+        worked = lane_step(e->active[at], &events, ended, e);
+        e->turn = at + 1;
     }
     events_hand_out(e, &events);
     return worked;
@@ -257,7 +359,7 @@ static void *engine_main(void *ctx) {
     bool worked = false;
     for (;;) {
         pthread_mutex_lock(&e->mail);
-        while (!worked && !e->stop && !e->new_first && !e->cancels) pthread_cond_wait(&e->mailed, &e->mail);
+        while (!worked && !e->stop && !e->new_first && !e->cancels && !e->lanes_changed) pthread_cond_wait(&e->mailed, &e->mail);
         bool stop = e->stop;
         pthread_mutex_unlock(&e->mail);
         if (stop) return NULL;
@@ -292,10 +394,7 @@ void engine_destroy(struct engine *e) {
         engine_event_free(v);
         v = next;
     }
-    for (size_t i = 0; i < e->n_lanes; i++) {
-        lane_finish(e->lanes[i]);
-        free(e->lanes[i]);
-    }
+    lanes_free(e, e->lanes, e->n_lanes);
     pthread_mutex_destroy(&e->mail);
     pthread_mutex_destroy(&e->out);
     pthread_cond_destroy(&e->mailed);

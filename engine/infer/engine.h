@@ -48,7 +48,7 @@ struct sampling_params {
 struct sequence_request {
     uint64_t id;          // unique among live ones, chosen by the caller
     uint64_t group;       // sequences of one HTTP request share it: equal prompts are computed once
-    struct model *model;  // one that engine_add_model got
+    struct model *model;  // one that engine_add_model got, or an adapted one over it; acquired until the sequence's end
     const uint32_t *prompt;
     size_t n_prompt;
     struct sampling_params params;
@@ -107,11 +107,16 @@ struct engine_config {
 
 struct engine *engine_create(const struct engine_config *config, struct err *err) MUST_CHECK;
 void engine_destroy(struct engine *e); // stops the thread; accepts NULL; every event not taken is freed
-// Before engine_start. Takes a reference. kv_bytes: the most memory its KV cache may grow to; committed as it is used.
+// Any thread, at any time. Takes a reference. kv_bytes: the most memory its KV cache may grow to; committed as it is used. ERR_INVALID: it is
+// there already. A model with an adapter needs none of this: engine_submit finds its base.
 bool engine_add_model(struct engine *e, struct model *m, size_t kv_bytes, struct err *err) MUST_CHECK;
+// Any thread; does not wait. No new sequences of m or of an adapter over it; its memory and its reference go when its last sequence has
+// ended. Of a model that is not there, or one with an adapter: nothing happens.
+void engine_remove_model(struct engine *e, struct model *m);
 bool engine_start(struct engine *e, struct err *err) MUST_CHECK; // the engine thread
 
 // All n sequences or none. Copies everything. ERR_BUSY: the queue is full (nothing was taken). ERR_TOO_LARGE: a prompt can never fit in the KV cache.
+// ERR_NOT_FOUND: the model is not there (any more). Sequences of a base and of any of its adapters are decoded in one batch.
 bool engine_submit(struct engine *e, const struct sequence_request *requests, size_t n, struct err *err) MUST_CHECK;
 // The sequence's slot and blocks are free within one step; its EVENT_FINISH (FINISH_CANCELLED) follows. Unknown ids are ignored.
 void engine_cancel(struct engine *e, uint64_t id);

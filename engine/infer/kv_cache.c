@@ -16,7 +16,8 @@ struct block {
     uint32_t references;
     bool sealed;
     uint64_t chain;            // hash of every token up to this block's end (sealed)
-    uint64_t parent;           // chain of the block before (sealed)
+    uint64_t parent;           // chain of the block before, of the first block the salt (sealed)
+    uint64_t salt;             // compared on a hit, like the tokens
     uint32_t next, previous;   // LRU list (cached), or next in the stack (fresh)
     uint32_t next_in_bucket;   // index (sealed)
     uint32_t tokens[KV_BLOCK]; // sealed: compared on a hit, so a hash collision inside a block cannot mislead
@@ -111,10 +112,10 @@ static uint64_t chain_hash(const struct kv_cache *kv, uint64_t parent, const uin
     return hash_bytes(tokens, KV_BLOCK * sizeof *tokens, parent ^ kv->seed);
 }
 
-static uint32_t index_find(const struct kv_cache *kv, uint64_t chain, uint64_t parent, const uint32_t tokens[KV_BLOCK]) {
+static uint32_t index_find(const struct kv_cache *kv, uint64_t salt, uint64_t chain, uint64_t parent, const uint32_t tokens[KV_BLOCK]) {
     for (uint32_t i = kv->buckets[chain & (kv->n_buckets - 1)]; i != NONE; i = kv->blocks[i].next_in_bucket) {
         const struct block *b = &kv->blocks[i];
-        if (b->chain == chain && b->parent == parent && memcmp(b->tokens, tokens, sizeof b->tokens) == 0) return i;
+        if (b->chain == chain && b->parent == parent && b->salt == salt && memcmp(b->tokens, tokens, sizeof b->tokens) == 0) return i;
     }
     return NONE;
 }
@@ -135,12 +136,12 @@ static void block_hold(struct kv_cache *kv, uint32_t i) {
     }
 }
 
-size_t kv_cache_match(struct kv_cache *kv, const uint32_t *tokens, size_t n, uint32_t *blocks) {
+size_t kv_cache_match(struct kv_cache *kv, uint64_t salt, const uint32_t *tokens, size_t n, uint32_t *blocks) {
     size_t k = 0;
-    uint64_t parent = 0;
+    uint64_t parent = salt;
     for (; (k + 1) * KV_BLOCK <= n; k++) {
         uint64_t chain = chain_hash(kv, parent, tokens + k * KV_BLOCK);
-        uint32_t i = index_find(kv, chain, parent, tokens + k * KV_BLOCK);
+        uint32_t i = index_find(kv, salt, chain, parent, tokens + k * KV_BLOCK);
         if (i == NONE) break;
         block_hold(kv, i);
         blocks[k] = i;
@@ -171,19 +172,20 @@ bool kv_cache_take(struct kv_cache *kv, uint32_t *block) {
     return true;
 }
 
-void kv_cache_seal(struct kv_cache *kv, const uint32_t *blocks, size_t i, const uint32_t *tokens) {
+void kv_cache_seal(struct kv_cache *kv, uint64_t salt, const uint32_t *blocks, size_t i, const uint32_t *tokens) {
     struct block *b = &kv->blocks[blocks[i]];
     if (b->sealed) return;
-    uint64_t parent = 0; // of an unsealed neighbour (an equal block was sealed first) the chain is not stored: hash from the start
+    uint64_t parent = salt; // of an unsealed neighbour (an equal block was sealed first) the chain is not stored: hash from the start
     for (size_t k = 0; k < i; k++) {
         const struct block *before = &kv->blocks[blocks[k]];
         parent = before->sealed ? before->chain : chain_hash(kv, parent, tokens + k * KV_BLOCK);
     }
     uint64_t chain = chain_hash(kv, parent, tokens + i * KV_BLOCK);
-    if (index_find(kv, chain, parent, tokens + i * KV_BLOCK) != NONE) return;
+    if (index_find(kv, salt, chain, parent, tokens + i * KV_BLOCK) != NONE) return;
     b->sealed = true;
     b->chain = chain;
     b->parent = parent;
+    b->salt = salt;
     memcpy(b->tokens, tokens + i * KV_BLOCK, sizeof b->tokens);
     uint32_t *bucket = &kv->buckets[chain & (kv->n_buckets - 1)];
     b->next_in_bucket = *bucket;
@@ -210,7 +212,7 @@ void kv_cache_check(const struct kv_cache *kv) {
         const struct block *b = &kv->blocks[i];
         held += b->references > 0;
         sealed += b->sealed;
-        if (b->sealed) assert(index_find(kv, b->chain, b->parent, b->tokens) == i); // C2: once, and found
+        if (b->sealed) assert(index_find(kv, b->salt, b->chain, b->parent, b->tokens) == i); // C2: once, and found
     }
     for (uint32_t i = kv->oldest; i != NONE; i = kv->blocks[i].next, cached++) assert(kv->blocks[i].references == 0 && kv->blocks[i].sealed);
     for (uint32_t i = kv->fresh; i != NONE; i = kv->blocks[i].next, fresh++) assert(kv->blocks[i].references == 0 && !kv->blocks[i].sealed);

@@ -5,7 +5,8 @@
 //   C1. Every block is in exactly one state: fresh (never used since the start or since it lost its content), held
 //       (references > 0), or cached (references 0, content known, in the LRU list).
 //   C2. A block is in the index exactly when its content is known (sealed): all KV_BLOCK positions written, and with them the whole chain
-//       of tokens before it. At most one block of a given chain is in the index.
+//       of tokens before it and the salt (what else the values are a function of: an adapter's version). At most one block of a given salt
+//       and chain is in the index; blocks of one salt are never found under another.
 //   C3. Sealed blocks are never written again while they are sealed.
 //   C4. fresh + held + cached = n_blocks.
 // Memory is reserved at creation and committed by first touch; fresh blocks are handed out lowest address first and recently freed
@@ -31,11 +32,11 @@ const struct kv_layout *kv_cache_layout(const struct kv_cache *kv);
 
 // Longest chain of sealed blocks that holds tokens[0 .. k * KV_BLOCK), k * KV_BLOCK <= n. Takes a reference to each, writes their
 // numbers to blocks[] and returns k.
-size_t kv_cache_match(struct kv_cache *kv, const uint32_t *tokens, size_t n, uint32_t *blocks);
+size_t kv_cache_match(struct kv_cache *kv, uint64_t salt, const uint32_t *tokens, size_t n, uint32_t *blocks);
 // One block with one reference: a fresh one, else the least recently used cached one. false: all are held.
 bool kv_cache_take(struct kv_cache *kv, uint32_t *block);
 // The caller has written block `i` of its chain blocks[0..i], whose tokens are tokens[0 .. (i + 1) * KV_BLOCK): make it findable.
-void kv_cache_seal(struct kv_cache *kv, const uint32_t *blocks, size_t i, const uint32_t *tokens);
+void kv_cache_seal(struct kv_cache *kv, uint64_t salt, const uint32_t *blocks, size_t i, const uint32_t *tokens);
 void kv_cache_release(struct kv_cache *kv, uint32_t block);
 
 size_t kv_cache_blocks(const struct kv_cache *kv);    // in all

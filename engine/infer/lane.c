@@ -3,6 +3,7 @@
 #include "engine/infer/lane.h"
 
 #include "base/mem.h"
+#include "engine/infer/adapter_rows.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -59,12 +60,14 @@ struct live *live_create(struct lane *lane, const struct sequence_request *r, ui
     const struct sampling_params *p = &r->params;
     assert(r->n_prompt > 0 && r->n_prompt + p->max_tokens <= c->n_ctx && p->n_logprobs <= ENGINE_MAX_LOGPROBS);
     for (size_t i = 0; i < r->n_prompt; i++) assert(r->prompt[i] < c->n_vocab);
+    const struct adapter_rows *adapter = model_adapter(r->model);
     struct live *l = mem_new(struct live);
     size_t n = r->n_prompt + p->max_tokens, n_stop;
     const uint32_t *stop = model_stop_ids(lane->model, &n_stop);
     l->lane = lane;
+    l->model = model_acquire(r->model);
     l->submitted_ns = now_ns;
-    l->q = (struct sequence){.id = r->id, .group = r->group, .n_tokens = r->n_prompt, .n_prompt = r->n_prompt, .max_tokens = p->max_tokens,
+    l->q = (struct sequence){.id = r->id, .group = r->group, .adapter = adapter ? adapter->version : 0, .n_tokens = r->n_prompt, .n_prompt = r->n_prompt, .max_tokens = p->max_tokens,
                              .score_prompt = p->prompt_logprobs, .owner = l};
     if (!live_alloc(l, p, n, n_stop, err)) {
         live_destroy(l);
@@ -86,6 +89,7 @@ void live_destroy(struct live *l) {
     free(l->memory);
     free(l->q.tokens);
     free(l->q.blocks);
+    model_release(l->model);
     free(l);
 }
 
@@ -153,7 +157,8 @@ static size_t step_layout(struct lane *lane, size_t n) {
     for (size_t i = 0; i < n; i++) {
         struct sequence *q = lane->plan[i];
         struct live *l = q->owner;
-        lane->sequences[i] = (struct step_sequence){.row = q->step_row, .n_rows = q->step_rows, .position = q->n_computed, .blocks = q->blocks};
+        lane->sequences[i] = (struct step_sequence){.row = q->step_row, .n_rows = q->step_rows, .position = q->n_computed, .blocks = q->blocks,
+                                                    .adapter = model_adapter(l->model)};
         memcpy(lane->ids + q->step_row, q->tokens + q->n_computed, q->step_rows * sizeof *q->tokens);
         for (size_t r = 0; r < q->step_rows; r++) {
             size_t position = q->n_computed + r;

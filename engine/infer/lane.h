@@ -13,6 +13,7 @@
 struct live {
     struct sequence q; // first: scheduler's view, q.owner is the live itself
     struct lane *lane;
+    struct model *model; // the lane's, or that with an adapter; one reference
     struct live *next, *previous; // all of the engine's
     struct sampling_params params; // arrays copied into `memory`
     void *memory;
@@ -34,6 +35,9 @@ void event_list_add(struct event_list *l, struct engine_event *e);
 
 struct lane {
     struct model *model;
+    size_t n_live; // sequences submitted and not yet ended: keeps the lane; under the engine's mailbox lock
+    bool removed;  // takes no new sequences; under the same lock
+    size_t n_ended; // in the step in progress
     struct kv_cache *kv;
     struct scheduler scheduler;
     struct transformer *transformer;

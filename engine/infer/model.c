@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-// A served model: an open file, its packed weights, a reference count.
+// A served model: an open file, its packed weights, a reference count; or a base and an adapter's factors.
 #include "engine/infer/model.h"
 
 #include "base/mem.h"
 #include "base/sha256.h"
-#include "engine/infer/weights.h"
+#include "engine/infer/adapter_rows.h"
 
+#include <assert.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,8 @@
 
 struct model {
     atomic_size_t references;
+    struct model *base;           // one reference; NULL: file and weights are its own
+    struct adapter_rows *adapter; // with a base
     struct model_file *file;
     struct weights weights;
     char fingerprint[17];
@@ -28,6 +31,10 @@ bool weights_mode_parse(const char *name, enum weights_mode *out) {
     return false;
 }
 
+static void fingerprint_set(struct model *m, const unsigned char hash[32]) {
+    for (size_t i = 0; i < 8; i++) snprintf(m->fingerprint + 2 * i, 3, "%02x", hash[i]);
+}
+
 static void fingerprint_make(struct model *m, enum weights_mode mode, const struct kernels *kernels) {
     unsigned char hash[32];
     struct sha256 s;
@@ -39,7 +46,7 @@ static void fingerprint_make(struct model *m, enum weights_mode mode, const stru
     const char *set = strcmp(kernels->name, "c") == 0 ? "c" : "v16";
     sha256_update(&s, set, strlen(set));
     sha256_digest(&s, hash);
-    for (size_t i = 0; i < 8; i++) snprintf(m->fingerprint + 2 * i, 3, "%02x", hash[i]);
+    fingerprint_set(m, hash);
 }
 
 struct model *model_create(struct model_file *file, enum weights_mode mode, struct pool *pool, struct err *err) {
@@ -56,6 +63,24 @@ struct model *model_create(struct model_file *file, enum weights_mode mode, stru
     return m;
 }
 
+struct model *model_create_adapted(struct model *base, const struct adapter *a, struct err *err) {
+    assert(!base->base);
+    struct adapter_rows *rows = adapter_rows_create(&base->weights, base->file, a, err);
+    if (!rows) return NULL;
+    struct model *m = mem_new(struct model);
+    atomic_init(&m->references, 1);
+    m->base = model_acquire(base);
+    m->adapter = rows;
+    struct sha256 s;
+    unsigned char hash[32];
+    sha256_init(&s);
+    sha256_update(&s, base->fingerprint, sizeof base->fingerprint);
+    sha256_update(&s, rows->hash, sizeof rows->hash);
+    sha256_digest(&s, hash);
+    fingerprint_set(m, hash);
+    return m;
+}
+
 struct model *model_acquire(struct model *m) {
     atomic_fetch_add_explicit(&m->references, 1, memory_order_relaxed);
     return m;
@@ -63,19 +88,31 @@ struct model *model_acquire(struct model *m) {
 
 void model_release(struct model *m) {
     if (!m || atomic_fetch_sub_explicit(&m->references, 1, memory_order_acq_rel) > 1) return;
-    weights_finish(&m->weights);
-    model_file_close(m->file);
+    if (m->base) {
+        adapter_rows_destroy(m->adapter);
+        model_release(m->base);
+    } else {
+        weights_finish(&m->weights);
+        model_file_close(m->file);
+    }
     free(m);
 }
 
-const struct model_config *model_config(const struct model *m) { return model_file_config(m->file); }
-const struct tokenizer *model_tokenizer(const struct model *m) { return model_file_tokenizer(m->file); }
-const char *model_format(const struct model *m) { return model_file_format(m->file); }
-uint64_t model_parameters(const struct model *m) { return model_file_parameters(m->file); }
-size_t model_bytes(const struct model *m) { return m->weights.bytes; }
+// Where the weights and the file are.
+static const struct model *root(const struct model *m) { return m->base ? m->base : m; }
+
+struct model *model_base(struct model *m) { return m->base ? m->base : m; }
+const struct adapter_rows *model_adapter(const struct model *m) { return m->adapter; }
+const struct model_config *model_config(const struct model *m) { return model_file_config(root(m)->file); }
+const struct tokenizer *model_tokenizer(const struct model *m) { return model_file_tokenizer(root(m)->file); }
+const char *model_format(const struct model *m) { return model_file_format(root(m)->file); }
+uint64_t model_parameters(const struct model *m) { return model_file_parameters(root(m)->file); }
+size_t model_bytes(const struct model *m) { return root(m)->weights.bytes; }
+size_t model_own_bytes(const struct model *m) { return m->adapter ? adapter_rows_bytes(m->adapter, &m->base->weights) : m->weights.bytes; }
 const char *model_fingerprint(const struct model *m) { return m->fingerprint; }
-const struct weights *model_weights(const struct model *m) { return &m->weights; }
+const struct weights *model_weights(const struct model *m) { return &root(m)->weights; }
 
 const char *model_weights_name(const struct model *m) {
-    return m->weights.mixed ? "mixed" : pack_type_name(m->weights.main_type);
+    const struct weights *w = model_weights(m);
+    return w->mixed ? "mixed" : pack_type_name(w->main_type);
 }

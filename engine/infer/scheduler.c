@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Rules S1-S4 of the header.
+// Rules S1-S5 of the header.
 #include "engine/infer/scheduler.h"
 
 #include "base/mem.h"
@@ -96,7 +96,7 @@ static bool held_back(const struct scheduler *s, const struct sequence *q) {
     if (q->score_prompt) return false;
     for (size_t i = 0; i < s->n_running; i++) {
         const struct sequence *r = s->running[i];
-        if (r->group == q->group && r->n_prompt == q->n_prompt && r->n_computed < r->n_prompt && r->n_prompt > KV_BLOCK &&
+        if (r->group == q->group && r->adapter == q->adapter && r->n_prompt == q->n_prompt && r->n_computed < r->n_prompt && r->n_prompt > KV_BLOCK &&
             memcmp(r->tokens, q->tokens, q->n_prompt * sizeof *q->tokens) == 0)
             return true;
     }
@@ -105,7 +105,7 @@ static bool held_back(const struct scheduler *s, const struct sequence *q) {
 
 static bool admit(struct scheduler *s, struct sequence *q) {
     if (!q->score_prompt) { // the last token is always computed: its logits are wanted
-        q->n_blocks = kv_cache_match(s->kv, q->tokens, q->n_tokens - 1, q->blocks);
+        q->n_blocks = kv_cache_match(s->kv, q->adapter, q->tokens, q->n_tokens - 1, q->blocks);
         q->n_sealed = q->n_blocks;
         q->n_computed = q->n_blocks * KV_BLOCK;
     }
@@ -191,15 +191,18 @@ size_t scheduler_plan(struct scheduler *s, struct sequence **plan, size_t *n_row
         rows += chunk;
     }
     // Whoever was preempted after it got its rows has left `running`; rows are numbered over those that stayed.
-    rows = 0;
     for (size_t i = 0; i < s->n_running; i++) {
         struct sequence *q = s->running[i];
         if (!q->step_rows) continue;
-        q->step_row = rows;
-        rows += q->step_rows;
-        plan[n++] = q;
+        size_t at = n++; // S5; otherwise in order of admission
+        for (; at > 0 && plan[at - 1]->adapter > q->adapter; at--) plan[at] = plan[at - 1];
+        plan[at] = q;
     }
-    *n_rows = rows;
+    *n_rows = 0;
+    for (size_t i = 0; i < n; i++) {
+        plan[i]->step_row = *n_rows;
+        *n_rows += plan[i]->step_rows;
+    }
     return n;
 }
 
@@ -207,6 +210,7 @@ void scheduler_done(struct scheduler *s, struct sequence **plan, size_t n) {
     for (size_t i = 0; i < n; i++) {
         struct sequence *q = plan[i];
         q->n_computed += q->step_rows;
-        for (; (q->n_sealed + 1) * KV_BLOCK <= q->n_computed; q->n_sealed++) kv_cache_seal(s->kv, q->blocks, q->n_sealed, q->tokens);
+        for (; (q->n_sealed + 1) * KV_BLOCK <= q->n_computed; q->n_sealed++)
+            kv_cache_seal(s->kv, q->adapter, q->blocks, q->n_sealed, q->tokens);
     }
 }

@@ -9,6 +9,7 @@
 //       own group is computing right now is held back: it will find the prompt in the cache.
 //   S4. When the cache is full, the sequence admitted last gives its blocks back and waits at the head of the queue. Its tokens
 //       stay; recomputing them gives the same bits. The oldest running sequence always advances.
+//   S5. In a step the rows of one adapter are neighbours: its factors are read once.
 // Thread: the engine's alone.
 #pragma once
 

@@ -9,6 +9,7 @@ enum sequence_state { SEQUENCE_WAITING, SEQUENCE_RUNNING };
 
 struct sequence {
     uint64_t id, group;
+    uint64_t adapter; // version of its adapter, 0: none. Part of what a cached block is
     enum sequence_state state;
     struct sequence *next; // waiting queue
 

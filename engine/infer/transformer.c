@@ -42,6 +42,10 @@ struct transformer {
     size_t score_stride, score_size;
     struct attention_unit *units;
     uint32_t *row_position, *row_sequence; // [max_rows]
+    const struct adapter_rows **row_adapter, **wanted_adapter; // [max_rows]
+    struct row_group *groups;                                  // [max_rows]: of the linear layer in progress
+    struct array low;                                          // their lower products, row after row without gaps; committed as it is used
+    bool adapted;                                              // the step has a row with an adapter
     // the step in progress
     struct kv_cache *kv;
     const struct step *step;
@@ -67,14 +71,14 @@ struct transformer *transformer_create(const struct weights *w, size_t max_rows,
     *t = (struct transformer){.w = w, .c = c, .kernels = kernels, .pool = pool, .max_rows = max_rows};
     t->score_stride = (c->n_ctx + KV_BLOCK - 1) / KV_BLOCK * KV_BLOCK;
     t->score_size = QUERY_ROWS * group * t->score_stride;
-    struct array scores, *all[] = {&t->x, &t->h, &t->qkv, &t->att, &t->up, &t->act, &t->proj, &t->hidden, &t->logits, &t->rope, &scores};
+    struct array scores, *all[] = {&t->x, &t->h, &t->qkv, &t->att, &t->up, &t->act, &t->proj, &t->hidden, &t->logits, &t->rope, &scores, &t->low};
     bool fits = array_place(&t->x, &total, max_rows, c->n_embd) && array_place(&t->h, &total, max_rows, c->n_embd) &&
                 array_place(&t->qkv, &total, max_rows, w->layers[0].qkv.n_out) &&
                 array_place(&t->att, &total, max_rows, c->n_head * c->head_size) &&
                 array_place(&t->up, &total, max_rows, w->layers[0].up.n_out) && array_place(&t->act, &total, max_rows, c->n_inner) &&
                 array_place(&t->proj, &total, max_rows, c->n_embd) && array_place(&t->hidden, &total, max_rows, c->n_embd) &&
                 array_place(&t->logits, &total, LOGIT_ROWS, c->n_vocab) && array_place(&t->rope, &total, max_rows, c->head_size) &&
-                array_place(&scores, &total, threads, t->score_size);
+                array_place(&scores, &total, threads, t->score_size) && array_place(&t->low, &total, max_rows, ADAPTER_MAX_LOW);
     t->memory = fits ? mem_map_array(total, "activations", err) : NULL;
     if (!t->memory) {
         if (!fits) err_set(err, ERR_NO_MEMORY, "the activations of a step do not fit in memory");
@@ -92,6 +96,9 @@ struct transformer *transformer_create(const struct weights *w, size_t max_rows,
     }
     t->row_position = mem_alloc(max_rows, sizeof *t->row_position);
     t->row_sequence = mem_alloc(max_rows, sizeof *t->row_sequence);
+    t->row_adapter = mem_alloc(max_rows, sizeof(struct adapter_rows *));
+    t->wanted_adapter = mem_alloc(max_rows, sizeof(struct adapter_rows *));
+    t->groups = mem_alloc(max_rows, sizeof *t->groups);
     return t;
 }
 
@@ -101,6 +108,9 @@ void transformer_destroy(struct transformer *t) {
     free(t->units);
     free(t->row_position);
     free(t->row_sequence);
+    free((void *)t->row_adapter);
+    free((void *)t->wanted_adapter);
+    free(t->groups);
     free(t);
 }
 
@@ -264,8 +274,23 @@ static void show(const struct transformer *t, const char *name, int layer, const
 
 // ---- the pass -----------------------------------------------------------------------------------------------------------
 
+// Runs of rows whose adapter touches the layer; adapters[n].
+static size_t groups_find(struct transformer *t, const struct linear *l, const struct adapter_rows *const *adapters, size_t n) {
+    size_t n_groups = 0, end;
+    float *low = t->low.data;
+    for (size_t i = 0; t->adapted && i < n; i = end) {
+        for (end = i + 1; end < n && adapters[end] == adapters[i];) end++;
+        const struct adapter_linear *a = adapters[i] ? &adapters[i]->linears[l->index] : NULL;
+        if (!a || !a->rank) continue;
+        t->groups[n_groups++] = (struct row_group){i, end - i, a, low};
+        low += (end - i) * a->rank;
+    }
+    return n_groups;
+}
+
 static void linear_apply(struct transformer *t, const struct linear *l, const struct array *x, const struct array *y) {
-    struct linear_rows rows = {t->step->n_rows, x->data, x->stride, y->data, y->stride};
+    struct linear_rows rows = {.n = t->step->n_rows, .x = x->data, .x_stride = x->stride, .y = y->data, .y_stride = y->stride,
+                               .groups = t->groups, .n_groups = groups_find(t, l, t->row_adapter, t->step->n_rows)};
     linear_forward(l, &rows, t->kernels, t->pool);
 }
 
@@ -299,23 +324,29 @@ void transformer_forward(struct transformer *t, struct kv_cache *kv, const struc
     assert(step->n_rows > 0 && step->n_rows <= t->max_rows);
     t->kv = kv;
     t->step = step;
+    t->adapted = false;
     for (size_t i = 0; i < step->n_sequences; i++)
         for (size_t r = 0; r < step->sequences[i].n_rows; r++) {
             size_t row = step->sequences[i].row + r;
             t->row_sequence[row] = (uint32_t)i;
             t->row_position[row] = (uint32_t)(step->sequences[i].position + r);
+            t->row_adapter[row] = step->sequences[i].adapter;
+            t->adapted |= t->row_adapter[row] != NULL;
             assert(t->row_position[row] < t->c->n_ctx && step->ids[row] < t->c->n_vocab);
         }
     for_rows(t, embed_row, step->n_rows);            // x [T][C]
     show(t, "embedding", -1, &t->x, 0, t->c->n_embd);
     for (t->layer = 0; t->layer < t->c->n_layer; t->layer++) layer_forward(t);
     for_rows(t, final_row, step->n_wanted);          // hidden [wanted][C]
+    for (size_t i = 0; i < step->n_wanted; i++) t->wanted_adapter[i] = t->row_adapter[step->wanted[i]];
     t->step = NULL;
 }
 
 const float *transformer_logits(struct transformer *t, size_t first, size_t n, size_t *logit_stride) {
     assert(n <= LOGIT_ROWS);
-    struct linear_rows rows = {n, row_of(&t->hidden, first), t->hidden.stride, t->logits.data, t->logits.stride};
+    struct linear_rows rows = {.n = n, .x = row_of(&t->hidden, first), .x_stride = t->hidden.stride, .y = t->logits.data,
+                               .y_stride = t->logits.stride, .groups = t->groups,
+                               .n_groups = groups_find(t, &t->w->head, t->wanted_adapter + first, n)};
     linear_forward(&t->w->head, &rows, t->kernels, t->pool);
     *logit_stride = t->logits.stride;
     return t->logits.data;

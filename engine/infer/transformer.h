@@ -18,9 +18,11 @@ struct tap {
     void *ctx;
 };
 
+struct adapter_rows;
 struct step_sequence {
     size_t row, n_rows, position;  // rows of the step; position of the first
     const uint32_t *blocks;        // block table, covering position + n_rows
+    const struct adapter_rows *adapter; // NULL: none. Rows of one adapter are best neighbours
     const struct tap *tap;         // NULL: none. A tapped sequence takes the reference attention (plain C)
 };
 

@@ -234,6 +234,25 @@ static bool load_rope(struct loader *l) {
     return true;
 }
 
+enum { LAYER_LINEARS = 4 };
+
+size_t weights_linears(const struct weights *w) { return w->config->n_layer * LAYER_LINEARS + 1; }
+
+const struct linear *weights_linear(const struct weights *w, size_t index) {
+    if (index == w->config->n_layer * LAYER_LINEARS) return &w->head;
+    const struct layer_weights *y = &w->layers[index / LAYER_LINEARS];
+    return (const struct linear *const[]){&y->qkv, &y->out, &y->up, &y->down}[index % LAYER_LINEARS];
+}
+
+static void linears_number(struct weights *w) {
+    for (size_t i = 0; i < w->config->n_layer; i++) {
+        struct layer_weights *y = &w->layers[i];
+        struct linear *linears[LAYER_LINEARS] = {&y->qkv, &y->out, &y->up, &y->down};
+        for (size_t k = 0; k < LAYER_LINEARS; k++) linears[k]->index = i * LAYER_LINEARS + k;
+    }
+    w->head.index = w->config->n_layer * LAYER_LINEARS;
+}
+
 static bool load_all(struct loader *l) {
     struct weights *w = l->w;
     const struct model_config *c = w->config;
@@ -271,7 +290,10 @@ bool weights_load(struct weights *w, const struct model_file *file, enum weights
     *w = (struct weights){.config = model_file_config(file)};
     struct loader l = {.w = w, .file = file, .mode = mode, .pool = pool, .bytes_max = SIZE_MAX, .err = err};
     if (mode == WEIGHTS_AUTO) l.bytes_max = bytes_bound(file); // the others are asked for in spite of what they cost
-    if (load_all(&l)) return true;
+    if (load_all(&l)) {
+        linears_number(w);
+        return true;
+    }
     weights_finish(w);
     return false;
 }

@@ -18,6 +18,7 @@ struct linear_part {
 struct linear {
     struct linear_part parts[3];
     size_t n_parts, n_in, n_out;
+    size_t index; // weights_linear(w, index) is this one
 };
 
 struct layer_weights {
@@ -45,5 +46,8 @@ struct weights {
 
 bool weights_load(struct weights *w, const struct model_file *file, enum weights_mode mode, struct pool *pool, struct err *err) MUST_CHECK;
 void weights_finish(struct weights *w); // accepts a zeroed one
+
+size_t weights_linears(const struct weights *w);                            // how many linear layers; the head is the last
+const struct linear *weights_linear(const struct weights *w, size_t index); // in the order of the forward
 
 const struct weights *model_weights(const struct model *m);

@@ -73,6 +73,9 @@ struct kernels {
     // x: [n_rows][n_in], rows x_stride apart; y: [n_rows][n_out], rows y_stride apart.
     void (*matmul)(const struct packed *w, size_t panel, size_t n_panels, const float *x, size_t x_stride, size_t n_rows, float *y,
                    size_t y_stride);
+    // t[r][j] = sum over k of x[r][k] * a[j][k], each a sum of K2: for products whose outputs are few, such as an adapter's lower half.
+    // a: [n_out][n_in]; x: [n_rows][n_in], rows x_stride apart; t: [n_rows][n_out], rows t_stride apart.
+    void (*dots)(const float *a, size_t n_out, size_t n_in, const float *x, size_t x_stride, size_t n_rows, float *t, size_t t_stride);
     void (*attention)(const struct attention_task *t);
     void (*layernorm)(float *y, const float *x, const float *w, const float *b, size_t n, float eps); // y may be x
     void (*rmsnorm)(float *y, const float *x, const float *w, size_t n, float eps);

@@ -62,6 +62,15 @@ static void matmul(const struct packed *w, size_t panel, size_t n_panels, const 
             matmul_rows(w, p, x + r * x_stride, x_stride, n_rows - r < ROWS ? n_rows - r : ROWS, y + r * y_stride, y_stride);
 }
 
+static void dots(const float *a, size_t n_out, size_t n_in, const float *x, size_t x_stride, size_t n_rows, float *t, size_t t_stride) {
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t j = 0; j < n_out; j++) {
+            float sum = 0;
+            for (size_t k = 0; k < n_in; k++) sum += x[r * x_stride + k] * a[j * n_in + k];
+            t[r * t_stride + j] = sum;
+        }
+}
+
 static void attention_query(const struct attention_task *t, const float *q, size_t n, float *p, float *out) {
     float max = -INFINITY, sum = 0;
     for (size_t i = 0; i < n; i++) {
@@ -129,6 +138,6 @@ static void rope(float *x, const float *cos, const float *sin, size_t n_head, si
 }
 
 const struct kernels kernels_c = {
-    .name = "c", .matmul = matmul, .attention = attention, .layernorm = layernorm, .rmsnorm = rmsnorm,
+    .name = "c", .matmul = matmul, .dots = dots, .attention = attention, .layernorm = layernorm, .rmsnorm = rmsnorm,
     .gelu_tanh = gelu_tanh, .swiglu = swiglu, .add = add, .rope = rope,
 };

@@ -275,6 +275,30 @@ static void matmul(const struct packed *w, size_t panel, size_t n_panels, const 
     of[w->type](w, panel, n_panels, x, x_stride, n_rows, y, y_stride);
 }
 
+// ---- dots -------------------------------------------------------------------------------------------------------------
+
+enum { DOTS = 4 }; // outputs that share the loads of x
+
+INLINE void dots_step(size_t J, const float *a, size_t n_in, const float *x, size_t m, v16 acc[DOTS]) {
+    v16 xi = v16_load_m(x, m);
+    UNROLL for (size_t j = 0; j < J; j++) acc[j] = v16_fma(xi, v16_load_m(a + j * n_in, m), acc[j]);
+}
+
+INLINE void dots_tile(size_t J, const float *a, size_t n_in, const float *x, float *t) {
+    v16 acc[DOTS];
+    UNROLL for (size_t j = 0; j < J; j++) acc[j] = v16_zero();
+    ROW_LOOP(n_in, dots_step(J, a + i, n_in, x + i, m, acc););
+    UNROLL for (size_t j = 0; j < J; j++) t[j] = v16_sum(acc[j]);
+}
+
+static void dots(const float *a, size_t n_out, size_t n_in, const float *x, size_t x_stride, size_t n_rows, float *t, size_t t_stride) {
+    size_t j = 0;
+    for (; j + DOTS <= n_out; j += DOTS)
+        for (size_t r = 0; r < n_rows; r++) dots_tile(DOTS, a + j * n_in, n_in, x + r * x_stride, t + r * t_stride + j);
+    for (; j < n_out; j++)
+        for (size_t r = 0; r < n_rows; r++) dots_tile(1, a + j * n_in, n_in, x + r * x_stride, t + r * t_stride + j);
+}
+
 // ---- attention --------------------------------------------------------------------------------------------------------
 
 enum { QUERIES = TILE_ROWS < 4 ? 3 : 6 }; // query vectors that share one pass over a key block
@@ -410,6 +434,6 @@ static void rope(float *x, const float *cos, const float *sin, size_t n_head, si
 
 const struct kernels KERNELS_TABLE;
 const struct kernels KERNELS_TABLE = {
-    .name = KERNELS_NAME, .matmul = matmul, .attention = attention, .layernorm = layernorm, .rmsnorm = rmsnorm,
+    .name = KERNELS_NAME, .matmul = matmul, .dots = dots, .attention = attention, .layernorm = layernorm, .rmsnorm = rmsnorm,
     .gelu_tanh = gelu_tanh, .swiglu = swiglu, .add = add, .rope = rope,
 };

@@ -42,6 +42,10 @@ struct tensor_out;
 bool adapter_write(const char *dir, const struct adapter_meta *m, const struct tensor_out *tensors, size_t n,
                    struct err *err) MUST_CHECK;
 
+// The weight that a module changes; *conv1d: it lies as (in, out). NULL + ERR_INVALID: the model has no such linear layer, or one of
+// another shape.
+const struct tensor *adapter_target(const struct model_file *f, const struct adapter_module *m, bool *conv1d, struct err *err) MUST_CHECK;
+
 // Replaces the weights that the adapter touches by f32 copies with the delta added: W + scale * B A. A module that the model lacks or
 // whose shape differs: ERR_INVALID, and the model is as before. To be called before the file is shared between threads.
 bool model_file_merge(struct model_file *f, const struct adapter *a, struct err *err) MUST_CHECK;

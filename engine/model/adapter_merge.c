@@ -17,7 +17,7 @@ struct target {
     bool conv1d; // HF's shape is (in, out)
 };
 
-static bool target_find(struct model_file *f, const struct adapter_module *m, struct target *out, struct err *err) {
+const struct tensor *adapter_target(const struct model_file *f, const struct adapter_module *m, bool *conv1d, struct err *err) {
     char weight[MODEL_MAX_NAME + 16], name[MODEL_MAX_NAME + 1];
     size_t layer;
     const size_t len = strlen(m->name), suffix = sizeof(".weight") - 1;
@@ -25,14 +25,24 @@ static bool target_find(struct model_file *f, const struct adapter_module *m, st
     memcpy(weight + len, ".weight", suffix + 1);
     const struct slot *s = hf_name_normalize(&f->config, weight, name) ? slot_find_hf(f->config.arch, name, &layer) : NULL;
     const struct tensor *t = s ? model_file_tensor(f, name) : NULL;
-    if (!t || t->n_dims != 2 || (!s->layer && strcmp(s->hf, "lm_head.weight") != 0))
-        return err_set(err, ERR_INVALID, "the adapter changes module \"%s\", and the model has no such linear layer", m->name);
+    if (!t || t->n_dims != 2 || (!s->layer && strcmp(s->hf, "lm_head.weight") != 0)) {
+        err_set(err, ERR_INVALID, "the adapter changes module \"%s\", and the model has no such linear layer", m->name);
+        return NULL;
+    }
     const size_t n_in = t->shape[s->conv1d ? 0 : 1], n_out = t->shape[s->conv1d ? 1 : 0];
-    if (m->n_in != n_in || m->n_out != n_out)
-        return err_set(err, ERR_INVALID, "the adapter's module \"%s\" has %zu inputs and %zu outputs, the model's %zu and %zu", m->name,
-                       m->n_in, m->n_out, n_in, n_out);
-    *out = (struct target){&f->tensors[t - f->tensors], s->conv1d};
-    return true;
+    if (m->n_in != n_in || m->n_out != n_out) {
+        err_set(err, ERR_INVALID, "the adapter's module \"%s\" has %zu inputs and %zu outputs, the model's %zu and %zu", m->name, m->n_in,
+                m->n_out, n_in, n_out);
+        return NULL;
+    }
+    *conv1d = s->conv1d;
+    return t;
+}
+
+static bool target_find(struct model_file *f, const struct adapter_module *m, struct target *out, struct err *err) {
+    const struct tensor *t = adapter_target(f, m, &out->conv1d, err);
+    if (t) out->t = &f->tensors[t - f->tensors];
+    return t;
 }
 
 // out[rows][cols] += scale * sum over k of left(row, k) * right(k, col), k in order: B and A, or for Conv1D, whose weight is the transpose,

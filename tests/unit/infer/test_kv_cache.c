@@ -33,15 +33,15 @@ TEST(equal_beginnings_are_found_and_only_those) {
     tokens_fill(t, 4 * KV_BLOCK, 1);
     for (size_t i = 0; i < 3; i++) {
         CHECK(kv_cache_take(kv, &b[i]));
-        kv_cache_seal(kv, b, i, t);
+        kv_cache_seal(kv, 0, b, i, t);
     }
-    CHECK_INT(kv_cache_match(kv, t, 4 * KV_BLOCK, found), 3);
+    CHECK_INT(kv_cache_match(kv, 0, t, 4 * KV_BLOCK, found), 3);
     CHECK(memcmp(found, b, 3 * sizeof *b) == 0);
-    CHECK_INT(kv_cache_match(kv, t, 3 * KV_BLOCK - 1, found), 2); // never past n
+    CHECK_INT(kv_cache_match(kv, 0, t, 3 * KV_BLOCK - 1, found), 2); // never past n
     t[KV_BLOCK]++;                                              // a different second block
-    CHECK_INT(kv_cache_match(kv, t, 4 * KV_BLOCK, found), 1);
+    CHECK_INT(kv_cache_match(kv, 0, t, 4 * KV_BLOCK, found), 1);
     t[0]++;
-    CHECK_INT(kv_cache_match(kv, t, 4 * KV_BLOCK, found), 0);
+    CHECK_INT(kv_cache_match(kv, 0, t, 4 * KV_BLOCK, found), 0);
     kv_cache_check(kv);
     kv_cache_destroy(kv);
 }
@@ -55,9 +55,31 @@ TEST(a_block_means_its_whole_chain) {
     y[3] = 99;
     for (size_t i = 0; i < 2; i++) {
         CHECK(kv_cache_take(kv, &b[i]));
-        kv_cache_seal(kv, b, i, x);
+        kv_cache_seal(kv, 0, b, i, x);
     }
-    CHECK_INT(kv_cache_match(kv, y, 2 * KV_BLOCK, found), 0);
+    CHECK_INT(kv_cache_match(kv, 0, y, 2 * KV_BLOCK, found), 0);
+    kv_cache_destroy(kv);
+}
+
+// What was computed under one adapter is not found under another, nor under none, at any depth.
+TEST(a_chain_belongs_to_its_salt) {
+    struct kv_cache *kv = cache(8);
+    uint32_t t[2 * KV_BLOCK], b[4], found[2];
+    tokens_fill(t, 2 * KV_BLOCK, 1);
+    for (size_t i = 0; i < 2; i++) {
+        REQUIRE(kv_cache_take(kv, &b[i]));
+        kv_cache_seal(kv, 7, b, i, t);
+    }
+    CHECK_INT(kv_cache_match(kv, 0, t, 2 * KV_BLOCK, found), 0);
+    CHECK_INT(kv_cache_match(kv, 8, t, 2 * KV_BLOCK, found), 0);
+    CHECK_INT(kv_cache_match(kv, 7, t, 2 * KV_BLOCK, found), 2);
+    for (size_t i = 0; i < 2; i++) { // equal tokens under another salt are a chain of their own
+        REQUIRE(kv_cache_take(kv, &b[2 + i]));
+        kv_cache_seal(kv, 8, b + 2, i, t);
+    }
+    CHECK_INT(kv_cache_match(kv, 8, t, 2 * KV_BLOCK, found), 2);
+    CHECK(memcmp(found, b + 2, sizeof found) == 0);
+    kv_cache_check(kv);
     kv_cache_destroy(kv);
 }
 
@@ -67,16 +89,16 @@ TEST(the_least_recently_used_is_evicted) {
     tokens_fill(x, KV_BLOCK, 1);
     tokens_fill(y, KV_BLOCK, 2);
     REQUIRE(kv_cache_take(kv, &a) && kv_cache_take(kv, &b));
-    kv_cache_seal(kv, &a, 0, x);
-    kv_cache_seal(kv, &b, 0, y);
+    kv_cache_seal(kv, 0, &a, 0, x);
+    kv_cache_seal(kv, 0, &b, 0, y);
     kv_cache_release(kv, a);
     kv_cache_release(kv, b);
-    CHECK_INT(kv_cache_match(kv, x, KV_BLOCK, &c), 1); // a is now the youngest
+    CHECK_INT(kv_cache_match(kv, 0, x, KV_BLOCK, &c), 1); // a is now the youngest
     kv_cache_release(kv, c);
     CHECK(kv_cache_take(kv, &c));
     CHECK_INT(c, b);
-    CHECK_INT(kv_cache_match(kv, y, KV_BLOCK, &b), 0);
-    CHECK_INT(kv_cache_match(kv, x, KV_BLOCK, &b), 1);
+    CHECK_INT(kv_cache_match(kv, 0, y, KV_BLOCK, &b), 0);
+    CHECK_INT(kv_cache_match(kv, 0, x, KV_BLOCK, &b), 1);
     kv_cache_check(kv);
     kv_cache_destroy(kv);
 }
@@ -99,7 +121,7 @@ TEST(random_use_keeps_invariants_and_contents) {
         if (!s[i].live) {
             for (size_t k = 0; k < LEN; k++) s[i].t[k] = (uint32_t)(k / KV_BLOCK * 10); // few distinct texts, so that they meet
             for (size_t k = 0; k < LEN / KV_BLOCK; k++) s[i].t[k * KV_BLOCK] += (uint32_t)below(2);
-            s[i].n = kv_cache_match(kv, s[i].t, LEN - 1, s[i].b);
+            s[i].n = kv_cache_match(kv, 0, s[i].t, LEN - 1, s[i].b);
             s[i].live = true;
             hits += s[i].n;
             float chain = 0;
@@ -111,7 +133,7 @@ TEST(random_use_keeps_invariants_and_contents) {
             float chain = 0;
             for (size_t k = 0; k <= s[i].n; k++) chain = chain * 2 + (float)s[i].t[k * KV_BLOCK] + 1;
             l->base[s[i].b[s[i].n] * l->block_stride] = chain;
-            kv_cache_seal(kv, s[i].b, s[i].n, s[i].t);
+            kv_cache_seal(kv, 0, s[i].b, s[i].n, s[i].t);
             s[i].n++;
         } else {
             while (s[i].n > 0) kv_cache_release(kv, s[i].b[--s[i].n]);

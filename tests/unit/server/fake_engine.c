@@ -52,6 +52,13 @@ const char *model_weights_name(const struct model *m) { return "f32"; }
 const char *model_format(const struct model *m) { return "safetensors"; }
 uint64_t model_parameters(const struct model *m) { return 1000; }
 size_t model_bytes(const struct model *m) { return 4000; }
+struct model *model_base(struct model *m) { return m; }
+const struct adapter_rows *model_adapter(const struct model *m) { return NULL; }
+size_t model_own_bytes(const struct model *m) { return 4000; }
+struct model *model_create_adapted(struct model *base, const struct adapter *a, struct err *err) {
+    err_set(err, ERR_UNSUPPORTED, "no adapters here");
+    return NULL;
+}
 const char *model_fingerprint(const struct model *m) { return "0123456789abcdef"; }
 
 struct tokenizer *fake_tokenizer_create(const char *jinja, bool add_bos) {
@@ -261,6 +268,7 @@ void engine_destroy(struct engine *e) {
 }
 
 bool engine_add_model(struct engine *e, struct model *m, size_t kv_bytes, struct err *err) { return true; }
+void engine_remove_model(struct engine *e, struct model *m) {}
 bool engine_start(struct engine *e, struct err *err) {
     if (pthread_create(&e->thread, NULL, thread_main, e)) return err_set(err, ERR_NO_MEMORY, "no thread");
     e->started = true;
