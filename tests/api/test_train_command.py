@@ -219,6 +219,19 @@ def test_rows_masks_and_packing(files, nano, tmp_path):
     assert len(losses(tmp_path / "c")) == 10 and len(losses(tmp_path / "d")) == 1
 
 
+def test_however_a_batch_is_made_up(files, nano, tmp_path):
+    """One update on the same rows, packed or not, in one batch or in eight: the same loss and gradient to 1e-6."""
+    def update(name, *flags):
+        train("--model", nano, "--steps", 1, "--out", tmp_path / name, *flags)
+        (step,) = events(tmp_path / name, "step")
+        return [step["train_loss"], step["grad_norm"]]
+
+    rows, text = ["--data", files / "rows.json"], ["--data", files / "text.txt", "--context", 64]
+    whole = update("whole", *rows, "--batch-size", 24)
+    assert update("packed", *rows, "--batch-size", 24, "--packing", "on", "--context", 256) == pytest.approx(whole, rel=1e-6)
+    assert update("1x8", *text, "--batch-size", 1, "--accumulate", 8) == pytest.approx(update("8x1", *text, "--batch-size", 8), rel=1e-6)
+
+
 def test_excess_length(files, nano, tmp_path):
     flags = ["--model", nano, "--data", files / "long.jsonl", "--context", 32, "--epochs", 1]
     failed = train(*flags, "--out", tmp_path / "a", ok=False)
