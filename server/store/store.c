@@ -57,13 +57,12 @@ const int store_newest_version = ARRAY_LEN(migrations);
 
 bool store_fail(struct store *s, struct err *err) {
     int system = sqlite3_system_errno(s->db);
-    bool full = system == ENOSPC || system == EDQUOT || system == EFBIG;
     switch (sqlite3_errcode(s->db)) {
     case SQLITE_FULL: return err_set(err, ERR_NO_SPACE, "there is no space left for the database");
     case SQLITE_IOERR:
     case SQLITE_CANTOPEN:
-        if (full) return err_set(err, ERR_NO_SPACE, "there is no space left for the database");
-        break;
+        if (err_code_of(system) != ERR_NO_SPACE) break;
+        return err_set(err, ERR_NO_SPACE, "there is no space left for the database");
     case SQLITE_NOMEM: return err_set(err, ERR_NO_MEMORY, "there is no memory left for the database");
     case SQLITE_CONSTRAINT: return err_set(err, ERR_INVALID, "the database refused a value, or its id is taken (%s)", sqlite3_errmsg(s->db));
     case SQLITE_BUSY: return err_set(err, ERR_BUSY, "another process holds the database");
@@ -221,10 +220,9 @@ static bool store_keep_copy(struct store *s, const char *data_dir, int version, 
     bool ok = RUN(s, err, "VACUUM INTO ?1", V(temp));
     if (ok) {
         int fd = open(temp, O_RDWR | O_CLOEXEC);
-        ok = fd >= 0 && fsync(fd) == 0;
+        ok = fd >= 0 && fsync(fd) == 0 && rename(temp, path) == 0;
+        if (!ok) err_set(err, err_code_of(errno), "%s cannot be written: %s", name, strerror(errno));
         if (fd >= 0) close(fd);
-        ok = ok && rename(temp, path) == 0;
-        if (!ok) err_set(err, errno == ENOSPC ? ERR_NO_SPACE : ERR_IO, "%s cannot be written: %s", name, strerror(errno));
     }
     if (!ok) unlink(temp);
     free(temp);
@@ -272,7 +270,7 @@ static bool store_connect(struct store *s, const char *path, struct err *err) {
     sqlite3_busy_timeout(s->db, 5000);
     // quick_check reads the whole file once: a damaged one is found here and not in the middle of a user's request.
     bool ok = store_says(s, "PRAGMA quick_check(1)", "ok", err) && store_says(s, "PRAGMA journal_mode = WAL", "wal", err) &&
-              store_exec(s, "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF", err);
+              store_exec(s, "PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY", err);
     int code = sqlite3_errcode(s->db);
     if (!ok && (code == SQLITE_NOTADB || code == SQLITE_CORRUPT)) err_set(err, ERR_CORRUPT, "couplet.db is damaged or no database of couplet's");
     return ok;
