@@ -8,7 +8,6 @@
 
 #include <assert.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,10 +30,6 @@ bool weights_mode_parse(const char *name, enum weights_mode *out) {
     return false;
 }
 
-static void fingerprint_set(struct model *m, const unsigned char hash[32]) {
-    for (size_t i = 0; i < 8; i++) snprintf(m->fingerprint + 2 * i, 3, "%02x", hash[i]);
-}
-
 static void fingerprint_make(struct model *m, enum weights_mode mode, const struct kernels *kernels) {
     unsigned char hash[32];
     struct sha256 s;
@@ -46,7 +41,7 @@ static void fingerprint_make(struct model *m, enum weights_mode mode, const stru
     const char *set = strcmp(kernels->name, "c") == 0 ? "c" : "v16";
     sha256_update(&s, set, strlen(set));
     sha256_digest(&s, hash);
-    fingerprint_set(m, hash);
+    hex_write(hash, 8, m->fingerprint);
 }
 
 struct model *model_create(struct model_file *file, enum weights_mode mode, struct pool *pool, struct err *err) {
@@ -77,7 +72,7 @@ struct model *model_create_adapted(struct model *base, const struct adapter *a, 
     sha256_update(&s, base->fingerprint, sizeof base->fingerprint);
     sha256_update(&s, rows->hash, sizeof rows->hash);
     sha256_digest(&s, hash);
-    fingerprint_set(m, hash);
+    hex_write(hash, 8, m->fingerprint);
     return m;
 }
 
