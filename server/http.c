@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
-// A request's life between libmicrohttpd's callbacks and a route: headers -> guard -> body -> work (pool) -> start -> answer -> end.
+// A request's life between libmicrohttpd's callbacks and a route: headers -> guard -> body, whole or in pieces -> work (pool) -> start -> answer
+// -> end.
 //
 // Invariants:
-//   1. route->end is called once if work or start was, never while work runs, and nothing is called after it.
+//   1. route->end is called once if the sink's begin, work or start was, never while work runs, and nothing is called after it.
 //   2. An exchange is freed once libmicrohttpd has completed it and no work runs.
 //   3. The access handler returns only after it queued an answer, suspended the connection, or asked for more body.
-// Thread: loop, but for http_work.
+//   4. While a piece is worked on, its connection is suspended and x->body is the worker's.
+// Thread: loop, but for http_work and slow_work.
 #include "server/http_internal.h"
 
 #include "base/log.h"
@@ -97,6 +99,8 @@ const char *http_query(const struct http_request *r, const char *name) {
     return NULL;
 }
 
+struct viewer http_viewer(const struct http_request *r) { return (struct viewer){.key = r->key_id, .all = r->key_scope == SCOPE_ADMIN}; }
+
 // The client's own id where it is short and plain, so that both logs can be laid side by side.
 static void choose_request_id(struct http_exchange *x) {
     const char *theirs = http_header(&x->r, "x-request-id");
@@ -158,17 +162,34 @@ void http_exchange_gone(struct http_exchange *x) {
 
 // ---- work and start ----
 
-// Pool thread. Parsing a megabyte may wait; the loop and the engine's next step should not: workers yield to both.
-static void http_work(uv_work_t *w) {
+// Parsing a megabyte may wait; the loop and the engine's next step should not: workers yield to both.
+static void thread_yields(void) {
     static __thread bool yielding;
     if (!yielding) setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE); // of this thread alone, on Linux
     yielding = true;
+}
+
+static void http_work(uv_work_t *w) { // pool
+    thread_yields();
     struct http_exchange *x = w->data;
     x->work_ok = x->work_fn(&x->r);
 }
 
-static void http_after_work(uv_work_t *w, int status) {
-    struct http_exchange *x = w->data;
+static void slow_work(void *ctx) { // slow lane
+    struct http_exchange *x = ctx;
+    thread_yields();
+    x->work_ok = x->work_fn(&x->r);
+}
+
+// The piece is done with; libmicrohttpd goes on reading, for the next one or for nothing.
+static void piece_done(struct http_exchange *x) {
+    x->http->body_bytes -= x->body.len;
+    buf_clear(&x->body);
+    x->discarding = !x->work_ok;
+    http_wake(x->connection);
+}
+
+static void work_done(struct http_exchange *x, bool ran) {
     x->working = false;
     x->http->n_working--;
     if (http_exchange_mute(x)) {
@@ -177,20 +198,45 @@ static void http_after_work(uv_work_t *w, int status) {
         return;
     }
     if (x->http->aborting) http_abort_exchange(x);
-    else if (status == 0 && x->work_ok) x->then_fn(&x->r);
+    else if (x->stage == STAGE_BODY) piece_done(x);
+    else if (ran && x->work_ok) x->then_fn(&x->r);
     else http_reply_error(&x->r);
 }
+static void http_after_work(uv_work_t *w, int status) { work_done(w->data, status == 0); }
+static void after_slow_work(void *ctx, bool ran) { work_done(ctx, ran); }
 
-void http_more_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
+static void work_begin(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
     struct http_exchange *x = http_exchange_of(r);
     assert(!x->working);
     x->work_fn = work;
     x->then_fn = then;
-    x->work.data = x;
     x->working = true;
     x->http->n_working++;
+}
+
+void http_more_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
+    struct http_exchange *x = http_exchange_of(r);
+    work_begin(r, work, then);
+    x->work.data = x;
     int rc = uv_queue_work(x->http->loop, &x->work, http_work, http_after_work);
     assert(rc == 0); // fails only for a NULL work function
+}
+
+void http_slow_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
+    struct http_exchange *x = http_exchange_of(r);
+    work_begin(r, work, then);
+    x->slow = (struct slow_item){.run = slow_work, .after = after_slow_work, .ctx = x};
+    slow_lane_add(x->http->slow_lane, &x->slow);
+}
+
+static bool piece_work(struct http_request *r) {
+    const struct http_exchange *x = http_exchange_of(r);
+    return r->route->sink->data(r, x->body.data, x->body.len);
+}
+
+static void piece_begin(struct http_exchange *x) {
+    http_more_work(&x->r, piece_work, NULL);
+    http_suspend(x->connection);
 }
 
 static void route_enter(struct http_exchange *x) {
@@ -214,8 +260,16 @@ static enum MHD_Result queue_response(struct http_exchange *x) {
     return ok;
 }
 
+static bool sink_begin(struct http_exchange *x) {
+    const struct http_sink *sink = x->r.route->sink;
+    if (!sink) return true;
+    const char *length = http_header(&x->r, "Content-Length");
+    x->entered = true;
+    return sink->begin(&x->r, length ? strtoull(length, NULL, 10) : x->has_body ? UINT64_MAX : 0);
+}
+
 static enum MHD_Result headers_received(struct http_exchange *x, const char *method, const char *version) {
-    if (!http_guard(x, method, version)) {
+    if (!http_guard(x, method, version) || !sink_begin(x)) {
         x->stage = STAGE_REFUSED;
         http_refuse(x);
         // With a body under way the answer goes out now and the connection ends; without, it can live on.
@@ -228,31 +282,51 @@ static enum MHD_Result headers_received(struct http_exchange *x, const char *met
     return MHD_YES;
 }
 
+// libmicrohttpd takes no answer before a body's end. So a short rest is read and dropped; in a long one the client is told past
+// libmicrohttpd, and the connection ends.
+static enum MHD_Result body_discard(struct http_exchange *x, size_t len) {
+    x->discarded += len;
+    if (x->discarded <= HTTP_DISCARD_BYTES) return MHD_YES;
+    struct api_error e = api_error_of(&x->r);
+    http_answer_raw(x->connection, &e, x->r.err.message, x->r.err.param);
+    x->status = e.status;
+    x->cut_short = true;
+    return MHD_NO;
+}
+
+static bool body_fits(struct http_exchange *x, size_t len) {
+    const struct config *config = &x->http->server->config;
+    const struct http_sink *sink = x->r.route->sink;
+    size_t most = sink ? sink->max_bytes(&x->r) : config->max_body_bytes;
+    if (x->received + len > most) {
+        x->r.err_status = 413;
+        return err_set(&x->r.err, ERR_TOO_LARGE, "The request body is over %zu bytes.", most);
+    }
+    if (x->http->body_bytes + len > config->max_body_total_bytes) {
+        x->r.err_status = 503;
+        return err_set(&x->r.err, ERR_BUSY, "Too many request bodies are being read; try again.");
+    }
+    return true;
+}
+
 static enum MHD_Result body_received(struct http_exchange *x, const char *data, size_t len) {
     if (x->stage != STAGE_BODY) return MHD_NO;
-    const struct config *config = &x->http->server->config;
-    if (!x->body_too_large && x->body.len + len > config->max_body_bytes) {
-        x->body_too_large = true;
-        err_set(&x->r.err, ERR_TOO_LARGE, "The request body is over %zu bytes.", config->max_body_bytes);
-        x->r.err_status = 413;
-    } else if (!x->body_too_large && x->http->body_bytes + len > config->max_body_total_bytes) {
-        x->body_too_large = true;
-        err_set(&x->r.err, ERR_BUSY, "Too many request bodies are being read; try again.");
-        x->r.err_status = 503;
-    }
-    if (x->body_too_large) { // a chunked body: libmicrohttpd takes no answer before its end
-        x->discarded += len;
-        return x->discarded > HTTP_DISCARD_BYTES ? MHD_NO : MHD_YES;
-    }
+    if (!x->discarding) x->discarding = !body_fits(x, len);
+    if (x->discarding) return body_discard(x, len);
     buf_add(&x->body, data, len);
     x->http->body_bytes += len;
+    x->received += len;
+    if (x->r.route->sink && x->body.len >= HTTP_PIECE_BYTES) piece_begin(x);
     return MHD_YES;
 }
 
 static enum MHD_Result request_received(struct http_exchange *x) {
-    if (x->r.gone) return MHD_NO;
+    if (x->stage == STAGE_BODY && x->r.route->sink && x->body.len && !x->discarding) { // the last piece; then we are called again
+        piece_begin(x);
+        return MHD_YES;
+    }
     if (x->stage == STAGE_BODY) {
-        if (x->body_too_large) {
+        if (x->discarding) {
             x->stage = STAGE_REFUSED;
             http_refuse(x);
         } else {
@@ -274,7 +348,9 @@ enum MHD_Result http_on_request(void *cls, struct MHD_Connection *mhd, const cha
         *ctx = x;
         return headers_received(x, method, version);
     }
+    if (x->r.gone) return MHD_NO;
     if (*upload_size) {
+        if (x->working) return MHD_YES; // suspended, yet the next chunk was in the buffer: it stays there
         size_t n = *upload_size;
         *upload_size = 0;
         return body_received(x, upload, n);
@@ -306,7 +382,7 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **ctx, enum M
     if (!x) return; // its headers never were complete
     x->connection = NULL;
     x->r.connection = NULL;
-    bool whole = toe == MHD_REQUEST_TERMINATED_COMPLETED_OK && !x->r.gone;
+    bool whole = (toe == MHD_REQUEST_TERMINATED_COMPLETED_OK || x->cut_short) && !x->r.gone;
     if (!whole) http_exchange_gone(x);
     h->n_requests--;
     h->body_bytes -= x->body.len;

@@ -4,14 +4,15 @@
 // Thread: everything here runs on the loop thread, but for a route's `work` function, which runs on a libuv pool worker and
 // may touch only its own request's arena, body and `state`.
 //
-// A request's life: headers checked (framing, Host, Origin, key, scope, drain) -> body read into the sink -> route->work on the pool (parse,
-// validate, tokenize) -> route->start on the loop -> exactly one of: http_reply*, or http_stream_open + http_stream_send* +
-// http_stream_close -> route->end on the loop, once, whatever happened -> arena freed.
+// A request's life: headers checked (framing, Host, Origin, key, scope, drain) -> body read into the arena, or handed to the route's sink in
+// pieces -> route->work on the pool (parse, validate, tokenize) -> route->start on the loop -> exactly one of: http_reply*, or
+// http_stream_open + http_stream_send* + http_stream_close -> route->end on the loop, once, whatever happened -> arena freed.
 #pragma once
 
 #include "base/arena.h"
 #include "base/buf.h"
 #include "base/err.h"
+#include "server/store/store.h" // struct viewer
 
 #include <stdint.h>
 
@@ -28,11 +29,13 @@ struct http_request {
     uint64_t serial;       // unique in this process
     char id[65];           // x-request-id: the client's (checked) or ours
     const char *method, *path; // path without query, percent-decoded once
-    const char *tail;      // what followed the route's pattern when that ends in '*' ("/v1/models/*"), else ""
+    const char *tail;      // what stood for the pattern's '*' ("/v1/models/*") or {id} ("/v1/files/{id}/content"), else ""
     const char *body;      // whole body (NUL behind it), when work runs
     size_t body_len;
     char key_id[33];       // which key, "" when none is required
+    enum http_scope key_scope; // of that key; SCOPE_ADMIN where none is required
     uint64_t received_ns;
+    const char *cold;      // a model that work found cold (request_model.h), or NULL
     void *state;           // the route's own, usually in the arena
     struct err err;        // set by work on failure: start is then skipped and the error is answered
     int err_status;        // 0: derived from err.code; else the HTTP status
@@ -40,25 +43,45 @@ struct http_request {
     bool gone;             // the client has left: nothing may be sent any more
 };
 
+// A body that does not go into the arena. The connection is suspended while a piece is worked on: back-pressure, flat memory. A client
+// that leaves, or a false: route->end, which removes what begin made.
+struct http_sink {
+    const char *content_type;                                      // the media type required: "multipart/form-data"
+    size_t (*max_bytes)(const struct http_request *r);             // loop; 413 past it
+    bool (*begin)(struct http_request *r, uint64_t content_length); // loop, headers accepted; UINT64_MAX: not known. false: r->err, refused at once
+    bool (*data)(struct http_request *r, const char *p, size_t n); // pool, one at a time, in order; false: r->err, the rest is not taken
+};
+
 struct http_route {
-    const char *method, *path; // exact, or a prefix ending in '*'
+    const char *method, *path; // exact; with one segment {id}; or a prefix ending in '*'. Where several fit: in this order
     enum http_scope scope;
     bool (*work)(struct http_request *r);  // pool thread; NULL: none. false: r->err is set
     void (*start)(struct http_request *r); // loop thread
     void (*end)(struct http_request *r);   // loop thread; the request is over (answered, or the client left: r->gone); NULL: none
     const char *summary;                   // for /openapi.json
+    const struct http_sink *sink;          // NULL: JSON, into the arena
 };
 
 const char *http_query(const struct http_request *r, const char *name);  // NULL: absent; "" : present without a value
 const char *http_header(const struct http_request *r, const char *name);
+struct viewer http_viewer(const struct http_request *r); // who asks, for the store: an admin's key, or no keys at all, sees everything
 
 // More work for the pool, from start on, where an answer takes long to write: `work` as the route's own, then `then` as its start.
 // Between the two nothing else is called, not even end.
 void http_more_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r));
 
+// The same for what takes over 50 ms (scans of data sets, model loads, exports, estimates): one thread, first come first served. What runs when
+// the drain's deadline passes is cut off with the process, so it must survive that as it survives kill -9.
+void http_slow_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r));
+// Both without a request; loop thread only. fn may not run if the server goes down first.
+void slow_lane_post(struct server *s, void (*fn)(void *ctx), void *ctx);
+void http_pool_post(struct server *s, void (*fn)(void *ctx), void *ctx);
+
 // One whole answer. `body` is taken over (its memory moves; *body is left empty).
 void http_reply(struct http_request *r, int status, const char *content_type, struct buf *body);
 void http_reply_json(struct http_request *r, int status, struct buf *body);
+// From the disk, to its end: `size` bytes of `fd`, which is taken. download_name (any bytes; NULL: none) becomes a Content-Disposition.
+void http_reply_file(struct http_request *r, int status, const char *content_type, int fd, uint64_t size, const char *download_name);
 // From r->err / err_status / err_code in OpenAI's shape (api_error.c).
 void http_reply_error(struct http_request *r);
 void http_set_header(struct http_request *r, const char *name, const char *value); // before the answer; copied

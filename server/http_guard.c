@@ -164,8 +164,9 @@ static bool route_ok(struct http_exchange *x) {
     char allow[64];
     r->route = route_find(r->method, r->path, &known, allow, sizeof allow);
     if (r->route) {
-        size_t n = strlen(r->route->path);
-        if (r->route->path[n - 1] == '*') r->tail = r->path + n - 1;
+        size_t len;
+        const char *tail = route_tail(r->route, r->path, &len);
+        if (tail) r->tail = arena_strndup(&r->arena, tail, len);
         return true;
     }
     if (!known) return refuse(x, 404, "not_found", "There is no such path.");
@@ -186,31 +187,30 @@ static bool key_ok(struct http_exchange *x) {
     const struct keys *keys = &x->http->server->keys;
     // Where others can reach us a key stays required, also when the last one was revoked.
     bool required = keys->n > 0 || !config_host_is_loopback(x->http->server->config.bound_host);
+    r->key_scope = required ? SCOPE_PUBLIC : SCOPE_ADMIN;
     if (!required || r->route->scope == SCOPE_PUBLIC) return true;
     const char *authorization = MHD_lookup_connection_value(x->connection->mhd, MHD_HEADER_KIND, MHD_HTTP_HEADER_AUTHORIZATION);
     const struct key *key = authorization ? keys_match(keys, authorization) : NULL;
     if (!key) return refuse(x, 401, "invalid_api_key", "A valid API key is required: 'Authorization: Bearer KEY'.");
     memcpy(r->key_id, key->id, sizeof r->key_id);
+    r->key_scope = key->scope;
     if (key->scope < r->route->scope)
         return refuse(x, 403, "insufficient_scope", "This key's scope is %s; this path needs %s.", scope_name(key->scope), scope_name(r->route->scope));
     return true;
 }
 
-static bool content_type_is_json(const char *type) {
-    size_t n = strcspn(type, "; \t");
-    return name_is(type, n, "application/json");
-}
-
 static bool body_ok(struct http_exchange *x, uint64_t content_length) {
     const struct http_request *r = &x->r;
+    const struct http_sink *sink = r->route->sink;
     const char *expect = http_header(r, "Expect"), *type = http_header(r, "Content-Type"), *coding = http_header(r, "Content-Encoding");
     if (expect && strcasecmp(expect, "100-continue") != 0) return refuse(x, 417, "expectation_failed", "The only expectation is 100-continue.");
     if (!x->has_body) return true;
     if (coding && strcasecmp(coding, "identity") != 0)
         return refuse(x, 415, "unsupported_media_type", "Compressed request bodies are not accepted.");
-    // Also keeps out what a foreign page can send without asking (text/plain, forms).
-    if (!type || !content_type_is_json(type)) return refuse(x, 415, "unsupported_media_type", "The Content-Type must be application/json.");
-    size_t most = x->http->server->config.max_body_bytes;
+    // JSON alone also keeps out what a foreign page can send without asking (text/plain, forms); where a form is taken, its Origin does.
+    const char *taken = sink ? sink->content_type : "application/json";
+    if (!type || !name_is(type, strcspn(type, "; \t"), taken)) return refuse(x, 415, "unsupported_media_type", "The Content-Type must be %s.", taken);
+    size_t most = sink ? sink->max_bytes(r) : x->http->server->config.max_body_bytes;
     if (content_length != UINT64_MAX && content_length > most)
         return refuse(x, 413, "payload_too_large", "The request body is over %zu bytes.", most);
     return true;

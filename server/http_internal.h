@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What the HTTP core's own files share: the loop around libmicrohttpd (loop.c), a connection's and a request's state
-// (http.c), refusals (http_guard.c), answers (http_reply.c), streams (sse.c), lingering closes (linger.c).
+// (http.c), refusals (http_guard.c), answers (http_reply.c), streams (sse.c), lingering closes (linger.c), long work (slow_lane.c).
 //
 // Rules of libmicrohttpd 0.9.75 in a foreign loop, which these files keep (each was measured, see tests/api/test_lifecycle.py):
 //   1. MHD_run only from http_turn, once a loop iteration at most; its timer is set again after every turn.
@@ -22,11 +22,17 @@ enum {
     HTTP_LAG_MS = 5,                  // the loop-lag probe's period, while requests are active
     HTTP_SWEEP_MS = 250,              // how often deadlines are looked at while there are connections
     HTTP_STREAM_CAP_BYTES = 16 << 20, // what may wait for a slow reader: a second of 20 log-probabilities a token
-    HTTP_DISCARD_BYTES = 8 << 20,     // of a chunked body past its limit before the connection is cut
+    HTTP_DISCARD_BYTES = 8 << 20,     // of a body that will not be used before the connection is cut
+    HTTP_PIECE_BYTES = 256 << 10,     // of a body that goes to a sink: as much is worked on at once
     HTTP_SOCKET_SEND_BYTES = 128 << 10,
     HTTP_MEMORY_BYTES = 64 << 10,     // libmicrohttpd's pool a connection: bounds request line and headers
     HTTP_LINGER_MS = 2000,
     HTTP_LINGER_MAX = 64,
+};
+
+struct api_error { // api_error.c
+    int status;
+    const char *type, *code;
 };
 
 struct http {
@@ -44,7 +50,8 @@ struct http {
     int listen_fd; // ours to close once quiesced
     struct http_connection *connections;
     size_t n_connections, n_requests; // requests: from their headers to NOTIFY_COMPLETED
-    size_t n_working;                 // uv_queue_work items under way
+    size_t n_working;                 // items under way on the pool and the slow lane
+    struct slow_lane *slow_lane;
     size_t body_bytes;                // of all requests
     size_t n_lingering;
     uint64_t next_serial;
@@ -75,6 +82,14 @@ enum http_stage {
     STAGE_REPLYING, // the answer was handed to libmicrohttpd
 };
 
+struct slow_item {
+    struct slow_item *next;
+    void (*run)(void *ctx);             // slow lane's thread
+    void (*after)(void *ctx, bool ran); // loop
+    void *ctx;
+    bool ran;
+};
+
 struct http_pair {
     const char *name, *value;
 };
@@ -87,11 +102,14 @@ struct http_exchange {
     enum http_stage stage;
     struct http_pair *headers, *query;
     size_t n_headers, n_query;
-    bool has_body, body_too_large;
-    size_t discarded;
-    struct buf body;
+    bool has_body;
+    bool discarding; // r->err says why: the rest of the body is dropped
+    bool cut_short;  // the answer went out past libmicrohttpd (http_answer_raw)
+    size_t received, discarded;
+    struct buf body; // whole; with a sink: the piece being gathered, or worked on
     uint64_t body_started_ns;
     uv_work_t work;
+    struct slow_item slow;
     bool (*work_fn)(struct http_request *r);
     void (*then_fn)(struct http_request *r);
     bool working, work_ok;
@@ -128,6 +146,8 @@ void http_destroy(struct http *h);                 // all connections gone (asse
 void http_probe_lag(struct http *h);               // arms the probe; it stops by itself
 void http_wake(struct http_connection *c);         // resumes it if it is suspended
 void http_suspend(struct http_connection *c);      // and watches for the client's leaving
+// An error, past libmicrohttpd, which takes no answer in the middle of a request; then nothing more is sent. libmicrohttpd closes the rest.
+void http_answer_raw(struct http_connection *c, const struct api_error *e, const char *message, const char *param);
 // Ends the connection from our side. Never calls into a route: the watch or libmicrohttpd notices, as if the client had left.
 void http_cut(struct http_connection *c);
 
@@ -156,10 +176,13 @@ void http_stream_abort(struct http_exchange *x, const struct err *err); // an er
 // socket with unread bytes would make the kernel send a reset that destroys the answer on its way.
 void http_linger(struct http *h, int fd);
 
+// slow_lane.c. Loop thread, but for the items' run.
+struct slow_lane *slow_lane_create(struct http *h, struct err *err) MUST_CHECK;
+void slow_lane_add(struct slow_lane *l, struct slow_item *item); // borrowed until its `after`
+void slow_lane_abort(struct slow_lane *l);                       // what has not begun is handed to its `after` with ran false
+bool slow_lane_busy(const struct slow_lane *l);
+void slow_lane_destroy(struct slow_lane *l); // nothing is under way; its handle closes with the loop's next turns
+
 // api_error.c: the one place where an error becomes HTTP.
-struct api_error {
-    int status;
-    const char *type, *code;
-};
 struct api_error api_error_of(const struct http_request *r);
 void api_error_write(struct buf *out, const struct api_error *e, const char *message, const char *param);

@@ -152,10 +152,10 @@ static bool connection_unused(const struct http_connection *c) {
 
 // A body must keep up a rate, after the grace that headers have.
 static bool body_too_slow(const struct http_exchange *x, uint64_t now) {
-    if (x->stage != STAGE_BODY) return false;
+    if (x->stage != STAGE_BODY || x->working) return false;
     const struct config *config = &x->http->server->config;
     double seconds = (double)(now - x->body_started_ns) / 1e9 - (double)config->header_seconds;
-    return seconds > 0 && (double)(x->body.len + x->discarded) < seconds * (double)config->body_bytes_per_second;
+    return seconds > 0 && (double)(x->received + x->discarded) < seconds * (double)config->body_bytes_per_second;
 }
 
 // Has the peer closed in the middle of a request? When its last bytes and its FIN arrive together, libmicrohttpd 0.9.75 reads the
@@ -191,24 +191,28 @@ static void on_sweep(uv_timer_t *t) {
 
 // ---- start and stop ----
 
+void http_answer_raw(struct http_connection *c, const struct api_error *e, const char *message, const char *param) {
+    struct buf body = {0}, answer = {0};
+    api_error_write(&body, e, message, param);
+    buf_printf(&answer, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", e->status,
+               MHD_get_reason_phrase_for((unsigned)e->status), body.len, body.data);
+    ssize_t sent = send(c->fd, answer.data, answer.len, MSG_DONTWAIT | MSG_NOSIGNAL); // at most once: a full window closes without a word
+    c->linger = sent > 0;
+    shutdown(c->fd, SHUT_WR);
+    buf_finish(&body);
+    buf_finish(&answer);
+}
+
 // libmicrohttpd 0.9.75 answers a Content-Length it cannot read before it calls us, and writes the head of that answer twice. It
-// tells its log first: so find the connection whose headers are complete but have not reached us, answer it once, and close
-// its sending side; what libmicrohttpd writes afterwards goes nowhere.
+// tells its log first: so find the connection whose headers are complete but have not reached us, and answer it once; what
+// libmicrohttpd writes afterwards goes nowhere.
 static void answer_bad_length(struct http *h, bool too_large) {
     struct http_connection *c = h->connections;
     while (c && (c->exchange || !c->uri_seen || !MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE))) c = c->next;
     if (!c) return;
     struct api_error e = {too_large ? 413 : 400, "invalid_request_error", too_large ? "payload_too_large" : "bad_request"};
-    struct buf body = {0}, answer = {0};
-    api_error_write(&body, &e, too_large ? "The request body is too large." : "Content-Length is not a length.", NULL);
-    buf_printf(&answer, "HTTP/1.1 %s\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
-               too_large ? "413 Content Too Large" : "400 Bad Request", body.len, body.data);
-    ssize_t sent = send(c->fd, answer.data, answer.len, MSG_DONTWAIT | MSG_NOSIGNAL); // at most once: a full window closes without a word
-    c->linger = sent > 0;
-    shutdown(c->fd, SHUT_WR);
+    http_answer_raw(c, &e, too_large ? "The request body is too large." : "Content-Length is not a length.", NULL);
     metrics_count_http(&h->server->metrics, "none", "any", e.status);
-    buf_finish(&body);
-    buf_finish(&answer);
 }
 
 static void on_log(void *cls, const char *format, va_list args) {
@@ -304,9 +308,11 @@ struct http *http_create(struct server *s, uv_loop_t *loop, struct err *err) {
         return NULL;
     }
     MHD_set_panic_func(on_panic, NULL);
-    h->daemon = daemon_start(h, fd);
+    h->slow_lane = slow_lane_create(h, err);
+    h->daemon = h->slow_lane ? daemon_start(h, fd) : NULL;
     if (!h->daemon) {
-        err_set(err, ERR_IO, "libmicrohttpd does not start");
+        if (h->slow_lane) err_set(err, ERR_IO, "libmicrohttpd does not start");
+        slow_lane_destroy(h->slow_lane);
         close(fd);
         free(h);
         return NULL;
@@ -342,6 +348,7 @@ void http_abort_exchange(struct http_exchange *x) {
 
 void http_abort_requests(struct http *h) {
     h->aborting = true;
+    slow_lane_abort(h->slow_lane);
     for (struct http_connection *c = h->connections; c; c = c->next)
         if (c->exchange && !c->exchange->working) http_abort_exchange(c->exchange); // a worker owns its request: after it
 }
@@ -360,6 +367,7 @@ void http_destroy(struct http *h) {
     if (!h) return;
     MHD_stop_daemon(h->daemon);
     h->daemon = NULL;
+    slow_lane_destroy(h->slow_lane);
     uv_close((uv_handle_t *)&h->epoll_watch, NULL);
     uv_close((uv_handle_t *)&h->daemon_timer, NULL);
     uv_close((uv_handle_t *)&h->sweep_timer, NULL);

@@ -14,6 +14,9 @@ extern const struct http_route openapi_routes[]; // api_openapi.c
 
 extern const struct http_route *const route_tables[]; // ended by NULL
 
-// The best match, exact paths before prefixes. NULL: none. *path_known: the path exists for another method; then `allow` (if
+// What stands in `path` for the pattern's {id} or '*', len bytes; NULL: the pattern has neither.
+const char *route_tail(const struct http_route *route, const char *path, size_t *len);
+
+// The best match: exact paths, then those with {id}, then prefixes. NULL: none. *path_known: the path exists for another method; then `allow` (if
 // not NULL) is filled with the methods ("GET, HEAD"). HEAD matches GET's routes.
 const struct http_route *route_find(const char *method, const char *path, bool *path_known, char *allow, size_t allow_size);

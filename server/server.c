@@ -9,6 +9,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/data_dir.h"
+#include "server/store/store.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -89,6 +91,9 @@ static void on_drain_tick(uv_timer_t *t) {
         http_abort_requests(s->http);
     } else if (p->drain_stage == DRAIN_TOLD) {
         http_cut_connections(s->http);
+    } else if (slow_lane_busy(s->http->slow_lane)) { // by its contract this may be cut off like that
+        log_line(LOG_WARN, "long work is cut off", NULL);
+        _exit(p->exit_status);
     } else {
         log_line(LOG_ERROR, "requests do not end", NULL);
         _exit(1);
@@ -148,6 +153,7 @@ static void handles_open(struct server *s) {
     uv_loop_init(&p->loop);
     uv_async_init(&p->loop, &p->engine_wake, on_engine_events);
     uv_async_init(&p->loop, &p->loaded, on_loaded);
+    job_watches_open(s);
     uv_timer_init(&p->loop, &p->keys_timer);
     uv_timer_init(&p->loop, &p->drain_timer);
     uv_signal_init(&p->loop, &p->sigterm);
@@ -189,7 +195,10 @@ static bool server_open(struct server *s, struct err *err) {
         err->message[0] = 0;
         return false;
     }
-    return true;
+    umask(077); // uploads, weights and jobs are this user's alone
+    s->priv->data_lock = data_dir_open(c->data_dir, err);
+    s->store = s->priv->data_lock >= 0 ? store_open(c->data_dir, err) : NULL;
+    return s->store != NULL;
 }
 
 static bool server_listen(struct server *s, struct err *err) {
@@ -230,6 +239,7 @@ int server_run(struct config *config) {
     struct server_private *p = mem_new(struct server_private);
     struct server *s = mem_new(struct server);
     s->priv = p;
+    p->data_lock = -1;
     s->config = *config;
     s->started_s = (int64_t)time(NULL);
     struct err err = {0};
@@ -243,7 +253,10 @@ int server_run(struct config *config) {
         engine_destroy(s->engine); // before the loop goes: its thread wakes the loop
         s->engine = NULL;
         handles_close(s);
+        job_watches_close(s);
     }
+    store_close(s->store);
+    if (p->data_lock >= 0) close(p->data_lock);
     if (!ok && err.message[0]) fprintf(stderr, "couplet serve: %s\n", err.message);
     server_forget_sequences(s);
     registry_finish(&s->registry);

@@ -52,3 +52,10 @@ void server_unwatch_sequence(struct server *s, uint64_t id); // no further call;
 // Cancels in the engine and forgets the watcher: no further call. The time until the engine let go is measured
 // (couplet:cancel_seconds). For ids whose EVENT_FINISH was already delivered: nothing.
 void server_cancel_sequence(struct server *s, uint64_t id);
+
+// -- Jobs --------------------------------------------------------------------------------------------------------------------
+// Says that a job's row, events or models have changed; any thread. Watchers hear of it on the loop, several changes of one job perhaps once.
+// A watcher may end itself, or another, while it is told.
+void server_job_changed(struct server *s, const char *job_id);
+void server_watch_jobs(struct server *s, void (*fn)(void *ctx, const char *job_id), void *ctx);
+void server_unwatch_jobs(struct server *s, void (*fn)(void *ctx, const char *job_id), void *ctx);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-// What server.c and sequences.c share.
+// What server.c, sequences.c and job_watch.c share.
 #pragma once
 
 #include "base/mem.h" // before uv.h, whose sys/param.h defines MIN and MAX too
 #include "server/server.h"
+#include "server/store/store.h"
 
 #include <uv.h>
 
@@ -31,7 +32,11 @@ struct server_private {
     _Atomic uint64_t next_sequence_id;
     struct engine_event *events; // taken from the engine, not yet dispatched
     struct sequence_watch *sequences[SEQUENCE_BUCKETS];
+    struct job_watches *job_watches;
+    int data_lock; // data_dir.h
 };
 
 void server_dispatch(struct server *s); // takes the engine's events to their watchers; for 2 ms at most, then wakes the loop again
 void server_forget_sequences(struct server *s);
+void job_watches_open(struct server *s);
+void job_watches_close(struct server *s); // after the loop's handles are closed

@@ -90,6 +90,10 @@ void http_more_work(struct http_request *r, bool (*work)(struct http_request *r)
     if (work(r)) then(r);
     else http_reply_error(r);
 }
+void http_slow_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
+    http_more_work(r, work, then);
+}
+struct viewer http_viewer(const struct http_request *r) { return (struct viewer){.key = r->key_id, .all = true}; }
 void http_reply_json(struct http_request *r, int status, struct buf *body) {
     struct exchange *x = exchange_of(r);
     assert(!x->replied && !x->streaming && !x->ended);

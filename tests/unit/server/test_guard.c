@@ -50,6 +50,18 @@ TEST(routes) {
         if (route_find("GET", absent[i], &known, NULL, 0) || known) TEST_FAIL("found %s", absent[i]);
 }
 
+TEST(patterns) {
+    static const struct {
+        const char *pattern, *path, *tail; // tail NULL: the pattern has none
+    } cases[] = {{"/a/{id}", "/a/x", "x"}, {"/a/{id}/c", "/a/x-1/c", "x-1"}, {"/a/*", "/a/x/y", "x/y"}, {"/a", "/a", NULL}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const struct http_route route = {"GET", cases[i].pattern};
+        size_t len = 0;
+        const char *tail = route_tail(&route, cases[i].path, &len);
+        CHECK(cases[i].tail ? tail && len == strlen(cases[i].tail) && memcmp(tail, cases[i].tail, len) == 0 : !tail);
+    }
+}
+
 // No two routes may answer the same request, and every path is absolute.
 TEST(route_tables_are_sound) {
     for (size_t t = 0; route_tables[t]; t++) {

@@ -13,7 +13,7 @@
 static struct server server;
 static uv_loop_t loop;
 static int n_started, n_ended, n_gone, n_worked;
-static _Atomic bool in_work;
+static _Atomic(const void *) in_work; // the request that a worker has, last
 static uv_sem_t work_entered, work_may_go;
 static struct http_request *waiting;
 
@@ -35,10 +35,10 @@ static void echo_start(struct http_request *r) {
     http_reply(r, 200, "text/plain", &body);
 }
 static bool slow_work(struct http_request *r) {
-    in_work = true;
+    in_work = r;
     uv_sem_post(&work_entered);
     uv_sem_wait(&work_may_go);
-    in_work = false;
+    in_work = NULL;
     return echo_work(r);
 }
 static void wait_start(struct http_request *r) {
@@ -61,12 +61,49 @@ static void twice_start(struct http_request *r) {
     n_started++;
     http_more_work(r, slow_work, echo_start);
 }
+static void slowly_start(struct http_request *r) {
+    n_started++;
+    http_slow_work(r, slow_work, echo_start);
+}
+
+// A sink that adds up bytes; it refuses a first byte of '!' at once, one of '?' on the pool.
+static _Atomic size_t sink_bytes, sink_pieces, sink_most;
+static bool in_piece;
+static size_t sink_max(const struct http_request *r) { return 40 << 20; }
+static bool sink_begin(struct http_request *r, uint64_t content_length) {
+    r->state = arena_alloc(&r->arena, 1, sizeof(struct mark));
+    n_worked++;
+    return !http_header(r, "X-Refuse") || err_set_param(&r->err, ERR_INVALID, "file", "refused at once");
+}
+static bool sink_data(struct http_request *r, const char *p, size_t n) {
+    if (in_piece) TEST_FAIL("two pieces at a time");
+    in_piece = true;
+    in_work = r;
+    sink_bytes += n;
+    sink_pieces++;
+    if (n > sink_most) sink_most = n;
+    bool ok = p[0] != '?';
+    if (p[0] == '#') {
+        uv_sem_post(&work_entered);
+        uv_sem_wait(&work_may_go);
+    }
+    in_piece = false;
+    in_work = NULL;
+    return ok || err_set_param(&r->err, ERR_INVALID, "file", "refused on the pool");
+}
+static const struct http_sink test_sink = {"multipart/form-data", sink_max, sink_begin, sink_data};
+static void sink_start(struct http_request *r) {
+    struct buf body = {0};
+    buf_printf(&body, "%zu", sink_bytes);
+    http_reply(r, 200, "text/plain", &body);
+}
+
 static void count_end(struct http_request *r) {
     struct mark *m = r->state;
     n_ended++;
     n_gone += r->gone;
     if (m && m->ends++) TEST_FAIL("end twice");
-    if (in_work) TEST_FAIL("end beside work");
+    if (in_work == r) TEST_FAIL("end beside work");
     if (waiting == r) waiting = NULL;
 }
 
@@ -74,23 +111,20 @@ static const struct http_route test_routes[] = {
     {"POST", "/echo", SCOPE_PUBLIC, echo_work, echo_start, count_end, "answers the body's length"},
     {"POST", "/slow", SCOPE_PUBLIC, slow_work, echo_start, count_end, "the same, when let go"},
     {"POST", "/twice", SCOPE_PUBLIC, echo_work, twice_start, count_end, "goes to the pool again"},
+    {"POST", "/slowly", SCOPE_PUBLIC, echo_work, slowly_start, count_end, "goes to the slow lane"},
+    {"POST", "/sink/{id}", SCOPE_PUBLIC, NULL, sink_start, count_end, "adds up what it is sent", &test_sink},
     {"GET", "/wait", SCOPE_PUBLIC, NULL, wait_start, count_end, "never answers by itself"},
     {"GET", "/stream", SCOPE_PUBLIC, NULL, stream_start, count_end, "2000 events at once"},
     {"GET", "/flood", SCOPE_PUBLIC, NULL, flood_start, count_end, "more than may wait"},
     {0},
 };
 const struct http_route *const route_tables[] = {test_routes, NULL};
-const struct http_route *route_find(const char *method, const char *path, bool *path_known, char *allow, size_t allow_size) {
-    const struct http_route *r = test_routes;
-    while (r->path && (strcmp(r->path, path) != 0 || strcmp(r->method, method) != 0)) r++;
-    *path_known = false;
-    return r->path ? r : NULL;
-}
-
 // ---- a client on its own thread ----
 
 struct client {
     const char *request;
+    char fill; // with fill_len: what follows the request
+    size_t fill_len;
     bool leave; // closes after sending, when `left_after` is posted
     uv_sem_t *left_after;
     char *answer;
@@ -104,6 +138,15 @@ static void *client_main(void *arg) {
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)server.http->port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     if (connect(fd, (struct sockaddr *)&to, sizeof to) != 0 || send(fd, c->request, strlen(c->request), MSG_NOSIGNAL) < 0) abort();
+    static const size_t step = 100000;
+    char *fill = c->fill_len ? mem_alloc(1, step) : NULL;
+    if (fill) memset(fill, c->fill, step);
+    for (size_t left = c->fill_len; left;) { // until the server wants no more
+        ssize_t n = send(fd, fill, MIN(left, step), MSG_NOSIGNAL);
+        if (n < 0) break;
+        left -= (size_t)n;
+    }
+    free(fill);
     if (c->leave) {
         if (c->left_after) uv_sem_wait(c->left_after);
     } else {
@@ -143,7 +186,8 @@ static void set_up(void) {
     struct err err = {0};
     memset(&server, 0, sizeof server);
     n_started = n_ended = n_gone = n_worked = 0;
-    in_work = false;
+    sink_bytes = sink_pieces = sink_most = 0;
+    in_work = NULL;
     if (!config_load(&server.config, 3, argv, &action, &err)) abort();
     server.state = SERVER_READY;
     uv_loop_init(&loop);
@@ -355,6 +399,143 @@ TEST(abort_leaves_work_its_request) {
     client_finish(&c);
     CHECK_INT(n_started, 0);
     n_worked = 1;
+    tear_down();
+}
+
+TEST(slow_lane_is_first_come_first_served) {
+    set_up();
+    struct client first = {.request = POST("/slowly", "3", "abc")}, second = {.request = POST("/slowly", "4", "abcd")}, other = {.request = POST("/echo", "5", "abcde")};
+    client_start(&first);
+    RUN_UNTIL(in_work);
+    client_start(&second);
+    RUN_UNTIL(n_started == 2);
+    client_start(&other); // does not wait for them
+    RUN_UNTIL(other.done);
+    CHECK(!first.done && !second.done && server.http->n_working == 2);
+    uv_sem_post(&work_may_go);
+    RUN_UNTIL(first.done);
+    CHECK(!second.done);
+    uv_sem_post(&work_may_go);
+    RUN_UNTIL(second.done);
+    CHECK(strstr(first.answer, "\r\n\r\n3") && strstr(second.answer, "\r\n\r\n4"));
+    client_finish(&first);
+    client_finish(&second);
+    client_finish(&other);
+    n_started -= 2; // echo_start counted them again
+    tear_down();
+}
+
+TEST(abort_drops_what_the_slow_lane_has_not_begun) {
+    set_up();
+    struct client first = {.request = POST("/slowly", "3", "abc")}, second = {.request = POST("/slowly", "4", "abcd")};
+    client_start(&first);
+    RUN_UNTIL(in_work);
+    client_start(&second);
+    RUN_UNTIL(n_started == 2);
+    http_abort_requests(server.http);
+    RUN_UNTIL(second.done);
+    CHECK(strstr(second.answer, "503") && slow_lane_busy(server.http->slow_lane));
+    uv_sem_post(&work_may_go);
+    RUN_UNTIL(first.done);
+    CHECK(strstr(first.answer, "503"));
+    client_finish(&first);
+    client_finish(&second);
+    tear_down();
+}
+
+static void post_count(void *ctx) { ++*(_Atomic int *)ctx; }
+
+TEST(posts_run_and_are_waited_for) {
+    set_up();
+    _Atomic int n = 0;
+    for (int i = 0; i < 20; i++) {
+        slow_lane_post(&server, post_count, &n);
+        http_pool_post(&server, post_count, &n);
+    }
+    CHECK(!http_idle(server.http));
+    tear_down();
+    CHECK_INT(n, 40);
+}
+
+#define UPLOAD(more) "POST /sink/one HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: multipart/form-data; boundary=x\r\n" more "\r\n"
+
+TEST(sink_takes_pieces_in_order_and_bounded) {
+    set_up();
+    struct client c = {.request = UPLOAD("Content-Length: 30000000\r\n"), .fill = 'a', .fill_len = 30000000};
+    client_start(&c);
+    RUN_UNTIL(c.done);
+    CHECK(strstr(c.answer, "200 OK") && strstr(c.answer, "\r\n\r\n30000000"));
+    CHECK(sink_pieces > 80 && sink_most < HTTP_PIECE_BYTES + HTTP_MEMORY_BYTES);
+    CHECK_INT(server.http->body_bytes, 0);
+    client_finish(&c);
+    tear_down();
+}
+
+TEST(sink_in_chunks) { // many chunks in one buffer: what came behind the one that filled a piece must wait
+    set_up();
+    struct buf request = {0};
+    buf_add_str(&request, UPLOAD("Transfer-Encoding: chunked\r\n"));
+    size_t total = 0;
+    for (size_t i = 0; i < 60000; i++) {
+        buf_printf(&request, "%zx\r\n%.*s\r\n", i % 16 + 1, (int)(i % 16 + 1), "abcdefghijklmnop");
+        total += i % 16 + 1;
+    }
+    buf_add_str(&request, "0\r\n\r\n");
+    struct client c = {.request = request.data};
+    client_start(&c);
+    RUN_UNTIL(c.done);
+    char expected[40];
+    snprintf(expected, sizeof expected, "\r\n\r\n%zu", total);
+    CHECK(strstr(c.answer, expected) && sink_pieces >= 2);
+    client_finish(&c);
+    buf_finish(&request);
+    tear_down();
+}
+
+TEST(sink_refuses) {
+    static const struct {
+        const char *request, *said;
+        char fill;
+        size_t n;
+    } cases[] = {
+        {UPLOAD("Content-Length: 30000000\r\nX-Refuse: 1\r\n"), "refused at once", 'a', 30000000},
+        {UPLOAD("Content-Length: 50000000\r\n"), "payload_too_large", 'a', 0},
+        {UPLOAD("Content-Length: 3\r\n"), "refused on the pool", '?', 3},               // in the last piece
+        {UPLOAD("Content-Length: 3000000\r\n"), "refused on the pool", '?', 3000000},   // the rest is short: read and dropped
+        {UPLOAD("Content-Length: 30000000\r\n"), "refused on the pool", '?', 30000000}, // long: told, then cut
+        {UPLOAD("Content-Length: 0\r\n"), "200 OK", 'a', 0},
+        {POST("/sink/one", "5", "01234"), "unsupported_media_type", 'a', 0},
+        {"POST /sink/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "not_found", 'a', 0},
+        {"POST /sink/a/b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", "not_found", 'a', 0},
+    };
+    set_up();
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct client c = {.request = cases[i].request, .fill = cases[i].fill, .fill_len = cases[i].n};
+        client_start(&c);
+        RUN_UNTIL(c.done);
+        if (!strstr(c.answer, cases[i].said)) TEST_FAIL("case %zu: %.300s", i, c.answer);
+        client_finish(&c);
+    }
+    RUN_UNTIL(http_idle(server.http));
+    CHECK_INT(server.http->body_bytes, 0);
+    tear_down();
+}
+
+TEST(leaving_in_the_middle_of_a_piece) {
+    set_up();
+    uv_sem_t leave;
+    uv_sem_init(&leave, 0);
+    struct client c = {.request = UPLOAD("Content-Length: 30000000\r\n"), .fill = '#', .fill_len = 290000, .leave = true, .left_after = &leave};
+    client_start(&c);
+    RUN_UNTIL(in_work);
+    uv_sem_post(&leave);
+    RUN_UNTIL(c.done && server.http->n_requests == 0);
+    CHECK_INT(n_ended, 0); // a worker still has it
+    uv_sem_post(&work_may_go);
+    RUN_UNTIL(n_ended == 1);
+    CHECK(n_gone == 1 && sink_pieces == 1 && server.http->body_bytes == 0);
+    client_finish(&c);
+    uv_sem_destroy(&leave);
     tear_down();
 }
 

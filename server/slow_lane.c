@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT
+// One thread for what takes over 50 ms, so that such work never fills libuv's pool of four: items in, first come first served, and back to the loop.
+//
+// Invariants: (1) every item's `after` is called once, on the loop, in the order they were added but for aborted ones. (2) http->n_working counts
+// what was added and whose `after` has not been called. (3) One mutex, never held during run or after.
+// Thread: loop, but for lane_main.
+#include "server/http_internal.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+struct queue {
+    struct slow_item *first, **last;
+};
+
+struct slow_lane {
+    struct http *http;
+    uv_thread_t thread;
+    uv_async_t done_wake;
+    uv_mutex_t lock;
+    uv_cond_t wake;
+    struct queue waiting, done; // under lock, as is stop
+    bool stop;
+    size_t n_items; // added, `after` not yet called; loop's
+};
+
+static void queue_init(struct queue *q) { *q = (struct queue){NULL, &q->first}; }
+
+static void queue_add(struct queue *q, struct slow_item *item) {
+    item->next = NULL;
+    *q->last = item;
+    q->last = &item->next;
+}
+
+static struct slow_item *queue_take(struct queue *q) {
+    struct slow_item *item = q->first;
+    if (item && !(q->first = item->next)) q->last = &q->first;
+    return item;
+}
+
+static void lane_main(void *arg) {
+    struct slow_lane *l = arg;
+    uv_mutex_lock(&l->lock);
+    for (;;) {
+        struct slow_item *item = queue_take(&l->waiting);
+        if (!item && l->stop) break;
+        if (!item) {
+            uv_cond_wait(&l->wake, &l->lock);
+            continue;
+        }
+        uv_mutex_unlock(&l->lock);
+        item->run(item->ctx);
+        item->ran = true;
+        uv_mutex_lock(&l->lock);
+        queue_add(&l->done, item);
+        uv_async_send(&l->done_wake);
+    }
+    uv_mutex_unlock(&l->lock);
+}
+
+static void on_done(uv_async_t *async) {
+    struct slow_lane *l = async->data;
+    for (;;) {
+        uv_mutex_lock(&l->lock);
+        struct slow_item *item = queue_take(&l->done);
+        uv_mutex_unlock(&l->lock);
+        if (!item) return;
+        l->n_items--;
+        item->after(item->ctx, item->ran);
+    }
+}
+
+struct slow_lane *slow_lane_create(struct http *h, struct err *err) {
+    struct slow_lane *l = mem_new(struct slow_lane);
+    l->http = h;
+    queue_init(&l->waiting);
+    queue_init(&l->done);
+    uv_mutex_init(&l->lock);
+    uv_cond_init(&l->wake);
+    if (uv_thread_create(&l->thread, lane_main, l) != 0) {
+        uv_cond_destroy(&l->wake);
+        uv_mutex_destroy(&l->lock);
+        free(l);
+        err_set(err, ERR_NO_MEMORY, "no thread for long work");
+        return NULL;
+    }
+    uv_async_init(h->loop, &l->done_wake, on_done); // before the first item, so before the thread's first use
+    l->done_wake.data = l;
+    return l;
+}
+
+void slow_lane_add(struct slow_lane *l, struct slow_item *item) {
+    item->ran = false;
+    l->n_items++;
+    uv_mutex_lock(&l->lock);
+    queue_add(&l->waiting, item);
+    uv_cond_signal(&l->wake);
+    uv_mutex_unlock(&l->lock);
+}
+
+void slow_lane_abort(struct slow_lane *l) {
+    uv_mutex_lock(&l->lock);
+    for (struct slow_item *item; (item = queue_take(&l->waiting));) queue_add(&l->done, item);
+    uv_mutex_unlock(&l->lock);
+    uv_async_send(&l->done_wake);
+}
+
+bool slow_lane_busy(const struct slow_lane *l) { return l->n_items > 0; }
+
+static void on_closed(uv_handle_t *handle) { free(handle->data); }
+
+void slow_lane_destroy(struct slow_lane *l) {
+    if (!l) return;
+    assert(l->n_items == 0);
+    uv_mutex_lock(&l->lock);
+    l->stop = true;
+    uv_cond_signal(&l->wake);
+    uv_mutex_unlock(&l->lock);
+    uv_thread_join(&l->thread);
+    uv_cond_destroy(&l->wake);
+    uv_mutex_destroy(&l->lock);
+    uv_close((uv_handle_t *)&l->done_wake, on_closed);
+}
+
+// ---- work without a request ----
+
+struct post {
+    struct slow_item item;
+    uv_work_t work;
+    struct http *http;
+    void (*fn)(void *ctx);
+    void *ctx;
+};
+
+static struct post *post_create(struct server *s, void (*fn)(void *ctx), void *ctx) {
+    struct post *p = mem_new(struct post);
+    *p = (struct post){.http = s->http, .fn = fn, .ctx = ctx};
+    s->http->n_working++;
+    return p;
+}
+
+static void post_run(void *ctx) {
+    struct post *p = ctx;
+    p->fn(p->ctx);
+}
+static void post_after(void *ctx, bool ran) {
+    struct post *p = ctx;
+    p->http->n_working--;
+    free(p);
+}
+static void post_pool_run(uv_work_t *w) { post_run(w->data); }
+static void post_pool_after(uv_work_t *w, int status) { post_after(w->data, status == 0); }
+
+void slow_lane_post(struct server *s, void (*fn)(void *ctx), void *ctx) {
+    struct post *p = post_create(s, fn, ctx);
+    p->item = (struct slow_item){.run = post_run, .after = post_after, .ctx = p};
+    slow_lane_add(s->http->slow_lane, &p->item);
+}
+
+void http_pool_post(struct server *s, void (*fn)(void *ctx), void *ctx) {
+    struct post *p = post_create(s, fn, ctx);
+    p->work.data = p;
+    int rc = uv_queue_work(s->http->loop, &p->work, post_pool_run, post_pool_after);
+    assert(rc == 0); // fails only for a NULL work function
+}
