@@ -56,7 +56,9 @@ const int store_newest_version = ARRAY_LEN(migrations);
 // ---- errors, time, ids ----
 
 bool store_fail(struct store *s, struct err *err) {
+    // A COMMIT that fails leaves SQLite's own note of errno at 0 (3.40); what the failed call left is still there.
     int system = sqlite3_system_errno(s->db);
+    if (!system) system = errno;
     switch (sqlite3_errcode(s->db)) {
     case SQLITE_FULL: return err_set(err, ERR_NO_SPACE, "there is no space left for the database");
     case SQLITE_IOERR:

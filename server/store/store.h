@@ -53,7 +53,8 @@ bool store_file_get(struct store *s, const struct viewer *v, const char *id, str
 // purpose NULL: any. *n rows in *out; *more: there are others behind them.
 bool store_file_list(struct store *s, const struct viewer *v, const struct page *p, const char *purpose, struct arena *a, struct stored_file **out, size_t *n,
                      bool *more, struct err *err) MUST_CHECK;
-// ERR_BUSY: a job that has not ended uses it. *models: ids of models made from it, NULL-terminated. The bytes on disk are the caller's.
+// ERR_BUSY: a job that has not ended uses it. ERR_NOT_FOUND: also of another's shared file. *models: ids of models made from it that the viewer may
+// see, NULL-terminated. The bytes on disk are the caller's.
 bool store_file_remove(struct store *s, const struct viewer *v, const char *id, struct arena *a, const char *const **models, struct err *err) MUST_CHECK;
 bool store_file_usage(struct store *s, const struct viewer *v, struct file_usage *out, struct err *err) MUST_CHECK;
 // Ids of files past their time and not in use: rows removed.
@@ -105,7 +106,7 @@ size_t store_job_place(struct store *s, const char *id);
 
 // Clients' wishes. Cancel: queued and paused jobs end at once, a running one gets the wish. Pause: a queued job is paused at once. Resume: a paused
 // job is queued again; a running one whose pause has not happened yet goes on. Not possible in its state: ERR_INVALID, param "status"; asked for
-// what already is so: fine. *out: the job after it.
+// what already is so: fine. *out: the job after it. Only the owner's and admins'; a job changed at once gets its event here.
 enum job_action { ACTION_CANCEL, ACTION_PAUSE, ACTION_RESUME };
 bool store_job_act(struct store *s, const struct viewer *v, const char *id, enum job_action action, struct arena *a, struct stored_job *out,
                    struct err *err) MUST_CHECK;
@@ -114,7 +115,8 @@ bool store_job_act(struct store *s, const struct viewer *v, const char *id, enum
 // nothing is queued. Claiming sets running, attempt + 1, the lease, started_s where 0.
 bool store_job_claim(struct store *s, const char *instance, int64_t lease_until_ms, struct arena *a, struct stored_job *out, struct err *err) MUST_CHECK;
 bool store_job_heartbeat(struct store *s, const char *id, int64_t attempt, int64_t lease_until_ms, enum job_wish *wish, struct err *err) MUST_CHECK;
-// Running jobs whose lease is over, or whose instance is `instance` (this server, before): queued again. Their ids.
+// Running jobs whose lease is over, or whose instance is `instance` (this server, before; NULL: none): queued again, or paused or cancelled where that
+// was wished. Their ids.
 bool store_job_requeue(struct store *s, const char *instance, int64_t now_ms, struct arena *a, const char *const **ids, struct err *err) MUST_CHECK;
 
 struct stored_event {
@@ -142,7 +144,7 @@ struct stored_model {
     bool checkpoint, shared;    // checkpoint: of a step, not a job's result
     int64_t created_s;
 };
-// What a trainer's lines amount to, in one transaction.
+// What a trainer's lines amount to, in one transaction. Numbers that are 0 stay as they were.
 struct job_progress {
     uint64_t step, total_steps, trained_tokens;
     double seconds_per_step;
@@ -150,11 +152,12 @@ struct job_progress {
     size_t n_events;
     const struct stored_checkpoint *checkpoints;
     size_t n_checkpoints;
-    const struct stored_model *models; // a checkpoint's; one whose id is there is left as it is
+    const struct stored_model *models; // a checkpoint's; one that was there, or is, stays as it is. owner, job NULL: the job's
     size_t n_models;
 };
 bool store_job_progress(struct store *s, const char *id, int64_t attempt, const struct job_progress *p, struct err *err) MUST_CHECK;
-// The end of an attempt: succeeded, failed, cancelled, paused, or queued again. With it the result: model, files, last events.
+// The end of an attempt: succeeded, failed, cancelled, paused, or queued again. With it the result: model, files, last events. A wish that changed
+// meanwhile decides between the last three: paused without a wish to pause is queued again.
 struct job_outcome {
     enum job_status status;
     const char *error_code, *error_message, *error_param;
