@@ -5,6 +5,7 @@
 
 #include "engine/kernels/kernels.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static void reply_state(struct http_request *r) {
@@ -34,14 +35,20 @@ static void reply_version(struct http_request *r) {
     const struct kernels *kernels = kernels_get(NULL);
     buf_printf(&body, "{\"version\":\"%s\",\"isa\":\"%s\",\"libmicrohttpd\":\"%s\",\"libuv\":\"%s\",\"models\":[", COUPLET_VERSION,
                kernels ? kernels->name : "none", MHD_get_version(), uv_version_string());
-    for (size_t i = 0; loaded && i < s->registry.n; i++) {
-        const struct registry_entry *e = &s->registry.entries[i];
-        if (i) buf_add_byte(&body, ',');
-        buf_add_str(&body, "{\"id\":");
-        buf_add_json_string(&body, e->id, strlen(e->id));
-        buf_printf(&body, ",\"weights\":\"%s\",\"format\":\"%s\",\"fingerprint\":\"%s\"}", model_weights_name(e->model),
-                   model_format(e->model), model_fingerprint(e->model));
+    struct model_info *models = NULL;
+    size_t n = 0;
+    if (loaded) registry_list(s->registry, &(struct viewer){.key = ""}, &models, &n);
+    for (size_t i = 0; i < n; i++) {
+        const struct model_info *m = &models[i];
+        if (m->origin == MODEL_SERVED && !m->alias_of) { // those come first; the others are nobody's business here
+            buf_add_str(&body, i ? ",{\"id\":" : "{\"id\":");
+            buf_add_json_string(&body, m->id, strlen(m->id));
+            buf_printf(&body, ",\"weights\":\"%s\",\"format\":\"%s\",\"fingerprint\":\"%s\"}", model_weights_name(m->model),
+                       model_format(m->model), model_fingerprint(m->model));
+        }
+        model_info_finish(&models[i]);
     }
+    free(models);
     buf_add_str(&body, "]}");
     http_reply_json(r, 200, &body);
 }

@@ -7,6 +7,7 @@
 #include "base/utf8.h"
 #include "server/chat.h"
 #include "server/completions.h"
+#include "server/request_model.h"
 #include "server/routes.h"
 #include "tokenizer/text_stream.h"
 
@@ -44,27 +45,11 @@ static const struct field detokenize_fields[] = {
 // clang-format on
 const struct field_table detokenize_table = {"DetokenizeRequest", detokenize_fields, ARRAY_LEN(detokenize_fields), NULL};
 
-static const struct model *find_model(struct http_request *r, const char *id, size_t len) {
-    if (server_state(r->server) == SERVER_LOADING) {
-        request_fail(r, 503, "model_loading", NULL, "The models are still being loaded. Try again in a moment.");
-        return NULL;
-    }
-    const struct registry_entry *e = registry_find(&r->server->registry, len ? id : NULL);
-    if (e && (!len || strlen(e->id) == len)) return e->model;
-    if (len)
-        request_fail(r, 404, "model_not_found", "model",
-                     "The model does not exist; the list of models names those that do.");
-    else
-        request_fail(r, 400, "missing_required_parameter", "model",
-                     "'model' is required: not exactly one model is served.");
-    return NULL;
-}
-
-static const struct tokenizer *find_tokenizer(struct http_request *r, const struct model *m) {
-    const struct tokenizer *t = m ? model_tokenizer(m) : NULL;
-    if (m && !t)
-        request_fail(r, 400, "unsupported_parameter", "model",
-                     "The model has no tokenizer: it reads and writes token ids only.");
+// One reference in *m; NULL: r->err, or r->cold.
+static const struct tokenizer *find_tokenizer(struct http_request *r, struct text id, struct model **m) {
+    *m = request_model(r, id);
+    const struct tokenizer *t = *m ? model_tokenizer(*m) : NULL;
+    if (*m && !t) request_fail(r, 400, "unsupported_parameter", "model", "The model has no tokenizer: it reads and writes token ids only.");
     return t;
 }
 
@@ -126,32 +111,29 @@ static void write_tokenized(const struct tokenize_fields *f, const struct model 
 static bool tokenize_tree(struct http_request *r, const json_t *tree, struct buf *reply) {
     struct tokenize_fields f = {0};
     if (!fields_read(r, &tokenize_table, tree, &f)) return false;
-    const struct model *m = find_model(r, f.model.s, f.model.len);
-    const struct tokenizer *t = find_tokenizer(r, m);
+    struct model *m;
+    const struct tokenizer *t = find_tokenizer(r, f.model, &m);
     struct ids ids = {0};
     bool ok = t && read_ids(r, tree, &f, t, &ids);
     if (ok) write_tokenized(&f, m, &ids, reply);
     ids_finish(&ids);
+    model_release(m);
     return ok;
 }
 
 // -- /detokenize -------------------------------------------------------------------------------------------------------------
-static bool detokenize_tree(struct http_request *r, const json_t *tree, struct buf *reply) {
-    struct tokenize_fields f = {0};
-    if (!fields_read(r, &detokenize_table, tree, &f)) return false;
-    const struct tokenizer *t = find_tokenizer(r, find_model(r, f.model.s, f.model.len));
-    if (!t) return false;
+static bool write_detokenized(struct http_request *r, const struct tokenizer *t, const struct id_list *ids, struct buf *reply) {
     struct buf text = {0};
     struct text_stream stream = {0}; // invalid UTF-8 becomes U+FFFD as everywhere
-    for (size_t i = 0; i < f.tokens.n; i++) {
-        if (f.tokens.items[i] >= tokenizer_size(t)) {
+    for (size_t i = 0; i < ids->n; i++) {
+        if (ids->items[i] >= tokenizer_size(t)) {
             buf_finish(&text);
             return request_fail(r, 400, "invalid_token_id", "tokens",
                                 "'tokens' holds an id that is not below %zu, the size of the vocabulary (entry %zu).",
                                 tokenizer_size(t), i);
         }
         size_t len;
-        const char *bytes = tokenizer_bytes(t, f.tokens.items[i], &len);
+        const char *bytes = tokenizer_bytes(t, ids->items[i], &len);
         text_stream_add(&stream, bytes, len, &text);
     }
     text_stream_end(&stream, &text);
@@ -162,6 +144,43 @@ static bool detokenize_tree(struct http_request *r, const json_t *tree, struct b
     buf_add_byte(reply, '}');
     buf_finish(&text);
     return true;
+}
+
+static bool detokenize_tree(struct http_request *r, const json_t *tree, struct buf *reply) {
+    struct tokenize_fields f = {0};
+    if (!fields_read(r, &detokenize_table, tree, &f)) return false;
+    struct model *m;
+    const struct tokenizer *t = find_tokenizer(r, f.model, &m);
+    const bool ok = t && write_detokenized(r, t, &f.tokens, reply);
+    model_release(m);
+    return ok;
+}
+
+// -- /tokenizer_info ---------------------------------------------------------------------------------------------------------
+static void add_token(struct buf *out, const char *name, const struct tokenizer *t, int64_t id) {
+    buf_printf(out, "\"%s\":", name);
+    size_t len = 0;
+    const char *bytes = id >= 0 ? tokenizer_bytes(t, (uint32_t)id, &len) : NULL;
+    if (bytes) buf_add_json_string(out, bytes, len);
+    else buf_add_str(out, "null");
+    buf_add_byte(out, ',');
+}
+
+static void write_info(const struct tokenizer *t, const struct model *m, struct buf *reply) {
+    buf_add_byte(reply, '{');
+    add_token(reply, "bos_token", t, tokenizer_bos(t));
+    add_token(reply, "eos_token", t, tokenizer_eos(t));
+    add_token(reply, "pad_token", t, tokenizer_pad(t));
+    buf_printf(reply,
+               "\"add_bos_token\":%s,\"tokenizer_class\":\"%s\",\"model_max_length\":%zu,\"vocab_size\":%zu,\"chat_"
+               "template\":",
+               tokenizer_add_bos(t) ? "true" : "false",
+               tokenizer_pre(t) == PRE_LLAMA3 ? "PreTrainedTokenizerFast" : "GPT2TokenizerFast", model_config(m)->n_ctx,
+               tokenizer_size(t));
+    const char *jinja = tokenizer_chat_template(t);
+    if (jinja) buf_add_json_string(reply, jinja, strlen(jinja));
+    else buf_add_str(reply, "null");
+    buf_add_byte(reply, '}');
 }
 
 // -- Routes ------------------------------------------------------------------------------------------------------------------
@@ -180,12 +199,28 @@ static bool run(struct http_request *r, const struct field_table *table,
     json_decref(tree);
     if (ok) r->state = reply;
     else buf_finish(&reply->body);
-    return ok;
+    return ok || r->cold;
 }
 static bool tokenize_work(struct http_request *r) { return run(r, &tokenize_table, tokenize_tree); }
 static bool detokenize_work(struct http_request *r) { return run(r, &detokenize_table, detokenize_tree); }
+static bool info_work(struct http_request *r) {
+    struct reply *reply = arena_alloc(&r->arena, 1, sizeof *reply);
+    const char *id = http_query(r, "model");
+    struct model *m;
+    const struct tokenizer *t = find_tokenizer(r, (struct text){id, id ? strlen(id) : 0}, &m);
+    if (t) {
+        write_info(t, m, &reply->body);
+        r->state = reply;
+    }
+    model_release(m);
+    return t || r->cold;
+}
 static void reply_start(struct http_request *r) {
     struct reply *reply = r->state;
+    if (r->cold) {
+        request_warm(r);
+        return;
+    }
     if (reply->ignored) http_set_header(r, "x-couplet-ignored", reply->ignored);
     http_reply_json(r, 200, &reply->body);
 }
@@ -195,44 +230,9 @@ static void reply_end(struct http_request *r) {
     r->state = NULL;
 }
 
-static void add_token(struct buf *out, const char *name, const struct tokenizer *t, int64_t id) {
-    buf_printf(out, "\"%s\":", name);
-    size_t len = 0;
-    const char *bytes = id >= 0 ? tokenizer_bytes(t, (uint32_t)id, &len) : NULL;
-    if (bytes) buf_add_json_string(out, bytes, len);
-    else buf_add_str(out, "null");
-    buf_add_byte(out, ',');
-}
-
-static void info_start(struct http_request *r) {
-    const char *id = http_query(r, "model");
-    const struct model *m = find_model(r, id, id ? strlen(id) : 0);
-    const struct tokenizer *t = find_tokenizer(r, m);
-    if (!t) {
-        http_reply_error(r);
-        return;
-    }
-    struct buf reply = {0};
-    buf_add_byte(&reply, '{');
-    add_token(&reply, "bos_token", t, tokenizer_bos(t));
-    add_token(&reply, "eos_token", t, tokenizer_eos(t));
-    add_token(&reply, "pad_token", t, tokenizer_pad(t));
-    buf_printf(&reply,
-               "\"add_bos_token\":%s,\"tokenizer_class\":\"%s\",\"model_max_length\":%zu,\"vocab_size\":%zu,\"chat_"
-               "template\":",
-               tokenizer_add_bos(t) ? "true" : "false",
-               tokenizer_pre(t) == PRE_LLAMA3 ? "PreTrainedTokenizerFast" : "GPT2TokenizerFast", model_config(m)->n_ctx,
-               tokenizer_size(t));
-    const char *jinja = tokenizer_chat_template(t);
-    if (jinja) buf_add_json_string(&reply, jinja, strlen(jinja));
-    else buf_add_str(&reply, "null");
-    buf_add_byte(&reply, '}');
-    http_reply_json(r, 200, &reply);
-}
-
 const struct http_route tokenize_routes[] = {
     {"POST", "/tokenize", SCOPE_INFER, tokenize_work, reply_start, reply_end, "Text or messages to token ids"},
     {"POST", "/detokenize", SCOPE_INFER, detokenize_work, reply_start, reply_end, "Token ids to text"},
-    {"GET", "/tokenizer_info", SCOPE_INFER, NULL, info_start, NULL, "What the model's tokenizer is"},
+    {"GET", "/tokenizer_info", SCOPE_INFER, info_work, reply_start, reply_end, "What the model's tokenizer is"},
     {0},
 };

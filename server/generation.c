@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "server/json_body.h"
+#include "server/request_model.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -28,14 +29,9 @@ static void make_id(char *out, size_t size, const char *prefix) {
 
 bool generation_init(struct generation *g, struct http_request *r, const struct sampling_fields *f,
                      const struct reply_format *format) {
-    if (server_state(r->server) == SERVER_LOADING)
-        return request_fail(r, 503, "model_loading", NULL, "The models are still being loaded. Try again in a moment.");
-    const struct registry_entry *entry = f->model.len ? registry_find(&r->server->registry, f->model.s) : NULL;
-    if (!entry || strlen(entry->id) != f->model.len)
-        return request_fail(r, 404, "model_not_found", "model",
-                            "The model does not exist; the list of models names those that do.");
-    *g = (struct generation){.request = r, .format = format, .fields = *f, .model_id = entry->id};
-    g->model = model_acquire(entry->model);
+    *g = (struct generation){.request = r, .format = format, .fields = *f, .model_id = f->model.s};
+    g->model = request_model(r, f->model);
+    if (!g->model) return false;
     g->tokenizer = model_tokenizer(g->model);
     g->created_s = (int64_t)time(NULL);
     make_id(g->id, sizeof g->id, format->id_prefix);
@@ -419,13 +415,24 @@ bool generation_work(struct http_request *r, bool (*read)(struct http_request *,
     json_decref(tree);
     if (ok) r->state = g;
     else generation_release(g);
-    return ok;
+    return ok || r->cold;
 }
 
 void generation_start(struct http_request *r) {
     struct generation *g = r->state;
+    if (r->cold) {
+        request_warm(r);
+        return;
+    }
+    bool ok = submit(g);
+    if (!ok && r->err.code == ERR_NOT_FOUND) { // replaced, or set aside, since work found it
+        generation_end(r);
+        r->err = (struct err){0};
+        http_more_work(r, r->route->work, r->route->start);
+        return;
+    }
     if (g->ignored) http_set_header(r, "x-couplet-ignored", g->ignored);
-    if (!submit(g)) {
+    if (!ok) {
         g->over = true;
         if (r->err.code == ERR_BUSY) {
             metrics_add(&r->server->metrics, METRIC_REJECTED, 1);

@@ -94,7 +94,7 @@ struct generation {
     struct buf reply;     // the whole answer, while it is being written
 };
 
-// From work: looks the model up (400, 404, 503), sets model, tokenizer, fields, request. Takes a model reference.
+// From work: looks the model up (400, 404, 503, or r->cold), sets model, tokenizer, fields, request. Takes a model reference.
 bool generation_init(struct generation *g, struct http_request *r, const struct sampling_fields *f,
                      const struct reply_format *format) MUST_CHECK;
 // From work, last: prompts, params, n, best_of are set; checks the totals and makes the choices.

@@ -101,6 +101,13 @@ const char *http_query(const struct http_request *r, const char *name) {
 
 struct viewer http_viewer(const struct http_request *r) { return (struct viewer){.key = r->key_id, .all = r->key_scope == SCOPE_ADMIN}; }
 
+const char *http_query_at(const struct http_request *r, size_t i, const char **value) {
+    const struct http_exchange *x = (const struct http_exchange *)r;
+    if (i >= x->n_query) return NULL;
+    *value = x->query[i].value;
+    return x->query[i].name;
+}
+
 // The client's own id where it is short and plain, so that both logs can be laid side by side.
 static void choose_request_id(struct http_exchange *x) {
     const char *theirs = http_header(&x->r, "x-request-id");

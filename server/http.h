@@ -63,6 +63,7 @@ struct http_route {
 };
 
 const char *http_query(const struct http_request *r, const char *name);  // NULL: absent; "" : present without a value
+const char *http_query_at(const struct http_request *r, size_t i, const char **value); // the i-th one's name; NULL: past the end
 const char *http_header(const struct http_request *r, const char *name);
 struct viewer http_viewer(const struct http_request *r); // who asks, for the store: an admin's key, or no keys at all, sees everything
 

@@ -126,6 +126,14 @@ static void engine_write(struct server *s, struct buf *out) {
     value_write(out, "engine_busy_seconds_total", "counter", "Time inside forward steps.", (double)stats.busy_ns / 1e9);
 }
 
+static void models_write(struct server *s, struct buf *out) {
+    struct registry_figures f = {0};
+    if (s->registry) registry_figures(s->registry, &f);
+    head_write(out, "couplet:", "models_loaded", "gauge", "Models in memory, hidden bases of adapters too.");
+    buf_printf(out, "couplet:models_loaded{kind=\"full\"} %zu\ncouplet:models_loaded{kind=\"adapter\"} %zu\n", f.full, f.adapters);
+    value_write(out, "models_cold", "gauge", "Models that would be loaded when asked for.", (double)f.cold);
+}
+
 static double open_descriptors(void) {
     DIR *dir = opendir("/proc/self/fd");
     double n = -3; // ".", "..", and the descriptor that lists them
@@ -155,6 +163,7 @@ static void process_write(const struct server *s, struct buf *out) {
 
 void metrics_write(struct server *s, struct buf *out) {
     engine_write(s, out);
+    models_write(s, out);
     counters_write(&s->metrics, out);
     for (size_t h = 0; h < METRIC_HISTOGRAMS; h++) histogram_write(&s->metrics, h, out);
     value_write(out, "http_connections", "gauge", "Open connections.", s->http ? (double)s->http->n_connections : 0);

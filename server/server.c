@@ -34,24 +34,16 @@ static bool engine_open(struct server *s, struct err *err) {
     const struct engine_config config = {.pool = p->pool, .max_running = s->config.max_running, .max_waiting = s->config.max_waiting,
                                          .step_rows = s->config.step_rows, .wake = on_engine_wake, .wake_ctx = &p->engine_wake};
     s->engine = engine_create(&config, err);
-    if (!s->engine) return false;
-    for (size_t i = 0; i < s->registry.n; i++)
-        if (!engine_add_model(s->engine, s->registry.entries[i].model, s->config.kv_cache_mb << 20, err)) return false;
-    return engine_start(s->engine, err);
+    return s->engine && engine_start(s->engine, err);
 }
 
 static bool models_open(struct server *s, struct err *err) {
     size_t threads = s->config.threads ? s->config.threads : pool_cpu_count();
     s->priv->pool = pool_create(threads, err);
-    if (!s->priv->pool) return false;
-    for (size_t i = 0; i < s->registry.n; i++) {
-        struct registry_entry *e = &s->registry.entries[i];
-        uint64_t begin = uv_hrtime();
-        if (!registry_load(&s->registry, i, s->config.weights, s->priv->pool, err)) return err_prefix(err, "model %s", e->id);
-        log_line(LOG_INFO, "model loaded", "id", e->id, "weights", model_weights_name(e->model), "mib",
-                 log_value("%zu", model_bytes(e->model) >> 20), "ms", log_value("%.0f", (double)(uv_hrtime() - begin) / 1e6), NULL);
-    }
-    return engine_open(s, err);
+    if (!s->priv->pool || !engine_open(s, err)) return false;
+    const struct registry_config config = {.mode = s->config.weights, .pool = s->priv->pool, .engine = s->engine, .kv_bytes = s->config.kv_cache_mb << 20,
+                                           .max_loaded = s->config.max_loaded, .data_dir = s->config.data_dir};
+    return registry_load(s->registry, &config, s->store, err);
 }
 
 static void load_models(void *arg) { // loader thread
@@ -186,8 +178,9 @@ static bool server_open(struct server *s, struct err *err) {
     enum log_level level;
     if (!log_level_parse(c->log_level, &level)) return err_set(err, ERR_INVALID, "unknown log level");
     log_configure(level, strcmp(c->log_format, "json") == 0);
+    s->registry = registry_create();
     for (size_t i = 0; i < c->model.n; i++)
-        if (!registry_add(&s->registry, c->model.items[i], c->adapter.n ? c->adapter.items[0] : NULL, err)) return false;
+        if (!registry_add(s->registry, c->model.items[i], c->adapter.n ? c->adapter.items[0] : NULL, err)) return false;
     if (!keys_open(&s->keys, c->data_dir, err)) return false;
     if (!reach_ok(s, err)) {
         fprintf(stderr, "couplet serve: %s\n", err->message);
@@ -207,12 +200,8 @@ static bool server_listen(struct server *s, struct err *err) {
     if (!s->http) return false;
     bool v6 = strchr(s->config.bound_host, ':') != NULL;
     log_line(LOG_INFO, "listening", "url", log_value("http://%s%s%s:%u", v6 ? "[" : "", s->config.bound_host, v6 ? "]" : "", s->http->port),
-             "models", log_value("%zu", s->registry.n), "keys", log_value("%zu", s->keys.n), NULL);
-    if (s->registry.n == 0) {
-        log_line(LOG_WARN, "no model to serve", "hint", "couplet serve --model PATH", NULL);
-        atomic_store(&s->state, SERVER_READY);
-        return true;
-    }
+             "models", log_value("%zu", s->config.model.n), "keys", log_value("%zu", s->keys.n), NULL);
+    if (s->config.model.n == 0) log_line(LOG_WARN, "no model to serve", "hint", "couplet serve --model PATH", NULL);
     p->loading = uv_thread_create(&p->loader, load_models, s) == 0;
     return p->loading || err_set(err, ERR_NO_MEMORY, "no thread to load models on");
 }
@@ -259,7 +248,7 @@ int server_run(struct config *config) {
     if (p->data_lock >= 0) close(p->data_lock);
     if (!ok && err.message[0]) fprintf(stderr, "couplet serve: %s\n", err.message);
     server_forget_sequences(s);
-    registry_finish(&s->registry);
+    registry_destroy(s->registry);
     pool_destroy(p->pool);
     keys_close(&s->keys);
     metrics_finish(&s->metrics);

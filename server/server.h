@@ -2,7 +2,7 @@
 // The running server as the api_*.c files see it: configuration, models, engine, metrics, and who hears which sequence.
 //
 // Thread: created, changed and destroyed on the loop thread. Pool workers (route->work) may read `config` and, once
-// `server_state` was SERVER_READY, the registry's models, which never change after that.
+// `server_state` was SERVER_READY, ask the registry.
 #pragma once
 
 #include "base/err.h"
@@ -23,8 +23,8 @@ enum server_state {
 
 struct server {
     struct config config;
-    struct registry registry; // complete once the state has left SERVER_LOADING
-    struct engine *engine;    // NULL while loading and where no model is served
+    struct registry *registry; // of use once the state has left SERVER_LOADING
+    struct engine *engine;    // NULL while loading
     struct store *store;      // server/store/store.h; open from the start on
     struct runner *runner;    // server/jobs/runner.h; NULL while loading
     struct metrics metrics;

@@ -250,6 +250,31 @@ bool adapter_is_dir(const char *path) {
     return is;
 }
 
+// ---- the base ----
+
+static bool path_is_model(const char *path) { return dir_exists(path) || file_exists(path); }
+
+static char *base_find(const char *base, const char *dir, struct err *err) {
+    char *path = base && base[0] ? path_join(dir, base) : NULL;
+    if (!path) {
+        (void)err_set_param(err, ERR_NOT_FOUND, "--adapter", "the adapter does not name its base model: give --model BASE --adapter DIR");
+        return NULL;
+    }
+    if (base[0] != '/' && path_is_model(path)) return path;
+    free(path);
+    if (path_is_model(base)) return mem_strdup(base);
+    (void)err_set_param(err, ERR_NOT_FOUND, "--adapter", "the adapter's base model \"%s\" is no path here: give --model BASE --adapter DIR", base);
+    return NULL;
+}
+
+char *adapter_base_path(const char *dir, struct err *err) {
+    struct settings s = {.alpha = NAN};
+    char *path = settings_load(&s, dir, err) ? base_find(s.base, dir, err) : NULL;
+    free(s.alphas);
+    arena_finish(&s.arena);
+    return path;
+}
+
 // ---- writing ----
 
 static void config_write(const struct adapter_meta *m, struct buf *out) {

@@ -28,6 +28,9 @@ bool adapter_load_file(struct adapter *a, const char *path, struct err *err) MUS
 void adapter_finish(struct adapter *a); // accepts a zeroed one
 // Is this a directory that adapter_load would read: does adapter_config.json lie there?
 bool adapter_is_dir(const char *path);
+// Where the base of the adapter in `dir` lies, by base_model_name_or_path, relative to `dir` or to the working directory; malloc'ed. NULL:
+// it is not there.
+char *adapter_base_path(const char *dir, struct err *err) MUST_CHECK;
 
 struct adapter_meta { // what adapter_config.json says beside the tensors
     size_t rank;
@@ -49,6 +52,6 @@ const struct tensor *adapter_target(const struct model_file *f, const struct ada
 // Replaces the weights that the adapter touches by f32 copies with the delta added: W + scale * B A. A module that the model lacks or
 // whose shape differs: ERR_INVALID, and the model is as before. To be called before the file is shared between threads.
 bool model_file_merge(struct model_file *f, const struct adapter *a, struct err *err) MUST_CHECK;
-// model_file_open of `path`; of an adapter's directory: of its base (base_model_name_or_path, relative to the adapter's directory or to
-// the working directory) with the adapter merged. adapter_dir (may be NULL): merged in as well.
+// model_file_open of `path`; of an adapter's directory: of its base (adapter_base_path) with the adapter merged. adapter_dir (may be
+// NULL): merged in as well.
 struct model_file *model_file_open_adapted(const char *path, const char *adapter_dir, struct err *err) MUST_CHECK;

@@ -111,23 +111,6 @@ bool model_file_merge(struct model_file *f, const struct adapter *a, struct err 
 
 // ---- opening ----
 
-static bool path_is_model(const char *path) { return dir_exists(path) || file_exists(path); }
-
-// Where the base of the adapter in `dir` lies; malloc'ed.
-static char *base_find(const struct adapter *a, const char *dir, struct err *err) {
-    char *path = a->base && a->base[0] ? path_join(dir, a->base) : NULL;
-    if (!path) {
-        (void)err_set_param(err, ERR_NOT_FOUND, "--adapter", "the adapter does not name its base model: give --model BASE --adapter DIR");
-        return NULL;
-    }
-    if (a->base[0] != '/' && path_is_model(path)) return path;
-    free(path);
-    if (path_is_model(a->base)) return mem_strdup(a->base);
-    (void)err_set_param(err, ERR_NOT_FOUND, "--adapter", "the adapter's base model \"%s\" is no path here: give --model BASE --adapter DIR",
-                        a->base);
-    return NULL;
-}
-
 static bool adapter_merge_dir(struct model_file *f, const char *dir, struct err *err) {
     struct adapter a = {0};
     if (!adapter_load(&a, dir, err)) return false;
@@ -139,7 +122,7 @@ static bool adapter_merge_dir(struct model_file *f, const char *dir, struct err 
 static struct model_file *adapter_open(const char *dir, struct err *err) {
     struct adapter a = {0};
     if (!adapter_load(&a, dir, err)) return NULL;
-    char *base = base_find(&a, dir, err);
+    char *base = adapter_base_path(dir, err);
     struct model_file *f = base ? model_file_open(base, err) : NULL;
     if (base && !f) err_prefix(err, "the adapter's base model \"%s\"", base);
     if (f && !model_file_merge(f, &a, err)) {

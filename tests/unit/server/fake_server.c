@@ -40,27 +40,49 @@ void server_cancel_sequence(struct server *s, uint64_t id) {
     server_unwatch_sequence(s, id);
     engine_cancel(s->engine, id);
 }
-const struct registry_entry *registry_find(const struct registry *r, const char *id) {
-    if (!id || !id[0]) return r->n == 1 ? r->entries : NULL;
-    for (size_t i = 0; i < r->n; i++)
-        if (strcmp(r->entries[i].id, id) == 0) return &r->entries[i];
-    return NULL;
+
+// One model, as if the command line had named it.
+static struct model *model;
+static char *model_id;
+static struct model_info info_make(void) {
+    return (struct model_info){.id = mem_strdup(model_id), .created_s = 1700000000, .bytes = model_own_bytes(model), .model = model_acquire(model)};
 }
+void model_info_finish(struct model_info *m) {
+    free(m->id);
+    model_release(m->model);
+    *m = (struct model_info){0};
+}
+enum registry_answer registry_find(struct registry *r, const struct viewer *v, const char *id, struct model_info *out) {
+    if (id && *id && strcmp(id, model_id) != 0) return REGISTRY_UNKNOWN;
+    *out = info_make();
+    return REGISTRY_FOUND;
+}
+void registry_list(struct registry *r, const struct viewer *v, struct model_info **out, size_t *n) {
+    *out = mem_new(struct model_info);
+    **out = info_make();
+    *n = 1;
+}
+bool registry_warm(struct registry *r, const struct viewer *v, const char *id, struct err *err) { return true; }
+enum registry_answer registry_source(struct registry *r, const struct viewer *v, const char *id, struct arena *a, struct model_source *out) {
+    return REGISTRY_UNKNOWN;
+}
+void registry_remove(struct registry *r, const char *id) {}
+bool registry_alias(struct registry *r, const struct stored_alias *a, struct err *err) { return err_set(err, ERR_INVALID, "no aliases here"); }
 void metrics_add(struct metrics *m, enum metric_counter c, uint64_t n) { m->counters[c] += n; }
 void metrics_observe(struct metrics *m, enum metric_histogram h, double value) {}
 
-static struct registry_entry entry;
 void fake_server_init(struct model *m, const char *id) {
     struct err err = {0};
-    entry = (struct registry_entry){.id = mem_strdup(id), .model = m, .created_s = 1700000000};
-    fake_server = (struct server){.registry = {.entries = &entry, .n = 1, .cap = 1}};
+    model = m;
+    model_id = mem_strdup(id);
+    fake_server = (struct server){0};
     fake_server.engine = engine_create(&(struct engine_config){.max_running = 32, .max_waiting = 256}, &err);
     atomic_store(&fake_server.state, SERVER_READY);
 }
 void fake_server_finish(void) {
     engine_destroy(fake_server.engine);
-    model_release(entry.model);
-    free(entry.id);
+    model_release(model);
+    free(model_id);
     assert(!watches);
 }
 
