@@ -49,7 +49,8 @@ struct file_usage {
     size_t own_files, all_files;
 };
 bool store_file_add(struct store *s, const struct stored_file *f, struct err *err) MUST_CHECK;
-bool store_file_get(struct store *s, const struct viewer *v, const char *id, struct arena *a, struct stored_file *out, struct err *err) MUST_CHECK; // ERR_NOT_FOUND
+// ERR_NOT_FOUND
+bool store_file_get(struct store *s, const struct viewer *v, const char *id, struct arena *a, struct stored_file *out, struct err *err) MUST_CHECK;
 // purpose NULL: any. *n rows in *out; *more: there are others behind them.
 bool store_file_list(struct store *s, const struct viewer *v, const struct page *p, const char *purpose, struct arena *a, struct stored_file **out, size_t *n,
                      bool *more, struct err *err) MUST_CHECK;
