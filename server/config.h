@@ -36,6 +36,11 @@ struct config {
     size_t body_bytes_per_second; // the least a body may trickle, after header_seconds of grace
     size_t stall_seconds;        // a reader that takes nothing, a connection that says nothing
     size_t ping_seconds;         // silence on a stream before a comment
+    // training: jobs' processes
+    size_t train_threads, train_nice, train_memory_mb; // 0: one per processor; 0: three quarters of the machine's
+    size_t train_grace_seconds, train_stall_seconds, train_max_attempts, lease_seconds;
+    struct string_list train_launcher;
+    size_t train_share_percent, serve_latency_ms; // while requests are served
     char *log_level;
     char *log_format; // "text" | "json"
     char *bound_host; // what config_is_loopback and the Host check use: host without brackets

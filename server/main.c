@@ -3,6 +3,7 @@
 #include "base/mem.h"
 #include "engine/kernels/kernels.h"
 #include "server/commands.h"
+#include "server/jobs/supervised.h"
 
 #include <cblas.h>
 #include <jansson.h>
@@ -44,6 +45,11 @@ static int print_version(void) {
 }
 
 int main(int argc, char **argv) {
+    struct err err = {0};
+    if (!supervised_enter(&err)) {
+        fprintf(stderr, "couplet: %s\n", err.message);
+        return 1;
+    }
     const char *name = argc > 1 ? argv[1] : "--help";
     for (size_t i = 0; i < ARRAY_LEN(commands); i++)
         if (strcmp(name, commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);

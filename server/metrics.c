@@ -4,8 +4,11 @@
 
 #include "base/mem.h"
 #include "server/http_internal.h"
+#include "server/jobs/runner.h"
+#include "server/store/store.h"
 
 #include <dirent.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -134,6 +137,17 @@ static void models_write(struct server *s, struct buf *out) {
     value_write(out, "models_cold", "gauge", "Models that would be loaded when asked for.", (double)f.cold);
 }
 
+static void jobs_write(struct server *s, struct buf *out) {
+    struct runner_figures f = {.train_loss = NAN};
+    if (s->runner) runner_figures(s->runner, &f);
+    head_write(out, "couplet:", "ft_jobs", "gauge", "Fine-tuning jobs.");
+    for (int i = 0; i < JOB_STATUSES; i++)
+        buf_printf(out, "couplet:ft_jobs{status=\"%s\"} %zu\n", job_status_name((enum job_status)i), f.jobs[i]);
+    value_write(out, "ft_train_loss", "gauge", "Loss of the running job's newest step; NaN: none runs.", f.train_loss);
+    value_write(out, "ft_tokens_total", "counter", "Tokens trained on.", (double)f.trained_tokens);
+    value_write(out, "ft_yield_seconds_total", "counter", "Time training stood still because requests were served.", f.yield_seconds);
+}
+
 static double open_descriptors(void) {
     DIR *dir = opendir("/proc/self/fd");
     double n = -3; // ".", "..", and the descriptor that lists them
@@ -169,5 +183,6 @@ void metrics_write(struct server *s, struct buf *out) {
     value_write(out, "http_connections", "gauge", "Open connections.", s->http ? (double)s->http->n_connections : 0);
     value_write(out, "http_requests_in_flight", "gauge", "Requests whose answer is not whole, this one included.", s->http ? (double)s->http->n_requests : 0);
     value_write(out, "http_body_bytes", "gauge", "Memory of request bodies.", s->http ? (double)s->http->body_bytes : 0);
+    jobs_write(s, out);
     process_write(s, out);
 }

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "server/data_dir.h"
+#include "server/jobs/runner.h"
 #include "server/store/store.h"
 
 #include <signal.h>
@@ -63,7 +64,9 @@ static void on_loaded(uv_async_t *async) {
         drain_begin(s, 1);
         return;
     }
+    struct err err = {0};
     int expected = SERVER_LOADING;
+    if (server_state(s) == SERVER_LOADING && !(s->runner = runner_create(s, &err))) log_line(LOG_ERROR, "no jobs", "message", err.message, NULL);
     if (atomic_compare_exchange_strong(&s->state, &expected, SERVER_READY)) log_line(LOG_INFO, "ready", NULL);
 }
 
@@ -100,6 +103,7 @@ static void drain_begin(struct server *s, int exit_status) {
     p->drain_deadline_ns = uv_hrtime() + (uint64_t)s->config.drain_seconds * 1000000000u;
     atomic_store(&s->state, SERVER_DRAINING);
     http_quiesce(s->http);
+    runner_stop(s->runner);
     uv_timer_start(&p->drain_timer, on_drain_tick, 0, DRAIN_TICK_MS);
 }
 
@@ -239,6 +243,8 @@ int server_run(struct config *config) {
         loop_ask_short_turns(); // now: the loader, which was started above, must not inherit it
         if (ok) uv_run(&p->loop, UV_RUN_DEFAULT);
         if (p->loading) _exit(p->exit_status); // a model is still being read: nothing of it needs an orderly end
+        runner_destroy(s->runner); // before what it reads: engine, registry, store
+        s->runner = NULL;
         engine_destroy(s->engine); // before the loop goes: its thread wakes the loop
         s->engine = NULL;
         handles_close(s);
