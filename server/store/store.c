@@ -29,8 +29,7 @@ static const char *const migrations[] = {
     " started_s INTEGER NOT NULL DEFAULT 0, finished_s INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0,"
     " step INTEGER NOT NULL DEFAULT 0, total_steps INTEGER NOT NULL, trained_tokens INTEGER NOT NULL DEFAULT 0,"
     " seconds_per_step REAL NOT NULL DEFAULT 0, shared INTEGER NOT NULL, instance TEXT, lease_until_ms INTEGER NOT NULL DEFAULT 0) STRICT;"
-    "CREATE INDEX jobs_status ON jobs (status);"
-    "CREATE INDEX jobs_owner ON jobs (owner, status);"
+    "CREATE INDEX jobs_status ON jobs (status, owner);" // claims, places, counts and quotas read nothing but this
     // When an owner's job was claimed last, in claims: the order among keys.
     "CREATE TABLE turns (owner TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;"
     "CREATE TABLE idempotency (owner TEXT NOT NULL, key TEXT NOT NULL, request_hash TEXT NOT NULL, job TEXT NOT NULL REFERENCES jobs (id),"

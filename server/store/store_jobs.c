@@ -165,19 +165,21 @@ bool store_job_counts(struct store *s, size_t counts[JOB_STATUSES], struct err *
 size_t store_job_unfinished(struct store *s, const char *owner) {
     int64_t n = 0;
     store_lock(s);
-    bool ok = NUMBER(s, NULL, &n, "SELECT count(*) FROM jobs WHERE owner = ?1 AND status < ?2", V(owner), V(JOB_SUCCEEDED));
+    bool ok = NUMBER(s, NULL, &n, "SELECT count(*) FROM jobs WHERE owner = ?1 AND status IN (0, 1, 2, 3)", V(owner));
     return store_end(s, ok, NULL) ? (size_t)n : 0;
 }
 
 size_t store_job_place(struct store *s, const char *id) {
-    // Claims go round: everybody's first job in the order of turns, then everybody's second. Owners never served go by their oldest job.
+    // Claims go round: everybody's first job in the order of turns, then everybody's second. So of those before me as many as my own up to this one
+    // (round), of those after me one fewer; owners never served stand by their oldest job.
     int64_t place = 0;
     store_lock(s);
     bool ok = NUMBER(s, NULL, &place,
-                     "WITH queue AS (SELECT jobs.id, row_number() OVER own AS round, coalesce(turns.last, 0) AS turn, min(seq) OVER own AS first"
-                     " FROM jobs LEFT JOIN turns USING (owner) WHERE status = ?2 WINDOW own AS (PARTITION BY jobs.owner ORDER BY seq))"
-                     " SELECT count(*) FROM queue, (SELECT * FROM queue WHERE id = ?1) AS mine"
-                     " WHERE (queue.round, queue.turn, queue.first) <= (mine.round, mine.turn, mine.first)",
+                     "WITH owners AS (SELECT owner, count(*) AS n, (coalesce((SELECT last FROM turns WHERE turns.owner = jobs.owner), 0)) AS turn,"
+                     " min(seq) AS first FROM jobs WHERE status = ?2 GROUP BY owner), mine AS (SELECT turn, first, (SELECT count(*) FROM jobs AS own"
+                     " WHERE own.status = ?2 AND own.owner = jobs.owner AND own.seq <= jobs.seq) AS round FROM jobs JOIN owners USING (owner)"
+                     " WHERE jobs.id = ?1 AND jobs.status = ?2)"
+                     " SELECT sum(min(o.n, m.round - ((o.turn, o.first) > (m.turn, m.first)))) FROM owners AS o, mine AS m",
                      V(id), V(JOB_QUEUED));
     return store_end(s, ok, NULL) ? (size_t)place : 0;
 }

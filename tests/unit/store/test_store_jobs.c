@@ -294,6 +294,7 @@ TEST(claims_are_fair) {
             CHECK_INT(store_job_place(s, "ftjob-new"), 1);
             CHECK_STR(claim_id(), "ftjob-new");
             CHECK_INT(store_job_place(s, "ftjob-new"), 0);
+            for (int rest = at; rest < 97; rest++) CHECK_INT(store_job_place(s, order[rest]), rest - at + 1);
         }
         CHECK_INT(store_job_place(s, order[at]), 1);
         CHECK_STR(claim_id(), order[at]);
