@@ -206,6 +206,7 @@ static void work_done(struct http_exchange *x, bool ran) {
     }
     if (x->http->aborting) http_abort_exchange(x);
     else if (x->stage == STAGE_BODY) piece_done(x);
+    else if (x->stage == STAGE_ADMIT && x->work_ok) http_wake(x->connection);
     else if (ran && x->work_ok) x->then_fn(&x->r);
     else http_reply_error(&x->r);
 }
@@ -241,8 +242,8 @@ static bool piece_work(struct http_request *r) {
     return r->route->sink->data(r, x->body.data, x->body.len);
 }
 
-static void piece_begin(struct http_exchange *x) {
-    http_more_work(&x->r, piece_work, NULL);
+static void sink_work(struct http_exchange *x, bool (*work)(struct http_request *r)) {
+    http_more_work(&x->r, work, NULL);
     http_suspend(x->connection);
 }
 
@@ -267,16 +268,10 @@ static enum MHD_Result queue_response(struct http_exchange *x) {
     return ok;
 }
 
-static bool sink_begin(struct http_exchange *x) {
-    const struct http_sink *sink = x->r.route->sink;
-    if (!sink) return true;
-    const char *length = http_header(&x->r, "Content-Length");
-    x->entered = true;
-    return sink->begin(&x->r, length ? strtoull(length, NULL, 10) : x->has_body ? UINT64_MAX : 0);
-}
+static bool admit_work(struct http_request *r) { return r->route->sink->begin(r, http_exchange_of(r)->content_length); }
 
 static enum MHD_Result headers_received(struct http_exchange *x, const char *method, const char *version) {
-    if (!http_guard(x, method, version) || !sink_begin(x)) {
+    if (!http_guard(x, method, version)) {
         x->stage = STAGE_REFUSED;
         http_refuse(x);
         // With a body under way the answer goes out now and the connection ends; without, it can live on.
@@ -286,6 +281,11 @@ static enum MHD_Result headers_received(struct http_exchange *x, const char *met
     }
     x->stage = STAGE_BODY;
     x->body_started_ns = uv_hrtime();
+    if (x->r.route->sink) { // we are called once more as if nothing had been, before the body
+        x->stage = STAGE_ADMIT;
+        x->entered = true;
+        sink_work(x, admit_work);
+    }
     return MHD_YES;
 }
 
@@ -323,13 +323,13 @@ static enum MHD_Result body_received(struct http_exchange *x, const char *data, 
     buf_add(&x->body, data, len);
     x->http->body_bytes += len;
     x->received += len;
-    if (x->r.route->sink && x->body.len >= HTTP_PIECE_BYTES) piece_begin(x);
+    if (x->r.route->sink && x->body.len >= HTTP_PIECE_BYTES) sink_work(x, piece_work);
     return MHD_YES;
 }
 
 static enum MHD_Result request_received(struct http_exchange *x) {
     if (x->stage == STAGE_BODY && x->r.route->sink && x->body.len && !x->discarding) { // the last piece; then we are called again
-        piece_begin(x);
+        sink_work(x, piece_work);
         return MHD_YES;
     }
     if (x->stage == STAGE_BODY) {
@@ -339,6 +339,14 @@ static enum MHD_Result request_received(struct http_exchange *x) {
         } else {
             route_enter(x);
         }
+    }
+    if (x->stage == STAGE_ADMIT) {
+        if (!x->response) { // the body may come
+            x->stage = STAGE_BODY;
+            x->body_started_ns = uv_hrtime();
+            return MHD_YES;
+        }
+        x->connection->linger = x->has_body;
     }
     if (x->response) return queue_response(x);
     http_suspend(x->connection);

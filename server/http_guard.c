@@ -89,7 +89,7 @@ static bool content_length_parse(const char *s, uint64_t *out) {
     return true;
 }
 
-static bool framing_ok(struct http_exchange *x, const char *method, const char *version, uint64_t *content_length) {
+static bool framing_ok(struct http_exchange *x, const char *method, const char *version) {
     const struct http_connection *c = x->connection;
     if (c->uri_bad) return refuse_framing(x, "The request target holds bytes that must be percent-encoded.");
     if (!raw_layout_intact(c, method, version)) return refuse_framing(x, "The request's header lines are malformed.");
@@ -106,9 +106,9 @@ static bool framing_ok(struct http_exchange *x, const char *method, const char *
     if (coding && length) return refuse_framing(x, "Content-Length and Transfer-Encoding exclude each other.");
     if (coding && (strcasecmp(coding, "chunked") != 0 || strcmp(version, "HTTP/1.1") != 0))
         return refuse_framing(x, "The only transfer coding is chunked, in HTTP/1.1.");
-    *content_length = coding ? UINT64_MAX : 0;
-    if (length && !content_length_parse(length, content_length)) return refuse_framing(x, "Content-Length is not a length.");
-    x->has_body = *content_length > 0;
+    x->content_length = coding ? UINT64_MAX : 0;
+    if (length && !content_length_parse(length, &x->content_length)) return refuse_framing(x, "Content-Length is not a length.");
+    x->has_body = x->content_length > 0;
     return true;
 }
 
@@ -199,7 +199,7 @@ static bool key_ok(struct http_exchange *x) {
     return true;
 }
 
-static bool body_ok(struct http_exchange *x, uint64_t content_length) {
+static bool body_ok(struct http_exchange *x) {
     const struct http_request *r = &x->r;
     const struct http_sink *sink = r->route->sink;
     const char *expect = http_header(r, "Expect"), *type = http_header(r, "Content-Type"), *coding = http_header(r, "Content-Encoding");
@@ -211,13 +211,11 @@ static bool body_ok(struct http_exchange *x, uint64_t content_length) {
     const char *taken = sink ? sink->content_type : "application/json";
     if (!type || !name_is(type, strcspn(type, "; \t"), taken)) return refuse(x, 415, "unsupported_media_type", "The Content-Type must be %s.", taken);
     size_t most = sink ? sink->max_bytes(r) : x->http->server->config.max_body_bytes;
-    if (content_length != UINT64_MAX && content_length > most)
+    if (x->content_length != UINT64_MAX && x->content_length > most)
         return refuse(x, 413, "payload_too_large", "The request body is over %zu bytes.", most);
     return true;
 }
 
 bool http_guard(struct http_exchange *x, const char *raw_method, const char *raw_version) {
-    uint64_t content_length;
-    return framing_ok(x, raw_method, raw_version, &content_length) && site_ok(x) && route_ok(x) && state_ok(x) && key_ok(x) &&
-           body_ok(x, content_length);
+    return framing_ok(x, raw_method, raw_version) && site_ok(x) && route_ok(x) && state_ok(x) && key_ok(x) && body_ok(x);
 }

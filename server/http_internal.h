@@ -76,6 +76,7 @@ struct http_connection {
 };
 
 enum http_stage {
+    STAGE_ADMIT,    // headers were accepted; the sink's begin looks at them
     STAGE_BODY,     // headers were accepted; the body is being read
     STAGE_REFUSED,  // answered with an error as soon as libmicrohttpd allows
     STAGE_ROUTE,    // work, start, waiting for the answer
@@ -103,6 +104,7 @@ struct http_exchange {
     struct http_pair *headers, *query;
     size_t n_headers, n_query;
     bool has_body;
+    uint64_t content_length; // UINT64_MAX: chunked
     bool discarding; // r->err says why: the rest of the body is dropped
     bool cut_short;  // the answer went out past libmicrohttpd (http_answer_raw)
     size_t received, discarded;
@@ -160,6 +162,7 @@ void http_exchange_gone(struct http_exchange *x); // the client left, or is to b
 
 // http_guard.c: everything that can be wrong with a request before its body is read. false: r->err and err_status say
 // what; x->close_after is set where the framing itself cannot be trusted.
+// Fills x->content_length.
 bool http_guard(struct http_exchange *x, const char *raw_method, const char *raw_version);
 bool host_allowed(const struct config *c, const char *host); // the Host header's value
 bool origin_allowed(const struct config *c, const char *origin); // the Origin header's value

@@ -337,7 +337,7 @@ void http_abort_exchange(struct http_exchange *x) {
     if (x->aborted || x->r.gone) return;
     if (x->streaming) {
         http_stream_abort(x, &err);
-    } else if (x->stage == STAGE_ROUTE && !x->response) {
+    } else if ((x->stage == STAGE_ROUTE || x->stage == STAGE_ADMIT) && !x->response) {
         x->r.err = err;
         x->r.err_status = 0;
         x->r.err_code = NULL;
