@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "engine/model/adapter.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -11,7 +12,7 @@
 #include <unistd.h>
 
 const char fake_text[] = "The sea, the \xc3\xa9toile, and 12 more.\n";
-size_t fake_eos_after, fake_live, fake_cancelled;
+size_t fake_eos_after, fake_live, fake_cancelled, fake_lanes;
 bool fake_fails;
 struct sequence_request fake_last_request;
 
@@ -20,6 +21,7 @@ struct model {
     int references;
     struct model_config config;
     struct tokenizer *tokenizer;
+    struct model *base; // of an adapted one: a reference
 };
 
 struct model *fake_model_create(struct tokenizer *t, size_t n_ctx) {
@@ -43,7 +45,8 @@ struct model *model_acquire(struct model *m) {
 }
 void model_release(struct model *m) {
     if (!m || __atomic_sub_fetch(&m->references, 1, __ATOMIC_ACQ_REL)) return;
-    tokenizer_destroy(m->tokenizer);
+    if (m->base) model_release(m->base);
+    else tokenizer_destroy(m->tokenizer);
     free(m);
 }
 const struct model_config *model_config(const struct model *m) { return &m->config; }
@@ -52,12 +55,13 @@ const char *model_weights_name(const struct model *m) { return "f32"; }
 const char *model_format(const struct model *m) { return "safetensors"; }
 uint64_t model_parameters(const struct model *m) { return 1000; }
 size_t model_bytes(const struct model *m) { return 4000; }
-struct model *model_base(struct model *m) { return m; }
+struct model *model_base(struct model *m) { return m->base ? m->base : m; }
 const struct adapter_rows *model_adapter(const struct model *m) { return NULL; }
-size_t model_own_bytes(const struct model *m) { return 4000; }
+size_t model_own_bytes(const struct model *m) { return m->base ? 100 : 4000; }
 struct model *model_create_adapted(struct model *base, const struct adapter *a, struct err *err) {
-    err_set(err, ERR_UNSUPPORTED, "no adapters here");
-    return NULL;
+    struct model *m = fake_model_create(base->tokenizer, a->rank);
+    m->base = model_acquire(base);
+    return m;
 }
 const char *model_fingerprint(const struct model *m) { return "0123456789abcdef"; }
 
@@ -267,8 +271,11 @@ void engine_destroy(struct engine *e) {
     free(e);
 }
 
-bool engine_add_model(struct engine *e, struct model *m, size_t kv_bytes, struct err *err) { return true; }
-void engine_remove_model(struct engine *e, struct model *m) {}
+bool engine_add_model(struct engine *e, struct model *m, size_t kv_bytes, struct err *err) {
+    __atomic_add_fetch(&fake_lanes, 1, __ATOMIC_RELAXED);
+    return true;
+}
+void engine_remove_model(struct engine *e, struct model *m) { __atomic_sub_fetch(&fake_lanes, 1, __ATOMIC_RELAXED); }
 bool engine_start(struct engine *e, struct err *err) {
     if (pthread_create(&e->thread, NULL, thread_main, e)) return err_set(err, ERR_NO_MEMORY, "no thread");
     e->started = true;

@@ -9,6 +9,8 @@
 
 extern const char fake_text[]; // what the model says
 
+// model_create_adapted gives a model whose n_ctx is the adapter's rank.
+//
 // Takes the tokenizer (NULL: a model without one, then 261 ids). One reference, for model_release.
 struct model *fake_model_create(struct tokenizer *t, size_t n_ctx);
 
@@ -20,3 +22,4 @@ extern size_t fake_eos_after;                     // tokens until the model's en
 extern bool fake_fails;                           // sequences end with FINISH_ERROR at their first step
 extern struct sequence_request fake_last_request; // of engine_submit; its pointers are dead
 extern size_t fake_live, fake_cancelled;          // sequences; cancels that met a live one
+extern size_t fake_lanes;                         // models added and not removed
