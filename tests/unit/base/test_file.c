@@ -108,7 +108,7 @@ TEST(a_failed_write_leaves_the_old_file) {
     char *data = mem_alloc(5000, 1);
     CHECK(!file_write_atomic(path, data, 5000, 0600, &err));
     setrlimit(RLIMIT_FSIZE, &old);
-    CHECK_INT(err.code, ERR_IO);
+    CHECK_INT(err.code, ERR_NO_SPACE);
     free(data);
     char *text = file_read(path, 100, NULL, &err);
     CHECK(text && strcmp(text, "old") == 0);
