@@ -210,7 +210,7 @@ static bool estimate_answer(struct http_request *r, struct reply *reply, bool ok
         ok = request_fail(r, 400, kept, param, "%s", why.message);
     } else if (ok && json_is_object(tree)) {
         json_object_set_new(tree, "object", json_string("fine_tuning.estimate"));
-        char *answer = json_dumps(tree, JSON_COMPACT);
+        char *answer = json_dumps(tree, JSON_COMPACT | JSON_REAL_PRECISION(8));
         buf_add_str(&reply->body, answer);
         free(answer);
     } else if (ok) {

@@ -2,6 +2,8 @@
 // GET /openapi.json: written from the route tables and the field tables, so that it cannot say what the server does not do. Pool.
 #include "server/chat.h"
 #include "server/completions.h"
+#include "server/job_fields.h"
+#include "server/request_model.h"
 #include "server/routes.h"
 #include "server/tokenize.h"
 
@@ -17,6 +19,9 @@ static const struct {
     {"/v1/chat/completions", &chat_table},
     {"/tokenize", &tokenize_table},
     {"/detokenize", &detokenize_table},
+    {"/v1/fine_tuning/jobs", &job_table},
+    {"/v1/fine_tuning/estimate", &job_table},
+    {"/v1/models/*", &alias_table},
 };
 
 static const struct field_table *body_of(const char *path) {
@@ -129,6 +134,7 @@ static void write_components(struct buf *out) {
              "\"properties\":{\"message\":{\"type\":\"string\"},\"type\":{\"type\":\"string\"},\"param\":{\"type\":["
              "\"string\",\"null\"]},\"code\":{\"type\":[\"string\",\"null\"]}}}}}");
     for (size_t i = 0; i < ARRAY_LEN(bodies); i++) {
+        if (i && bodies[i].table == bodies[i - 1].table) continue;
         buf_printf(out, ",\"%s\":{\"type\":\"object\",", bodies[i].table->name);
         write_properties(bodies[i].table, out);
         buf_add_byte(out, '}');
@@ -143,11 +149,11 @@ static void write_operation(const struct http_route *route, struct buf *out) {
     buf_printf(out, "\"%s\":{\"summary\":", method);
     add_string(out, route->summary);
     if (route->scope == SCOPE_PUBLIC) buf_add_str(out, ",\"security\":[]");
-    if (strchr(route->path, '*'))
+    if (strpbrk(route->path, "*{"))
         buf_add_str(
             out,
             ",\"parameters\":[{\"name\":\"id\",\"in\":\"path\",\"required\":true,\"schema\":{\"type\":\"string\"}}]");
-    const struct field_table *body = strcmp(route->method, "POST") == 0 ? body_of(route->path) : NULL;
+    const struct field_table *body = route->method[0] == 'P' ? body_of(route->path) : NULL;
     if (body)
         buf_printf(out,
                    ",\"requestBody\":{\"required\":true,\"content\":{\"application/json\":{\"schema\":{\"$ref\":\"#/"

@@ -3,11 +3,9 @@
 // Thread: any but the loop, since all of it asks the store or the registry.
 #pragma once
 
-#include "server/fields.h"
 #include "server/jobs/job_spec.h"
+#include "server/json_body.h"
 #include "server/server.h"
-
-extern const struct field_table job_table; // "FineTuningJobRequest": create and estimate
 
 struct job_request {
     struct stored_job job;

@@ -2,6 +2,7 @@
 // POST /v1/fine_tuning/jobs and /estimate: the body's table, and from it settings without an "auto" in them. Nothing here reads the data:
 // what depends on its rows is handed to the trainer as a share of the run. Pool thread.
 #include "server/job_api.h"
+#include "server/job_fields.h"
 
 #include "base/file.h"
 #include "base/mem.h"
@@ -14,98 +15,6 @@
 #include <sys/random.h>
 
 enum { TEXT_CONTEXT = 1024, NEW_VOCABULARY = 1024, METADATA_PAIRS = 16, METADATA_KEY = 64, METADATA_VALUE = 512, KEY_MAX = 255 };
-
-struct job_fields {
-    struct text model, training_file, validation_file, suffix, method_type;
-    int64_t seed, n_epochs, batch_size;
-    double learning_rate_multiplier;
-    const json_t *metadata, *integrations;
-    // couplet
-    struct text type, lr_scheduler, excess_length, from_checkpoint, preset, tokenizer;
-    struct texts lora_trainable_modules, sample_prompts;
-    int64_t lora_r, max_steps, n_evals, n_checkpoints, context_length, stride, early_stopping, n_layer, n_head, n_embd, n_ctx, vocab_size;
-    double lora_alpha, lora_dropout, learning_rate, warmup_ratio, weight_decay, max_grad_norm, dropout, validation_split;
-    bool packing, train_on_inputs, shared;
-};
-
-// clang-format off
-#define ROW(...) FIELD_ROW(struct job_fields, __VA_ARGS__)
-#define TABLE(name, rows) {name, rows, ARRAY_LEN(rows), NULL}
-static const struct field hyperparameter_fields[] = {
-    ROW(n_epochs, FIELD_INTEGER, .min = 1, .max = 50, .automatic = true, .doc = "Times through the data (3)."),
-    ROW(batch_size, FIELD_INTEGER, .min = 1, .max = 256, .automatic = true, .doc = "Rows an update (8)."),
-    ROW(learning_rate_multiplier, FIELD_NUMBER, .min = 1e-6, .max = 1e6, .automatic = true, .doc = "Scales 2e-4 (lora) or 5e-5 (full) (1)."),
-};
-static const struct field_table hyperparameter_table = TABLE("Hyperparameters", hyperparameter_fields);
-static const struct field supervised_fields[] = {
-    {.name = "hyperparameters", .kind = FIELD_OBJECT, .object = &hyperparameter_table, .doc = "Every one may be \"auto\"."},
-};
-static const struct field_table supervised_table = TABLE("Supervised", supervised_fields);
-static const struct field method_fields[] = {
-    {.name = "type", .kind = FIELD_STRING, .offset = offsetof(struct job_fields, method_type), .choices = "supervised", .doc = "How is trained."},
-    {.name = "supervised", .kind = FIELD_OBJECT, .object = &supervised_table, .doc = "Of the method."},
-    {.name = "dpo", .kind = FIELD_REFUSED, .doc = "Training is supervised here."},
-    {.name = "reinforcement", .kind = FIELD_REFUSED, .doc = "Training is supervised here."},
-};
-static const struct field_table method_table = TABLE("Method", method_fields);
-static const struct field training_type_fields[] = {
-    ROW(type, FIELD_STRING, .choices = "lora|full", .doc = "Low-rank adapters (default), or every weight."),
-    ROW(lora_r, FIELD_INTEGER, .min = 1, .max = 4096, .automatic = true, .doc = "Rank (8; of an adapter that is trained on: its own)."),
-    ROW(lora_alpha, FIELD_NUMBER, .min = 1e-6, .max = 1e6, .automatic = true, .doc = "Scale times rank (16)."),
-    ROW(lora_dropout, FIELD_NUMBER, .min = 0, .max = 0.99, .automatic = true, .doc = "Dropout before the factors (0)."),
-    ROW(lora_trainable_modules, FIELD_STRINGS, .min = 1, .max = 128, .max_items = 32, .automatic = true,
-        .doc = "Layers by the checkpoint's names; \"all-linear\" is the default."),
-};
-static const struct field_table training_type_table = TABLE("TrainingType", training_type_fields);
-static const struct field architecture_fields[] = {
-    ROW(preset, FIELD_STRING, .choices = "gpt2-nano|gpt2-mini|gpt2-124m|gpt2-355m|gpt2-774m|gpt2-1558m", .doc = "A named size, or the four numbers."),
-    ROW(n_layer, FIELD_INTEGER, .min = 1, .max = 256, .doc = "Layers."),
-    ROW(n_head, FIELD_INTEGER, .min = 1, .max = 256, .doc = "Attention heads."),
-    ROW(n_embd, FIELD_INTEGER, .min = 1, .max = 16384, .doc = "Width, a multiple of n_head."),
-    ROW(n_ctx, FIELD_INTEGER, .min = 1, .max = 65536, .doc = "Longest context."),
-};
-static const struct field_table architecture_table = TABLE("Architecture", architecture_fields);
-static const struct field couplet_fields[] = {
-    {.name = "training_type", .kind = FIELD_OBJECT, .object = &training_type_table, .doc = "What is trained."},
-    ROW(learning_rate, FIELD_NUMBER, .min = 0, .max = 1000, .automatic = true, .doc = "Absolute; the multiplier then counts for nothing."),
-    ROW(lr_scheduler, FIELD_STRING, .choices = "constant|linear|cosine", .automatic = true, .doc = "Course of the learning rate (linear)."),
-    ROW(warmup_ratio, FIELD_NUMBER, .min = 0, .max = 1, .default_text = "0", .automatic = true, .doc = "Share of the run in which the rate rises."),
-    ROW(weight_decay, FIELD_NUMBER, .min = 0, .max = 1000, .default_text = "0", .automatic = true, .doc = "On parameters with two dimensions."),
-    ROW(max_grad_norm, FIELD_NUMBER, .min = 0, .max = 1e9, .default_text = "1", .automatic = true, .doc = "Gradients are clipped to it; 0: not."),
-    ROW(context_length, FIELD_INTEGER, .min = 1, .max = 1 << 24, .automatic = true, .doc = "Tokens a row (the model's context; texts: at most 1024)."),
-    ROW(stride, FIELD_INTEGER, .min = 1, .max = 1 << 24, .automatic = true, .doc = "Texts: tokens from window to window (context_length)."),
-    ROW(packing, FIELD_BOOLEAN, .default_text = "false", .doc = "Rows: several short examples in one."),
-    ROW(train_on_inputs, FIELD_BOOLEAN, .default_text = "false", .doc = "Rows: learn the prompts too."),
-    ROW(excess_length, FIELD_STRING, .choices = "error|truncate|drop", .doc = "Rows over context_length (error)."),
-    ROW(dropout, FIELD_NUMBER, .min = 0, .max = 0.99, .default_text = "0", .automatic = true, .doc = "Embedding, attention and residual dropout."),
-    ROW(max_steps, FIELD_INTEGER, .min = 1, .max = 1e9, .automatic = true, .doc = "Updates in all, in place of n_epochs."),
-    ROW(n_evals, FIELD_INTEGER, .min = 1, .max = 1000, .automatic = true, .doc = "Evaluations, spread over the run (n_epochs)."),
-    ROW(n_checkpoints, FIELD_INTEGER, .min = 1, .max = 1000, .automatic = true, .doc = "Checkpoints, spread over the run (n_evals)."),
-    ROW(validation_split, FIELD_NUMBER, .min = 1e-6, .max = 0.999999, .doc = "Share of the training file that is held out."),
-    ROW(sample_prompts, FIELD_STRINGS, .min = 1, .max = 4096, .max_items = 16, .doc = "Continued at every evaluation, as events."),
-    ROW(early_stopping, FIELD_INTEGER, .min = 1, .max = 1e6, .doc = "Evaluations without a lower loss that end the job."),
-    ROW(from_checkpoint, FIELD_STRING, .min = 1, .max = 1024, .doc = "Id of a checkpoint's model, of the same base, to go on from."),
-    {.name = "architecture", .kind = FIELD_OBJECT, .object = &architecture_table, .doc = "With model \"new\": its size."},
-    ROW(tokenizer, FIELD_STRING, .min = 1, .max = 1024, .doc = "With model \"new\": a model's id, or \"train\": made from the training file."),
-    ROW(vocab_size, FIELD_INTEGER, .min = 257, .max = 1 << 20, .automatic = true, .doc = "With tokenizer \"train\" (1024)."),
-    ROW(shared, FIELD_BOOLEAN, .default_text = "false", .doc = "Other keys may see the job and use its models."),
-};
-static const struct field_table couplet_table = TABLE("Couplet", couplet_fields);
-static const struct field job_fields[] = {
-    ROW(model, FIELD_STRING, .min = 1, .max = 1024, .required = true, .doc = "A served or fine-tuned model's id, or \"new\"."),
-    ROW(training_file, FIELD_STRING, .min = 1, .max = 256, .required = true, .doc = "Id of a file with purpose fine-tune."),
-    ROW(validation_file, FIELD_STRING, .min = 1, .max = 256, .doc = "Held-out data."),
-    ROW(suffix, FIELD_STRING, .min = 1, .max = 64, .doc = "Part of the result's name: letters, digits, - _ ."),
-    ROW(seed, FIELD_INTEGER, .min = 0, .max = 2147483647, .doc = "Drawn where absent."),
-    {.name = "hyperparameters", .kind = FIELD_OBJECT, .object = &hyperparameter_table, .doc = "Deprecated in favour of method."},
-    {.name = "method", .kind = FIELD_OBJECT, .object = &method_table, .doc = "Supervised training, and its hyperparameters."},
-    ROW(metadata, FIELD_VALUE, .schema = "{\"type\":\"object\",\"maxProperties\":16,\"additionalProperties\":{\"type\":\"string\",\"maxLength\":512}}",
-        .doc = "Kept with the job; lists can be filtered by it."),
-    ROW(integrations, FIELD_VALUE, .schema = "{\"type\":\"array\",\"maxItems\":0}", .doc = "None are supported."),
-    {.name = "couplet", .kind = FIELD_OBJECT, .object = &couplet_table, .doc = "What OpenAI's request has no words for."},
-};
-// clang-format on
-const struct field_table job_table = TABLE("FineTuningJobRequest", job_fields);
 
 struct reading {
     struct http_request *r;

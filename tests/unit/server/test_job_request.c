@@ -4,6 +4,7 @@
 #include "../test.h"
 #include "fake_engine.h"
 #include "server/job_api.h"
+#include "server/job_fields.h"
 
 #include "base/file.h"
 #include "base/mem.h"
