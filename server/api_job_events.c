@@ -20,6 +20,7 @@ struct events {
     char cursor[STORE_ID_SIZE];  // the event after which to go on; "": from the beginning
     bool stream, open;
     bool looking, changed;       // changed: while looking
+    bool draining;               // the stream ends without [DONE]: the client comes back with Last-Event-ID
     bool more, final;            // of the last look
 };
 
@@ -88,6 +89,9 @@ static void stream_looked(struct http_request *r) {
         static const char done[] = "data: [DONE]\n\n";
         http_stream_send(r, done, sizeof done - 1);
         http_stream_close(r);
+    } else if (e->draining) {
+        e->final = true;
+        http_stream_close(r);
     } else if (e->more || e->changed) {
         e->changed = false;
         e->looking = true;
@@ -97,8 +101,9 @@ static void stream_looked(struct http_request *r) {
 
 static void stream_changed(void *ctx, const char *job_id) {
     struct events *e = ctx;
-    if (strcmp(job_id, e->r->tail) != 0 || e->r->gone || e->final) return;
-    e->changed = true;
+    if (e->r->gone || e->final || (job_id && strcmp(job_id, e->r->tail) != 0)) return;
+    if (job_id) e->changed = true;
+    else e->draining = true;
     if (!e->looking) stream_looked(e->r);
 }
 

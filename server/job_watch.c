@@ -81,6 +81,15 @@ void server_job_changed(struct server *s, const char *job_id) {
     uv_async_send(&w->wake);
 }
 
+void job_watches_drain(struct server *s) {
+    struct job_watches *w = s->priv->job_watches;
+    w->telling = true;
+    for (struct job_watch *one = w->first; one; one = one->next)
+        if (one->fn) one->fn(one->ctx, NULL);
+    w->telling = false;
+    sweep(w);
+}
+
 void server_watch_jobs(struct server *s, void (*fn)(void *ctx, const char *job_id), void *ctx) {
     struct job_watch *one = mem_new(struct job_watch);
     *one = (struct job_watch){s->priv->job_watches->first, fn, ctx};

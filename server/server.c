@@ -104,6 +104,7 @@ static void drain_begin(struct server *s, int exit_status) {
     atomic_store(&s->state, SERVER_DRAINING);
     http_quiesce(s->http);
     runner_stop(s->runner);
+    job_watches_drain(s);
     uv_timer_start(&p->drain_timer, on_drain_tick, 0, DRAIN_TICK_MS);
 }
 

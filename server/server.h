@@ -55,7 +55,7 @@ void server_cancel_sequence(struct server *s, uint64_t id);
 
 // -- Jobs --------------------------------------------------------------------------------------------------------------------
 // Says that a job's row, events or models have changed; any thread. Watchers hear of it on the loop, several changes of one job perhaps once.
-// A watcher may end itself, or another, while it is told.
+// A watcher may end itself, or another, while it is told. job_id NULL: the server drains, nothing more will come.
 void server_job_changed(struct server *s, const char *job_id);
 void server_watch_jobs(struct server *s, void (*fn)(void *ctx, const char *job_id), void *ctx);
 void server_unwatch_jobs(struct server *s, void (*fn)(void *ctx, const char *job_id), void *ctx);

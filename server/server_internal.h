@@ -39,4 +39,5 @@ struct server_private {
 void server_dispatch(struct server *s); // takes the engine's events to their watchers; for 2 ms at most, then wakes the loop again
 void server_forget_sequences(struct server *s);
 void job_watches_open(struct server *s);
+void job_watches_drain(struct server *s); // tells them NULL
 void job_watches_close(struct server *s); // after the loop's handles are closed
