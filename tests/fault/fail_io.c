@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Makes a chosen call that changes a file system fail, as a full or broken disk would. Preloaded (LD_PRELOAD=libfail_io.so) or linked into a test.
 //
-//   FAIL_IO=OP:N:ERRNO    the N-th call of OP in the process fails with ERRNO; N+ : and all after it
+//   FAIL_IO=OP:N:ERRNO    the N-th call of OP in the process fails with ERRNO; N+ : and all after it; ERRNO KILL: the process dies of SIGKILL before it
 //   FAIL_IO_BELOW=PATH    only files whose path begins with PATH count (absolute)
 //   FAIL_IO_REPORT=FILE   at exit: "OP CALLS FAILED" of every OP, one a line
 // OP: write (also writev), pwrite, fsync, fdatasync, ftruncate, rename, create (open with O_CREAT), mkdir, or any.
@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,8 +34,9 @@ static struct {
     enum op op;
     long n; // 0: nothing fails
     bool onwards;
-    int number; // errno
+    int number; // errno; FATAL: SIGKILL
 } rule;
+enum { FATAL = 100000 };
 static long calls[OPS], failed[OPS];
 static const char *below;
 
@@ -44,7 +46,7 @@ static int errno_read(const char *text) {
     static const struct {
         const char *name;
         int number;
-    } names[] = {{"ENOSPC", ENOSPC}, {"EIO", EIO}, {"EDQUOT", EDQUOT}, {"EFBIG", EFBIG}, {"EROFS", EROFS}};
+    } names[] = {{"ENOSPC", ENOSPC}, {"EIO", EIO}, {"EDQUOT", EDQUOT}, {"EFBIG", EFBIG}, {"EROFS", EROFS}, {"KILL", FATAL}};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(names[i].name, text) == 0) return names[i].number;
     return atoi(text);
@@ -78,6 +80,7 @@ static bool op_fails(enum op op) {
     if (rule.onwards ? n < rule.n : n != rule.n) return false;
     __atomic_add_fetch(&failed[op], 1, __ATOMIC_RELAXED);
     __atomic_add_fetch(&failed[OP_ANY], 1, __ATOMIC_RELAXED);
+    if (rule.number == FATAL) kill(getpid(), SIGKILL);
     errno = rule.number;
     return true;
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 // Every call that changes the disk fails once, in turn, in a short life of a store: the change it belonged to is refused with a clear error and has
-// left nothing behind, everything else stands, and what was refused works afterwards. Then the same with a disk that stays broken.
+// left nothing behind, everything else stands, and what was refused works afterwards. Then the same with a disk that stays broken, and with kill -9.
 #include "tests/fault/fail_io.h"
 #include "tests/unit/store/fixture.h"
 
 #include <dirent.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 
 enum { STEPS = 7 };
 static const char *const step_names[STEPS] = {"file_add", "job_create", "job_claim", "job_progress", "job_finish", "alias_put", "file_remove"};
@@ -72,19 +74,21 @@ static void check_folder(const char *folder) {
 
 static bool code_clear(void) { return (err.code == ERR_IO || err.code == ERR_NO_SPACE) && strlen(err.message) > 10; }
 
-// One life with one fault. false: no call was left to fail.
-static bool live(const char *spec, bool broken_for_good) {
-    int failures = test_failures;
-    char *folder = folder_make();
-    struct store *s = store_open_version(folder, 1, &err); // an old one, so that copying and migrating fail too
+static char *folder;
+
+static void begin(void) {
+    if (dir_exists("/dev/shm")) setenv("TMPDIR", "/dev/shm", 0); // fsync costs nothing there
+    folder = folder_make();
+    struct store *s = store_open_version(folder, 1, &err); // an old one, so that copying and migrating are met too
     OK(file_add(s, "file-kept", "alice", false));
     OK(file_add(s, "file-old", "alice", false));
     store_close(s);
+}
 
-    bool done[STEPS] = {false};
+// done: which steps the store said it had done.
+static struct store *live(bool done[STEPS]) {
     err = (struct err){0};
-    if (!fail_io_set(spec)) TEST_FAIL("%s", spec), exit(1);
-    s = store_open(folder, &err);
+    struct store *s = store_open(folder, &err);
     if (!s && !code_clear()) TEST_FAIL("opening: code %d, \"%s\"", (int)err.code, err.message);
     for (int i = 0; s && i < STEPS; i++) {
         err = (struct err){0};
@@ -92,15 +96,17 @@ static bool live(const char *spec, bool broken_for_good) {
         done[i] = step_do(s, i);
         if (!done[i] && !code_clear()) TEST_FAIL("%s: code %d, \"%s\"", step_names[i], (int)err.code, err.message);
     }
-    if (broken_for_good) store_close(s), s = NULL; // and it is broken while closing
-    bool hit = fail_io_hit();
-    fail_io_set(NULL);
+    return s;
+}
+
+// Everything works now. s: NULL to open it again; a commit that was not acknowledged may stand then, when its bytes had reached the disk.
+static void end(struct store *s, const bool done[STEPS]) {
+    bool opened = !s;
     if (!s) s = store_open(folder, &err);
     if (!s) TEST_FAIL("opening afterwards: %s", err.message), exit(1);
     for (int i = 0; i < STEPS; i++) {
         int there = step_there(s, i);
-        // A commit that failed may stand after a restart when its bytes had reached the disk: SQLite found it whole.
-        if (there < 0 || (done[i] && !there) || (!done[i] && there && !broken_for_good)) TEST_FAIL("%s said %d and %d is there", step_names[i], done[i], there);
+        if (there < 0 || (done[i] && !there) || (!done[i] && there && !opened)) TEST_FAIL("%s said %d and %d is there", step_names[i], done[i], there);
         if (!there) OK(step_do(s, i));
     }
     CHECK(whole(s));
@@ -112,20 +118,32 @@ static bool live(const char *spec, bool broken_for_good) {
     store_close(s);
     check_folder(folder);
     folder_remove(folder);
-    if (test_failures > failures) fprintf(stderr, "  (with %s%s)\n", spec, broken_for_good ? ", closed while broken" : "");
+}
+
+// One life with one fault. false: no call was left to fail.
+static bool live_with(const char *spec, bool closed_while_broken) {
+    int failures = test_failures;
+    bool done[STEPS] = {false};
+    begin();
+    if (!fail_io_set(spec)) TEST_FAIL("%s", spec), exit(1);
+    struct store *s = live(done);
+    if (closed_while_broken) store_close(s), s = NULL;
+    bool hit = fail_io_hit();
+    fail_io_set(NULL);
+    end(s, done);
+    if (test_failures > failures) fprintf(stderr, "  (with %s%s)\n", spec, closed_while_broken ? ", closed while broken" : "");
     return hit;
 }
 
-static void every_call(const char *plus, bool broken_for_good) {
+static void every_call(const char *plus, bool closed_while_broken) {
     static const char *const ops[] = {"pwrite", "write", "fsync", "fdatasync", "ftruncate", "rename", "create"}, *const numbers[] = {"ENOSPC", "EIO"};
-    if (dir_exists("/dev/shm")) setenv("TMPDIR", "/dev/shm", 0); // fsync costs nothing there
     int lives = 0;
     for (size_t o = 0; o < ARRAY_LEN(ops); o++)
         for (size_t e = 0; e < ARRAY_LEN(numbers); e++) {
             char spec[64];
             int n = 0;
             do snprintf(spec, sizeof spec, "%s:%d%s:%s", ops[o], ++n, plus, numbers[e]);
-            while (live(spec, broken_for_good) && test_failures < 20);
+            while (live_with(spec, closed_while_broken) && test_failures < 20);
             if (e == 0 && n > 1) printf("  %s: %d calls\n", ops[o], n - 1);
             lives += n;
         }
@@ -136,5 +154,33 @@ static void every_call(const char *plus, bool broken_for_good) {
 TEST(one_call_fails) { every_call("", false); }
 TEST(all_calls_fail_from_one_on) { every_call("+", false); }
 TEST(broken_for_good) { every_call("+", true); }
+
+TEST(killed_before_every_call) {
+#ifdef __SANITIZE_THREAD__
+    return; // no fork there
+#endif
+    bool *done = mmap(NULL, STEPS, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(done != MAP_FAILED);
+    int n = 0, status = 0;
+    do {
+        int failures = test_failures;
+        char spec[32];
+        snprintf(spec, sizeof spec, "any:%d:KILL", ++n);
+        memset(done, 0, STEPS);
+        begin();
+        pid_t pid = fork();
+        if (pid == 0) {
+            fail_io_set(spec);
+            store_close(live(done));
+            _exit(0);
+        }
+        waitpid(pid, &status, 0);
+        end(NULL, done);
+        if (test_failures > failures) fprintf(stderr, "  (with %s)\n", spec);
+    } while (!WIFEXITED(status) && test_failures < 20);
+    printf("killed at %d calls\n", n - 1);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0 && n > 50);
+    munmap(done, STEPS);
+}
 
 TEST_MAIN("store_faults")
