@@ -22,7 +22,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CHECKS_PER_ARRAY = 8 };
+enum { CHECKS_PER_ARRAY = 8, CHECKS = 320 }; // of one array; in all, about: each is four forward passes
 
 static volatile bool stop_asked; // by a signal
 
@@ -197,7 +197,10 @@ static bool run_check_gradients(struct run *r, struct err *err) {
     struct network *n = ok ? network_create(j->params, &config, j->pool, err) : NULL;
     ok = n != NULL;
     if (ok) {
-        network_check_gradients(n, &u.batches[0], CHECKS_PER_ARRAY, j->config.seed, &c);
+        size_t arrays = 0;
+        for (size_t i = 0; i < j->params->n_items; i++) arrays += j->params->items[i].grad != NULL;
+        const size_t each = MIN((size_t)CHECKS_PER_ARRAY, MAX((size_t)1, CHECKS / MAX(arrays, (size_t)1)));
+        network_check_gradients(n, &u.batches[0], each, j->config.seed, &c);
         printf(j->options->json ? "{\"checked\":%zu,\"failed\":%zu,\"worst_error\":%.3g,\"worst\":\"%s\"}\n"
                                 : "gradients: %zu checked against finite differences, %zu differ; largest error %.3g (%s)\n",
                c.n_checked, c.n_failed, c.worst_error, c.worst);
