@@ -16,17 +16,18 @@ enum { EVENTS_LIMIT = 20, LOOK_ROWS = 200 };
 
 struct events {
     struct http_request *r;
-    struct buf out;              // a list's answer; a look's events
-    char cursor[STORE_ID_SIZE];  // the event after which to go on; "": from the beginning
+    struct buf out;             // a list's answer; a look's events
+    char cursor[STORE_ID_SIZE]; // the event after which to go on; "": from the beginning
     bool stream, open;
-    bool looking, changed;       // changed: while looking
-    bool draining;               // the stream ends without [DONE]: the client comes back with Last-Event-ID
-    bool more, final;            // of the last look
+    bool looking, changed; // changed: while looking
+    bool draining;         // the stream ends without [DONE]: the client comes back with Last-Event-ID
+    bool more, final;      // of the last look
 };
 
 static struct events *events_of(struct http_request *r) { return r->state; }
 
-static bool event_list(struct http_request *r, const struct page *p, struct stored_event **rows, size_t *n, bool *more) {
+static bool event_list(struct http_request *r, const struct page *p, struct stored_event **rows, size_t *n,
+                       bool *more) {
     const struct viewer v = http_viewer(r);
     return store_event_list(r->server->store, &v, r->tail, p, &r->arena, rows, n, more, &r->err) || job_absent(r);
 }
@@ -117,7 +118,8 @@ static bool events_work(struct http_request *r) {
     e->stream = stream && strcmp(stream, "false") != 0 && strcmp(stream, "0") != 0;
     if (!e->stream) return list_read(r, e);
     if (!last) last = http_query(r, "after");
-    if (last && strlen(last) >= sizeof e->cursor) return request_fail(r, 400, "value_out_of_range", "after", "'after' names nothing in this list.");
+    if (last && strlen(last) >= sizeof e->cursor)
+        return request_fail(r, 400, "value_out_of_range", "after", "'after' names nothing in this list.");
     if (last) strcpy(e->cursor, last);
     return stream_look(r);
 }

@@ -22,7 +22,9 @@ static void put_real(struct buf *out, const char *name, double value) {
     buf_printf(out, ",\"%s\":", name);
     buf_add_json_number(out, value);
 }
-static void put_flag(struct buf *out, const char *name, bool value) { buf_printf(out, ",\"%s\":%s", name, value ? "true" : "false"); }
+static void put_flag(struct buf *out, const char *name, bool value) {
+    buf_printf(out, ",\"%s\":%s", name, value ? "true" : "false");
+}
 
 // ---- when ----
 
@@ -140,7 +142,8 @@ static void write_error(const struct stored_job *j, struct buf *out) {
     buf_add_byte(out, '}');
 }
 
-bool job_write(const struct job_outlook *o, const struct stored_job *j, struct arena *a, struct buf *out, struct err *err) {
+bool job_write(const struct job_outlook *o, const struct stored_job *j, struct arena *a, struct buf *out,
+               struct err *err) {
     struct job_spec s;
     if (!job_spec_read(j->spec, a, &s, err)) return false;
     const int64_t finish = expected_finish(o, j);

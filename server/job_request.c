@@ -14,7 +14,14 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum { TEXT_CONTEXT = 1024, NEW_VOCABULARY = 1024, METADATA_PAIRS = 16, METADATA_KEY = 64, METADATA_VALUE = 512, KEY_MAX = 255 };
+enum {
+    TEXT_CONTEXT = 1024,
+    NEW_VOCABULARY = 1024,
+    METADATA_PAIRS = 16,
+    METADATA_KEY = 64,
+    METADATA_VALUE = 512,
+    KEY_MAX = 255
+};
 
 struct reading {
     struct http_request *r;
@@ -26,6 +33,12 @@ struct reading {
 
 static bool refuse(struct reading *q, const char *code, const char *param, const char *message) {
     return request_fail(q->r, 400, code, param, "%s", message);
+}
+static bool unsupported(struct reading *q, const char *param, const char *message) {
+    return refuse(q, "unsupported_parameter", param, message);
+}
+static bool out_of_range(struct reading *q, const char *param, const char *message) {
+    return refuse(q, "value_out_of_range", param, message);
 }
 static bool is_plain(struct text t) { return strlen(t.s) == t.len; } // no NUL inside
 static bool is_text(struct text t, const char *s) { return t.s && strcmp(t.s, s) == 0; }
@@ -44,7 +57,9 @@ static bool read_file(struct reading *q, struct text id, const char *param, cons
         q->r->err = err;
         return false;
     }
-    if (strcmp(f.purpose, "fine-tune") != 0) return request_fail(q->r, 400, "invalid_purpose", param, "'%s' must have been uploaded with purpose fine-tune.", param);
+    if (strcmp(f.purpose, "fine-tune") != 0)
+        return request_fail(q->r, 400, "invalid_purpose", param, "'%s' must have been uploaded with purpose fine-tune.",
+                            param);
     *file = f.id;
     *name = f.filename;
     return true;
@@ -54,38 +69,46 @@ static bool read_files(struct reading *q) {
     struct stored_job *j = &q->out->job;
     struct job_spec *s = &q->out->spec;
     if (!read_file(q, q->f.training_file, "training_file", &j->training_file, &s->training_name)) return false;
-    return !q->f.validation_file.s || read_file(q, q->f.validation_file, "validation_file", &j->validation_file, &s->validation_name);
+    return !q->f.validation_file.s ||
+           read_file(q, q->f.validation_file, "validation_file", &j->validation_file, &s->validation_name);
 }
 
 // ---- the model ----
 
-static const char *join(struct arena *a, const char *list, const char *item) { return list ? arena_printf(a, "%s,%s", list, item) : item; }
+static const char *join(struct arena *a, const char *list, const char *item) {
+    return list ? arena_printf(a, "%s,%s", list, item) : item;
+}
 
 // n_positions and vocab_size of a directory's config.json, where the model itself is not loaded.
 static void read_config(struct reading *q, const char *dir, size_t *n_vocab) {
     json_t *config = json_load_file(arena_printf(&q->r->arena, "%s/config.json", dir), 0, NULL);
     const char *const names[] = {"n_positions", "n_ctx", "max_position_embeddings"};
-    for (size_t i = 0; i < ARRAY_LEN(names) && !q->n_ctx; i++) q->n_ctx = (size_t)json_integer_value(json_object_get(config, names[i]));
+    for (size_t i = 0; i < ARRAY_LEN(names) && !q->n_ctx; i++)
+        q->n_ctx = (size_t)json_integer_value(json_object_get(config, names[i]));
     *n_vocab = (size_t)json_integer_value(json_object_get(config, "vocab_size"));
     json_decref(config);
 }
 
-static bool find_source(struct reading *q, struct text id, const char *param, struct model_source *out, size_t *n_vocab) {
+static bool find_source(struct reading *q, struct text id, const char *param, struct model_source *out,
+                        size_t *n_vocab) {
     struct registry *registry = q->r->server->registry;
     struct model_info info = {0};
     if (server_state(q->r->server) == SERVER_LOADING)
-        return request_fail(q->r, 503, "model_loading", NULL, "The models are still being loaded. Try again in a moment.");
+        return request_fail(q->r, 503, "model_loading", NULL,
+                            "The models are still being loaded. Try again in a moment.");
     if (!is_plain(id) || registry_find(registry, &q->viewer, id.s, &info) == REGISTRY_UNKNOWN ||
         registry_source(registry, &q->viewer, id.s, &q->r->arena, out) == REGISTRY_UNKNOWN) {
         model_info_finish(&info);
-        return request_fail(q->r, 404, "model_not_found", param, "'%s' names no model that can be trained; the list of models names those that do.", param);
+        return request_fail(q->r, 404, "model_not_found", param,
+                            "'%s' names no model that can be trained; the list of models names those that do.", param);
     }
     const bool live = info.origin == MODEL_LIVE;
     q->n_ctx = info.model ? model_config(info.model)->n_ctx : 0;
     *n_vocab = info.model ? model_config(info.model)->n_vocab : 0;
     model_info_finish(&info);
     if (!q->n_ctx) read_config(q, out->base_path, n_vocab);
-    return !live || request_fail(q->r, 400, "value_out_of_range", param, "'%s' must not be a running job's weights: take a checkpoint.", param);
+    return !live || request_fail(q->r, 400, "value_out_of_range", param,
+                                 "'%s' must not be a running job's weights: take a checkpoint.", param);
 }
 
 // Rank, scale and layers are the adapter's own: its factors fit nothing else.
@@ -97,16 +120,19 @@ static bool go_on_from(struct reading *q, const char *dir) {
     const char *modules = NULL;
     for (size_t i = 0; i < json_array_size(targets); i++) {
         const json_t *v = json_array_get(targets, i);
-        if (json_is_string(v)) modules = join(a, modules, arena_strndup(a, json_string_value(v), json_string_length(v)));
+        if (json_is_string(v))
+            modules = join(a, modules, arena_strndup(a, json_string_value(v), json_string_length(v)));
     }
     const int64_t rank = json_integer_value(r);
     const double alpha = json_number_value(json_object_get(config, "lora_alpha"));
     json_decref(config);
-    if (rank < 1 || !(alpha > 0)) return refuse(q, "value_out_of_range", "model", "The adapter's settings cannot be read.");
+    if (rank < 1 || !(alpha > 0)) return out_of_range(q, "model", "The adapter's settings cannot be read.");
     if (is_given(q->f.lora_r) && q->f.lora_r != rank)
-        return request_fail(q->r, 400, "value_out_of_range", "couplet.training_type.lora_r", "The adapter that is trained on has rank %lld.", (long long)rank);
+        return request_fail(q->r, 400, "value_out_of_range", "couplet.training_type.lora_r",
+                            "The adapter that is trained on has rank %lld.", (long long)rank);
     if (q->f.lora_trainable_modules.n)
-        return refuse(q, "unsupported_parameter", "couplet.training_type.lora_trainable_modules", "An adapter is trained on with its own layers.");
+        return unsupported(q, "couplet.training_type.lora_trainable_modules",
+                           "An adapter is trained on with its own layers.");
     s->lora_init = dir;
     s->lora_r = (size_t)rank;
     s->lora_alpha = real_or(q->f.lora_alpha, alpha);
@@ -120,7 +146,8 @@ static bool read_modules(struct reading *q) {
     for (size_t i = 0; i < list.n; i++) {
         struct text t = list.items[i];
         if (strspn(t.s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.") != t.len)
-            return refuse(q, "value_out_of_range", "couplet.training_type.lora_trainable_modules", "Layers are named by letters, digits, _ and dots.");
+            return out_of_range(q, "couplet.training_type.lora_trainable_modules",
+                                "Layers are named by letters, digits, _ and dots.");
         q->out->spec.lora_modules = join(&q->r->arena, q->out->spec.lora_modules, t.s);
     }
     return true;
@@ -133,20 +160,21 @@ static bool read_base(struct reading *q) {
     size_t n_vocab;
     if (!find_source(q, f->model, "model", &source, &n_vocab)) return false;
     if (f->preset.s || is_given(f->n_layer) || is_given(f->n_head) || is_given(f->n_embd) || is_given(f->n_ctx))
-        return refuse(q, "unsupported_parameter", "couplet.architecture", "'architecture' goes with the model \"new\".");
-    if (f->tokenizer.s) return refuse(q, "unsupported_parameter", "couplet.tokenizer", "'tokenizer' goes with the model \"new\": a model has its own.");
+        return unsupported(q, "couplet.architecture", "'architecture' goes with the model \"new\".");
+    if (f->tokenizer.s)
+        return unsupported(q, "couplet.tokenizer", "'tokenizer' goes with the model \"new\": a model has its own.");
     start = source;
     if (f->from_checkpoint.s) {
         if (!find_source(q, f->from_checkpoint, "couplet.from_checkpoint", &start, &n_vocab)) return false;
         if (start.adapter_dir && strcmp(start.base_path, source.base_path) != 0)
-            return refuse(q, "value_out_of_range", "couplet.from_checkpoint", "The checkpoint is an adapter of another model.");
+            return out_of_range(q, "couplet.from_checkpoint", "The checkpoint is an adapter of another model.");
         s->from_checkpoint = f->from_checkpoint.s;
     }
     s->base_path = start.base_path;
     s->base_model = start.base_model;
     s->lora = !is_text(f->type, "full");
     if (start.adapter_dir && !s->lora)
-        return refuse(q, "unsupported_parameter", "couplet.training_type.type", "An adapter can be trained on as an adapter only.");
+        return unsupported(q, "couplet.training_type.type", "An adapter can be trained on as an adapter only.");
     return start.adapter_dir ? go_on_from(q, start.adapter_dir) : read_modules(q);
 }
 
@@ -162,10 +190,14 @@ static bool read_architecture(struct reading *q) {
     s->architecture = f->preset.s;
     q->n_ctx = is_text(f->preset, "gpt2-nano") ? 256 : is_text(f->preset, "gpt2-mini") ? 512 : 1024;
     if (f->preset.s) return true;
-    if (f->n_embd % f->n_head) return refuse(q, "value_out_of_range", "couplet.architecture.n_embd", "'n_embd' must be a multiple of 'n_head'.");
+    if (f->n_embd % f->n_head)
+        return out_of_range(q, "couplet.architecture.n_embd", "'n_embd' must be a multiple of 'n_head'.");
     q->n_ctx = (size_t)f->n_ctx;
-    s->architecture = arena_printf(&q->r->arena, "{\"model_type\":\"gpt2\",\"n_layer\":%lld,\"n_head\":%lld,\"n_embd\":%lld,\"n_positions\":%lld,\"n_ctx\":%lld,\"vocab_size\":%zu}",
-                                   (long long)f->n_layer, (long long)f->n_head, (long long)f->n_embd, (long long)f->n_ctx, (long long)f->n_ctx, s->vocab_size);
+    s->architecture = arena_printf(&q->r->arena,
+                                   "{\"model_type\":\"gpt2\",\"n_layer\":%lld,\"n_head\":%lld,\"n_embd\":%lld,\"n_"
+                                   "positions\":%lld,\"n_ctx\":%lld,\"vocab_size\":%zu}",
+                                   (long long)f->n_layer, (long long)f->n_head, (long long)f->n_embd,
+                                   (long long)f->n_ctx, (long long)f->n_ctx, s->vocab_size);
     return true;
 }
 
@@ -174,19 +206,25 @@ static bool read_new(struct reading *q) {
     struct job_spec *s = &q->out->spec;
     struct model_source source = {0};
     if (is_text(f->type, "lora"))
-        return refuse(q, "unsupported_parameter", "couplet.training_type.type", "A new model is trained as a whole: an adapter to random weights fits nothing.");
-    if (f->from_checkpoint.s) return refuse(q, "unsupported_parameter", "couplet.from_checkpoint", "A new model goes on from nothing.");
-    if (!f->tokenizer.s) return refuse(q, "missing_required_parameter", "couplet.tokenizer", "A new model needs 'tokenizer': a model's id, or \"train\".");
+        return unsupported(q, "couplet.training_type.type",
+                           "A new model is trained as a whole: an adapter to random weights fits nothing.");
+    if (f->from_checkpoint.s) return unsupported(q, "couplet.from_checkpoint", "A new model goes on from nothing.");
+    if (!f->tokenizer.s)
+        return refuse(q, "missing_required_parameter", "couplet.tokenizer",
+                      "A new model needs 'tokenizer': a model's id, or \"train\".");
     if (is_text(f->tokenizer, "train")) {
-        if (job_data_is_rows(s->training_name)) return refuse(q, "unsupported_parameter", "couplet.tokenizer", "A tokenizer is made from text, not from rows.");
+        if (job_data_is_rows(s->training_name))
+            return unsupported(q, "couplet.tokenizer", "A tokenizer is made from text, not from rows.");
         s->tokenizer = "train";
         s->vocab_size = count_or(f->vocab_size, NEW_VOCABULARY);
         return read_architecture(q);
     }
-    if (is_given(f->vocab_size)) return refuse(q, "unsupported_parameter", "couplet.vocab_size", "'vocab_size' goes with the tokenizer \"train\".");
+    if (is_given(f->vocab_size))
+        return unsupported(q, "couplet.vocab_size", "'vocab_size' goes with the tokenizer \"train\".");
     if (!find_source(q, f->tokenizer, "couplet.tokenizer", &source, &s->vocab_size)) return false;
     if (!dir_exists(source.base_path))
-        return refuse(q, "unsupported_parameter", "couplet.tokenizer", "That model is one file: a tokenizer is taken from models that are directories.");
+        return unsupported(q, "couplet.tokenizer",
+                           "That model is one file: a tokenizer is taken from models that are directories.");
     s->tokenizer = source.base_path;
     s->tokenizer_model = f->tokenizer.s;
     return read_architecture(q);
@@ -198,11 +236,14 @@ static bool check_data_kind(struct reading *q) {
     const struct job_fields *f = &q->f;
     const struct job_spec *s = &q->out->spec;
     if (job_data_is_rows(s->training_name))
-        return !is_given(f->stride) || refuse(q, "unsupported_parameter", "couplet.stride", "'stride' is for texts.");
+        return !is_given(f->stride) || unsupported(q, "couplet.stride", "'stride' is for texts.");
     if (!job_data_is_text(s->training_name)) return true;
-    if (f->packing) return refuse(q, "unsupported_parameter", "couplet.packing", "'packing' is for rows: the windows of a text are full.");
-    if (f->train_on_inputs) return refuse(q, "unsupported_parameter", "couplet.train_on_inputs", "'train_on_inputs' is for rows: a text is learned as a whole.");
-    return !f->excess_length.s || refuse(q, "unsupported_parameter", "couplet.excess_length", "'excess_length' is for rows: a text is cut into windows.");
+    if (f->packing) return unsupported(q, "couplet.packing", "'packing' is for rows: the windows of a text are full.");
+    if (f->train_on_inputs)
+        return unsupported(q, "couplet.train_on_inputs",
+                           "'train_on_inputs' is for rows: a text is learned as a whole.");
+    return !f->excess_length.s ||
+           unsupported(q, "couplet.excess_length", "'excess_length' is for rows: a text is cut into windows.");
 }
 
 static bool read_lengths(struct reading *q) {
@@ -211,10 +252,11 @@ static bool read_lengths(struct reading *q) {
     const size_t usual = !known ? 0 : text ? MIN(q->n_ctx, (size_t)TEXT_CONTEXT) : q->n_ctx;
     s->context_length = count_or(q->f.context_length, usual);
     if (q->n_ctx && s->context_length > q->n_ctx)
-        return request_fail(q->r, 400, "value_out_of_range", "couplet.context_length", "'context_length' is over the model's context of %zu.", q->n_ctx);
+        return request_fail(q->r, 400, "value_out_of_range", "couplet.context_length",
+                            "'context_length' is over the model's context of %zu.", q->n_ctx);
     s->stride = count_or(q->f.stride, text ? s->context_length : 0);
     return !s->context_length || s->stride <= s->context_length ||
-           refuse(q, "value_out_of_range", "couplet.stride", "'stride' must not be over the context_length: tokens would be skipped.");
+           out_of_range(q, "couplet.stride", "'stride' must not be over the context_length: tokens would be skipped.");
 }
 
 static bool read_prompts(struct reading *q) {
@@ -222,7 +264,7 @@ static bool read_prompts(struct reading *q) {
     struct texts list = q->f.sample_prompts;
     const char **prompts = arena_alloc(&q->r->arena, list.n + 1, sizeof *prompts);
     for (size_t i = 0; i < list.n; i++) {
-        if (!is_plain(list.items[i])) return refuse(q, "value_out_of_range", "couplet.sample_prompts", "A prompt must not hold a NUL.");
+        if (!is_plain(list.items[i])) return out_of_range(q, "couplet.sample_prompts", "A prompt must not hold a NUL.");
         prompts[i] = list.items[i].s;
     }
     s->sample_prompts = prompts;
@@ -241,11 +283,13 @@ static bool read_numbers(struct reading *q) {
     struct job_spec *s = &q->out->spec;
     const bool held_out = f->validation_file.s || !isnan(f->validation_split);
     if (f->validation_file.s && !isnan(f->validation_split))
-        return refuse(q, "unsupported_parameter", "couplet.validation_split", "'validation_split' excludes 'validation_file'.");
+        return unsupported(q, "couplet.validation_split", "'validation_split' excludes 'validation_file'.");
     if (is_given(f->early_stopping) && !held_out)
-        return refuse(q, "unsupported_parameter", "couplet.early_stopping", "'early_stopping' needs 'validation_file' or 'validation_split'.");
-    if (!s->lora && (is_given(f->lora_r) || !isnan(f->lora_alpha) || !isnan(f->lora_dropout) || f->lora_trainable_modules.n))
-        return refuse(q, "unsupported_parameter", "couplet.training_type", "The lora settings go with type \"lora\".");
+        return unsupported(q, "couplet.early_stopping",
+                           "'early_stopping' needs 'validation_file' or 'validation_split'.");
+    if (!s->lora &&
+        (is_given(f->lora_r) || !isnan(f->lora_alpha) || !isnan(f->lora_dropout) || f->lora_trainable_modules.n))
+        return unsupported(q, "couplet.training_type", "The lora settings go with type \"lora\".");
     s->n_epochs = count_or(f->n_epochs, 3);
     s->batch_size = count_or(f->batch_size, 8);
     s->learning_rate_multiplier = real_or(f->learning_rate_multiplier, 1);
@@ -276,13 +320,16 @@ static bool read_metadata(struct reading *q) {
     q->out->job.metadata = "{}";
     if (!m) return true;
     if (!json_is_object(m)) return refuse(q, "invalid_type", "metadata", "'metadata' must be an object of strings.");
-    if (json_object_size(m) > METADATA_PAIRS) return refuse(q, "value_out_of_range", "metadata", "'metadata' may have at most 16 pairs.");
+    if (json_object_size(m) > METADATA_PAIRS)
+        return out_of_range(q, "metadata", "'metadata' may have at most 16 pairs.");
     for (void *at = json_object_iter(m); at; at = json_object_iter_next(m, at)) {
         const char *key = json_object_iter_key(at);
         const json_t *v = json_object_iter_value(at);
-        if (!json_is_string(v)) return refuse(q, "invalid_type", "metadata", "The values of 'metadata' must be strings.");
-        if (!*key || utf8_count(key, strlen(key)) > METADATA_KEY || utf8_count(json_string_value(v), json_string_length(v)) > METADATA_VALUE)
-            return refuse(q, "value_out_of_range", "metadata", "Keys of 'metadata' have 1 to 64 characters, values at most 512.");
+        if (!json_is_string(v))
+            return refuse(q, "invalid_type", "metadata", "The values of 'metadata' must be strings.");
+        if (!*key || utf8_count(key, strlen(key)) > METADATA_KEY ||
+            utf8_count(json_string_value(v), json_string_length(v)) > METADATA_VALUE)
+            return out_of_range(q, "metadata", "Keys of 'metadata' have 1 to 64 characters, values at most 512.");
     }
     char *text = json_dumps(m, JSON_COMPACT);
     q->out->job.metadata = arena_strndup(&q->r->arena, text, strlen(text));
@@ -293,11 +340,13 @@ static bool read_metadata(struct reading *q) {
 static bool read_names(struct reading *q) {
     const struct job_fields *f = &q->f;
     const char *key = http_header(q->r, "idempotency-key");
-    if (f->suffix.s && strspn(f->suffix.s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != f->suffix.len)
-        return refuse(q, "value_out_of_range", "suffix", "'suffix' may hold letters, digits, '-', '_' and '.'.");
+    if (f->suffix.s &&
+        strspn(f->suffix.s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != f->suffix.len)
+        return out_of_range(q, "suffix", "'suffix' may hold letters, digits, '-', '_' and '.'.");
     if (f->integrations && (!json_is_array(f->integrations) || json_array_size(f->integrations)))
-        return refuse(q, "unsupported_parameter", "integrations", "'integrations' is not supported.");
-    if (key && (!*key || strlen(key) > KEY_MAX)) return refuse(q, "value_out_of_range", "Idempotency-Key", "An Idempotency-Key has 1 to 255 characters.");
+        return unsupported(q, "integrations", "'integrations' is not supported.");
+    if (key && (!*key || strlen(key) > KEY_MAX))
+        return out_of_range(q, "Idempotency-Key", "An Idempotency-Key has 1 to 255 characters.");
     q->out->idempotency_key = key;
     return read_metadata(q);
 }
@@ -326,7 +375,9 @@ static bool read_tree(struct http_request *r, const json_t *tree, struct job_req
     struct reading q = {.r = r, .viewer = http_viewer(r), .out = out};
     struct buf spec = {0};
     if (!fields_read(r, &job_table, tree, &q.f)) return false;
-    if (!read_names(&q) || !read_files(&q) || !(is_text(q.f.model, "new") ? read_new(&q) : read_base(&q)) || !read_numbers(&q)) return false;
+    if (!read_names(&q) || !read_files(&q) || !(is_text(q.f.model, "new") ? read_new(&q) : read_base(&q)) ||
+        !read_numbers(&q))
+        return false;
     job_spec_write(&out->spec, &spec);
     out->job.spec = arena_strndup(&r->arena, spec.data, spec.len);
     buf_finish(&spec);

@@ -17,8 +17,8 @@ enum { BLOCK = 512, PIECE = 1 << 18 };
 #define SIZE_MAX_USTAR ((uint64_t)1 << 33) // eleven octal digits
 
 struct header {
-    char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], sum[8], type, link[100], magic[6], version[2], user[32], group[32], major[8], minor[8],
-        prefix[155], pad[12];
+    char name[100], mode[8], uid[8], gid[8], size[12], mtime[12], sum[8], type, link[100], magic[6], version[2],
+        user[32], group[32], major[8], minor[8], prefix[155], pad[12];
 };
 _Static_assert(sizeof(struct header) == BLOCK, "a header is one block");
 
@@ -26,7 +26,9 @@ static bool write_all(int fd, const void *data, size_t len, struct err *err) {
     for (size_t done = 0; done < len;) {
         const ssize_t n = write(fd, (const char *)data + done, len - done);
         if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return err_set(err, n < 0 ? err_code_of(errno) : ERR_IO, "the archive cannot be written: %s", strerror(errno));
+        if (n <= 0)
+            return err_set(err, n < 0 ? err_code_of(errno) : ERR_IO, "the archive cannot be written: %s",
+                           strerror(errno));
         done += (size_t)n;
     }
     return true;

@@ -14,6 +14,7 @@
 
 enum key_kind { KEY_TEXT, KEY_SIZE, KEY_U64, KEY_REAL, KEY_FLAG };
 
+// clang-format off
 #define KEY(member, kind) {#member, kind, offsetof(struct job_spec, member)}
 static const struct key {
     const char *name;
@@ -33,6 +34,7 @@ static const struct key {
     KEY(packing, KEY_FLAG),           KEY(train_on_inputs, KEY_FLAG), KEY(seed, KEY_U64),
     KEY(from_checkpoint, KEY_TEXT),   KEY(tokenizer_model, KEY_TEXT),
 };
+// clang-format on
 
 // ---- the store's JSON ----
 
@@ -60,7 +62,9 @@ void job_spec_write(const struct job_spec *s, struct buf *out) {
     json_decref(o);
 }
 
-static char *text_in(struct arena *a, const json_t *v) { return arena_strndup(a, json_string_value(v), json_string_length(v)); }
+static char *text_in(struct arena *a, const json_t *v) {
+    return arena_strndup(a, json_string_value(v), json_string_length(v));
+}
 
 // An absent member is zero: settings may be added later.
 static bool key_read(const struct key *k, const json_t *v, struct arena *a, struct job_spec *s) {
@@ -137,7 +141,9 @@ static void add_text(struct arguments *l, const char *name, const char *value) {
 static void add_count(struct arguments *l, const char *name, uint64_t n) {
     if (n) add(l, arena_printf(l->arena, "%s=%" PRIu64, name, n));
 }
-static void add_real(struct arguments *l, const char *name, double v) { add(l, arena_printf(l->arena, "%s=%.17g", name, v)); }
+static void add_real(struct arguments *l, const char *name, double v) {
+    add(l, arena_printf(l->arena, "%s=%.17g", name, v));
+}
 static void add_path(struct arguments *l, const char *name, const char *dir, const char *file) {
     add(l, arena_printf(l->arena, "%s=%s/%s", name, dir, file));
 }
@@ -184,8 +190,8 @@ static void add_model(struct arguments *l, const struct job_spec *s, const char 
 }
 
 // What decides the run's numbers.
-static struct arguments train_arguments(const struct stored_job *j, const struct job_spec *s, const char *job_dir, const char *files_dir,
-                                        size_t threads, struct arena *a) {
+static struct arguments train_arguments(const struct stored_job *j, const struct job_spec *s, const char *job_dir,
+                                        const char *files_dir, size_t threads, struct arena *a) {
     struct arguments l = arguments_begin(a);
     add(&l, "train");
     add_model(&l, s, job_dir);
@@ -209,8 +215,8 @@ static struct arguments train_arguments(const struct stored_job *j, const struct
     return l;
 }
 
-const char *const *job_train_arguments(const struct stored_job *j, const struct job_spec *s, const char *job_dir, const char *files_dir, size_t threads,
-                                       struct arena *a) {
+const char *const *job_train_arguments(const struct stored_job *j, const struct job_spec *s, const char *job_dir,
+                                       const char *files_dir, size_t threads, struct arena *a) {
     struct arguments l = train_arguments(j, s, job_dir, files_dir, threads, a);
     add_path(&l, "--out", job_dir, "out");
     add(&l, "--resume");
@@ -221,16 +227,16 @@ const char *const *job_train_arguments(const struct stored_job *j, const struct 
     return l.items;
 }
 
-const char *const *job_estimate_arguments(const struct stored_job *j, const struct job_spec *s, const char *job_dir, const char *files_dir,
-                                          size_t threads, struct arena *a) {
+const char *const *job_estimate_arguments(const struct stored_job *j, const struct job_spec *s, const char *job_dir,
+                                          const char *files_dir, size_t threads, struct arena *a) {
     struct arguments l = train_arguments(j, s, job_dir, files_dir, threads, a);
     add(&l, "--estimate");
     add(&l, "--json");
     return l.items;
 }
 
-const char *const *job_tokenizer_arguments(const struct stored_job *j, const struct job_spec *s, const char *job_dir, const char *files_dir,
-                                           struct arena *a) {
+const char *const *job_tokenizer_arguments(const struct stored_job *j, const struct job_spec *s, const char *job_dir,
+                                           const char *files_dir, struct arena *a) {
     if (!s->tokenizer || strcmp(s->tokenizer, "train") != 0) return NULL;
     struct arguments l = arguments_begin(a);
     add(&l, "tokenizer");
@@ -241,8 +247,8 @@ const char *const *job_tokenizer_arguments(const struct stored_job *j, const str
     return l.items;
 }
 
-const char *const *job_eval_arguments(const struct stored_job *j, const struct job_spec *s, const char *job_dir, const char *files_dir,
-                                      struct arena *a) {
+const char *const *job_eval_arguments(const struct stored_job *j, const struct job_spec *s, const char *job_dir,
+                                      const char *files_dir, struct arena *a) {
     const char *name = j->validation_file ? s->validation_name : s->training_name;
     if (job_data_is_text(name)) return NULL;
     struct arguments l = arguments_begin(a);
