@@ -32,6 +32,8 @@ struct config {
     size_t max_connections;
     size_t max_body_bytes;       // of one JSON body
     size_t max_body_total_bytes; // of all bodies in memory
+    size_t upload_max_bytes;     // of one file
+    size_t files_quota_mb, files_total_mb, disk_low_mb;
     size_t header_seconds;       // a request's headers must be complete by then
     size_t body_bytes_per_second; // the least a body may trickle, after header_seconds of grace
     size_t stall_seconds;        // a reader that takes nothing, a connection that says nothing

@@ -93,7 +93,7 @@ void http_reply_error(struct http_request *r) {
     api_error_write(&body, &e, r->err.message, r->err.param);
     if (e.status == 401) http_set_header(r, "WWW-Authenticate", "Bearer");
     if (e.status == 429 || e.status == 503) http_set_header(r, "Retry-After", e.status == 429 ? "1" : "2");
-    if (e.status == 409) http_set_header(r, "x-should-retry", "false"); // openai-python repeats a 409 otherwise
+    if (e.status == 409 || e.status == 507) http_set_header(r, "x-should-retry", "false"); // openai-python repeats them otherwise
     http_reply_json(r, e.status, &body);
 }
 

@@ -10,5 +10,6 @@
 struct model *request_model(struct http_request *r, struct text id) MUST_CHECK;
 // Loop: loads r->cold, then the route's work and start as if the request had just come.
 void request_warm(struct http_request *r);
+extern const struct field_table alias_table; // "ModelAliasRequest", api_models.c
 // Route->work or start: false, and 503, while the models are loaded.
 bool request_models_ready(struct http_request *r) MUST_CHECK;

@@ -11,6 +11,7 @@ extern const struct http_route chat_routes[]; // api_chat.c
 extern const struct http_route model_routes[]; // api_models.c
 extern const struct http_route tokenize_routes[]; // api_tokenize.c
 extern const struct http_route openapi_routes[]; // api_openapi.c
+extern const struct http_route file_routes[]; // api_files.c
 extern const struct http_route job_routes[]; // api_jobs.c
 extern const struct http_route job_event_routes[]; // api_job_events.c
 extern const struct http_route job_export_routes[]; // api_job_export.c

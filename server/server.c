@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "server/data_dir.h"
+#include "server/files.h"
 #include "server/jobs/runner.h"
 #include "server/store/store.h"
 
@@ -23,7 +24,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DRAIN_TICK_MS = 20 };
+enum { DRAIN_TICK_MS = 20, FILES_TICK_MS = 60000 };
 enum drain_stage { DRAIN_RUNNING, DRAIN_TOLD, DRAIN_CUT };
 
 // ---- models ----
@@ -100,6 +101,7 @@ static void on_drain_tick(uv_timer_t *t) {
 static void drain_begin(struct server *s, int exit_status) {
     struct server_private *p = s->priv;
     p->exit_status = exit_status;
+    uv_timer_stop(&p->files_timer);
     p->drain_deadline_ns = uv_hrtime() + (uint64_t)s->config.drain_seconds * 1000000000u;
     atomic_store(&s->state, SERVER_DRAINING);
     http_quiesce(s->http);
@@ -126,6 +128,9 @@ static void keys_reread(struct server *s) {
     if (!keys_refresh(&s->keys, &changed, &err)) log_line(LOG_ERROR, "keys not read", "message", err.message, NULL);
     else if (changed) log_line(LOG_INFO, "keys read", "keys", log_value("%zu", s->keys.n), NULL);
 }
+static void expire_files(void *ctx) { files_expire(ctx); }
+static void on_files_timer(uv_timer_t *t) { http_pool_post(t->data, expire_files, t->data); }
+
 static void on_keys_timer(uv_timer_t *t) { keys_reread(t->data); }
 static void on_sighup(uv_signal_t *handle, int signum) { keys_reread(handle->data); }
 
@@ -152,11 +157,12 @@ static void handles_open(struct server *s) {
     uv_async_init(&p->loop, &p->loaded, on_loaded);
     job_watches_open(s);
     uv_timer_init(&p->loop, &p->keys_timer);
+    uv_timer_init(&p->loop, &p->files_timer);
     uv_timer_init(&p->loop, &p->drain_timer);
     uv_signal_init(&p->loop, &p->sigterm);
     uv_signal_init(&p->loop, &p->sigint);
     uv_signal_init(&p->loop, &p->sighup);
-    p->engine_wake.data = p->loaded.data = p->keys_timer.data = p->drain_timer.data = s;
+    p->engine_wake.data = p->loaded.data = p->keys_timer.data = p->files_timer.data = p->drain_timer.data = s;
     p->sigterm.data = p->sigint.data = p->sighup.data = s;
     uv_timer_start(&p->keys_timer, on_keys_timer, 1000, 1000);
     uv_signal_start(&p->sigterm, on_stop_signal, SIGTERM);
@@ -196,13 +202,14 @@ static bool server_open(struct server *s, struct err *err) {
     umask(077); // uploads, weights and jobs are this user's alone
     s->priv->data_lock = data_dir_open(c->data_dir, err);
     s->store = s->priv->data_lock >= 0 ? store_open(c->data_dir, err) : NULL;
-    return s->store != NULL;
+    return s->store && files_sweep(s, err);
 }
 
 static bool server_listen(struct server *s, struct err *err) {
     struct server_private *p = s->priv;
     s->http = http_create(s, &p->loop, err);
     if (!s->http) return false;
+    uv_timer_start(&p->files_timer, on_files_timer, 1000, FILES_TICK_MS);
     bool v6 = strchr(s->config.bound_host, ':') != NULL;
     log_line(LOG_INFO, "listening", "url", log_value("http://%s%s%s:%u", v6 ? "[" : "", s->config.bound_host, v6 ? "]" : "", s->http->port),
              "models", log_value("%zu", s->config.model.n), "keys", log_value("%zu", s->keys.n), NULL);

@@ -22,7 +22,7 @@ struct server_private {
     uv_loop_t loop;
     uv_async_t engine_wake, loaded;
     uv_signal_t sigterm, sigint, sighup;
-    uv_timer_t keys_timer, drain_timer;
+    uv_timer_t keys_timer, files_timer, drain_timer;
     uv_thread_t loader;
     bool loading, load_ok; // load_ok: written by the loader, read after it was joined
     struct err load_err;
