@@ -3,6 +3,8 @@
 //
 //   FAIL_IO=OP:N:ERRNO    the N-th call of OP in the process fails with ERRNO; N+ : and all after it; ERRNO KILL: the process dies of SIGKILL before it
 //   FAIL_IO_BELOW=PATH    only files whose path begins with PATH count (absolute)
+//   FAIL_IO_CONTROL=FILE  the rule is read from FILE whenever FILE is a new one (rename it into place; empty: nothing fails); counting begins again then.
+//                         FILE.hit is made when a call fails
 //   FAIL_IO_REPORT=FILE   at exit: "OP CALLS FAILED" of every OP, one a line
 // OP: write (also writev), pwrite, fsync, fdatasync, ftruncate, rename, create (open with O_CREAT), mkdir, or any.
 // ERRNO: ENOSPC, EIO, EDQUOT, EFBIG, EROFS or a number.
@@ -15,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -38,7 +41,8 @@ static struct {
 } rule;
 enum { FATAL = 100000 };
 static long calls[OPS], failed[OPS];
-static const char *below;
+static const char *below, *control;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // everything above and in control_read
 
 // ---- the rule ----
 
@@ -73,16 +77,47 @@ EXPORT bool fail_io_set(const char *spec) {
 
 EXPORT bool fail_io_hit(void) { return failed[OP_ANY] > 0; }
 
-static bool op_fails(enum op op) {
-    long n = __atomic_add_fetch(&calls[op], 1, __ATOMIC_RELAXED), any = __atomic_add_fetch(&calls[OP_ANY], 1, __ATOMIC_RELAXED);
+static void control_read(void) {
+    static struct stat before;
+    struct stat now;
+    char spec[64] = "";
+    if (!control || stat(control, &now) != 0 || now.st_ino == before.st_ino) return;
+    before = now;
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, control, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0 || syscall(SYS_read, fd, spec, sizeof spec - 1) < 0) abort();
+    syscall(SYS_close, fd);
+    if (!fail_io_set(spec[0] ? spec : NULL)) abort();
+}
+
+static void hit_tell(void) {
+    char path[PATH_MAX];
+    if (!control) return;
+    snprintf(path, sizeof path, "%s.hit", control);
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    if (fd >= 0) syscall(SYS_close, fd);
+}
+
+static bool op_count(enum op op) {
+    control_read();
+    long n = ++calls[op], any = ++calls[OP_ANY];
     if (!rule.n || (rule.op != op && rule.op != OP_ANY)) return false;
     if (rule.op == OP_ANY) n = any;
     if (rule.onwards ? n < rule.n : n != rule.n) return false;
-    __atomic_add_fetch(&failed[op], 1, __ATOMIC_RELAXED);
-    __atomic_add_fetch(&failed[OP_ANY], 1, __ATOMIC_RELAXED);
-    if (rule.number == FATAL) kill(getpid(), SIGKILL);
-    errno = rule.number;
+    failed[op]++;
+    failed[OP_ANY]++;
+    hit_tell();
     return true;
+}
+
+static bool op_fails(enum op op) {
+    int kept = errno;
+    pthread_mutex_lock(&lock);
+    bool fails = op_count(op);
+    int number = rule.number;
+    pthread_mutex_unlock(&lock);
+    if (fails && number == FATAL) kill(getpid(), SIGKILL);
+    errno = fails ? number : kept;
+    return fails;
 }
 
 static bool path_counts(const char *path) { return !below || strncmp(path, below, strlen(below)) == 0; }
@@ -104,6 +139,7 @@ static bool fd_counts(int fd) {
 
 __attribute__((constructor)) static void fail_io_begin(void) {
     below = getenv("FAIL_IO_BELOW");
+    control = getenv("FAIL_IO_CONTROL");
     const char *spec = getenv("FAIL_IO");
     if (spec && !fail_io_set(spec)) {
         fprintf(stderr, "fail_io: FAIL_IO=%s cannot be read\n", spec);
