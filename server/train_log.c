@@ -146,6 +146,7 @@ static void checkpoint_line(struct train_log *l, const struct train_event *e) {
     line_begin(l, "checkpoint");
     put_count(l, "step", e->step);
     put_text(l, "path", path_inside(l, e->path));
+    if (e->end == TRAIN_END_STOPPED) buf_add_str(&l->line, ",\"stopped\":true");
     line_end(l, true);
 }
 

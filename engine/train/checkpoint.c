@@ -5,6 +5,7 @@
 // (2) params and moments are written to only after every hash and every tensor's name and size was found right.
 #include "engine/train/checkpoint.h"
 
+#include "base/failpoint.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/sha256.h"
@@ -267,6 +268,7 @@ bool checkpoint_save(const char *dir, const struct checkpoint_state *s, const st
     char *temp = step_path(dir, ".tmp-new", s->step), *path = checkpoint_path(dir, s->step);
     bool ok = dir_remove(temp, err) && dir_make(temp, err) && checkpoint_fill(temp, s, o, err);
     if (ok) {
+        failpoint("trainer.before_checkpoint_rename");
         checkpoint_remove(dir, s->step); // a damaged one that a resumed run went past again, or an equal one
         ok = rename(temp, path) == 0 || err_set(err, err_code_of(errno), "cannot rename %s: %s", temp, strerror(errno));
     }

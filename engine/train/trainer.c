@@ -69,9 +69,10 @@ static bool trainer_save(struct trainer *t, bool regular, struct err *err) {
     return true;
 }
 
-static void checkpoint_announce(struct trainer *t) {
+// end: stopped where it was only made because the run stops.
+static void checkpoint_announce(struct trainer *t, enum train_end end) {
     char *path = checkpoint_path(t->config->checkpoint_dir, t->state.step);
-    trainer_emit(t, (struct train_event){.kind = TRAIN_CHECKPOINT, .path = path});
+    trainer_emit(t, (struct train_event){.kind = TRAIN_CHECKPOINT, .path = path, .end = end});
     free(path);
 }
 
@@ -87,7 +88,7 @@ static bool trainer_try_save(struct trainer *t, bool regular) {
 
 static bool trainer_stop_save(struct trainer *t, struct err *err) {
     if (!trainer_save(t, false, err)) return false;
-    checkpoint_announce(t);
+    checkpoint_announce(t, TRAIN_END_STOPPED);
     return true;
 }
 
@@ -181,7 +182,7 @@ static bool trainer_loop(struct trainer *t, enum train_end *end, struct err *err
                 if (!optimizer_weights_finite(&t->optimizer)) {
                     if (!trainer_roll_back(t, err)) return false;
                 } else if (trainer_try_save(t, true)) {
-                    checkpoint_announce(t);
+                    checkpoint_announce(t, TRAIN_END_FINISHED);
                 }
             }
             *end = finished ? TRAIN_END_FINISHED : TRAIN_END_EARLY;
@@ -248,7 +249,7 @@ static bool trainer_begin(struct trainer *t, struct err *err) {
     t->updates_of_epoch = batcher_updates_per_epoch(t->batcher, t->state.epoch);
     t->saved_ns = clock_ns();
     if (!found) trainer_emit(t, (struct train_event){.kind = TRAIN_START});
-    else if (t->state.regular_step == t->state.step) checkpoint_announce(t);
+    else if (t->state.regular_step == t->state.step) checkpoint_announce(t, TRAIN_END_FINISHED);
     else t->irregular_step = t->state.step;
     return true;
 }

@@ -53,7 +53,7 @@ struct train_event { // fields by kind, the others 0; strings valid during the c
     const char *prompt, *text;    // SAMPLE
     const char *path;             // CHECKPOINT: its directory
     const char *message;          // WARNING
-    enum train_end end;           // DONE, with the last train_loss and valid_loss
+    enum train_end end;           // DONE, with the last train_loss and valid_loss; CHECKPOINT: stopped where it was only made for that
 };
 struct train_hooks {
     void (*emit)(void *ctx, const struct train_event *e);

@@ -35,6 +35,7 @@ struct fields { // of one line; numbers NaN and texts empty where it has none
     double step, total_steps, epoch, train_loss, train_accuracy, learning_rate, grad_norm, tokens, seconds, tokens_per_second;
     double valid_loss, token_accuracy, perplexity, bits_per_byte;
     struct buf event, prompt, text, code, message, reason;
+    bool stopped; // a checkpoint that was only made because the run was to stop: nobody asked for a model there
 };
 
 static const struct {
@@ -55,7 +56,7 @@ static bool field_read(struct fields *f, struct json *j, const struct buf *key, 
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         if (buf_is(key, texts[i].name))
             return json_peek(j) == JSON_STRING ? json_read_string(j, (struct buf *)(void *)((char *)f + texts[i].offset), err) : json_skip(j, err);
-    return json_skip(j, err);
+    return buf_is(key, "stopped") && json_peek(j) == JSON_BOOL ? json_read_bool(j, &f->stopped, err) : json_skip(j, err);
 }
 
 static bool fields_read(struct fields *f, const char *line, size_t n) {
@@ -232,7 +233,7 @@ struct job_line job_lines_read(struct job_lines *l, const char *line, size_t n) 
     } else if (buf_is(&f.event, "sample")) {
         read_sample(l, &f);
     } else if (buf_is(&f.event, "checkpoint")) {
-        out.kind = LINE_CHECKPOINT;
+        out.kind = f.stopped ? LINE_OTHER : LINE_CHECKPOINT;
     } else if (buf_is(&f.event, "live")) {
         out.kind = LINE_LIVE;
     } else if (buf_is(&f.event, "warning")) {

@@ -49,13 +49,6 @@ bool publish_checkpoint(const struct job_place *p, uint64_t step, struct arena *
     return true;
 }
 
-void publish_drop_snapshot(const struct job_place *p, uint64_t step) {
-    struct err err = {0};
-    char path[4096];
-    snprintf(path, sizeof path, "%s/snapshots/step-%llu", p->out, (llu)step);
-    (void)!dir_remove(path, &err);
-}
-
 // What the trainer leaves in OUT beside the model.
 static bool is_model_file(const char *name) {
     static const char *const others[] = {"log.jsonl", "results.csv", "report.md", "report.json", "results.html"};

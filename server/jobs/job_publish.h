@@ -16,7 +16,6 @@ void job_place_init(struct job_place *p, const char *data_dir, const char *job_i
 
 // OUT/snapshots/step-N becomes a model's directory. *dir: relative to data_dir; NULL: there is no such snapshot, nor was there.
 bool publish_checkpoint(const struct job_place *p, uint64_t step, struct arena *a, const char **dir, struct err *err) MUST_CHECK;
-void publish_drop_snapshot(const struct job_place *p, uint64_t step);
 bool publish_is_done(const struct job_place *p); // the result has its place among the models
 bool publish_result(const struct job_place *p, struct err *err) MUST_CHECK; // OUT's model files
 // A copy in DATA_DIR/files under an id of its own; *out without owner. Absent: *there false.

@@ -84,10 +84,6 @@ static void checkpoint_take(struct runner *r, uint64_t step) {
     struct err err = {0};
     const char *dir;
     if (step <= run->checkpoint_step) return;
-    if (run->watch.told) { // made because it was to stop: no place where it was asked for. One that was comes again when it goes on.
-        publish_drop_snapshot(&run->place, step);
-        return;
-    }
     if (!publish_checkpoint(&run->place, step, &l->arena, &dir, &err)) runner_complain(r, "checkpoint not published", &err);
     else if (dir) {
         struct stored_model m = model_of(run, arena_printf(&l->arena, "%s:ckpt-step-%llu", run->name, (llu)step), dir, step);

@@ -31,6 +31,7 @@ TEST(a_run_becomes_events) {
     struct job_line c = say(&l, "{\"event\":\"checkpoint\",\"step\":2,\"path\":\"checkpoints/step-2\"}");
     CHECK_INT(c.kind, LINE_CHECKPOINT);
     CHECK_INT(c.step, 2);
+    CHECK_INT(say(&l, "{\"event\":\"checkpoint\",\"step\":2,\"path\":\"checkpoints/step-2\",\"stopped\":true}").kind, LINE_OTHER);
     job_lines_checkpoint(&l, 2);
     CHECK_STR(last(&l)->once, "checkpoint-2");
     CHECK(has(last(&l)->data, "\"model\":\"ft:nano:local::abcdefgh:ckpt-step-2\""));
