@@ -67,8 +67,7 @@ static bool list_work(struct http_request *r) {
     size_t n;
     bool more;
     if (!page_read(r, &page)) return false;
-    if (!store_file_list(r->server->store, &v, &page, purpose && *purpose ? purpose : NULL, &r->arena, &files, &n, &more, &r->err))
-        return r->err.code == ERR_NOT_FOUND ? request_fail(r, 404, "not_found", "after", "There is no such file.") : false;
+    if (!store_file_list(r->server->store, &v, &page, purpose && *purpose ? purpose : NULL, &r->arena, &files, &n, &more, &r->err)) return false;
     buf_add_str(body, "{\"object\":\"list\",\"data\":[");
     for (size_t i = 0; i < n; i++) {
         if (i) buf_add_byte(body, ',');
