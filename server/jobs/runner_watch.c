@@ -12,7 +12,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { FACTS_MS = 1000, DISK_FLOOR_BYTES = 64 << 20 };
+enum { FACTS_MS = 1000 };
 
 static uint64_t oom_kills_read(void) {
     char line[128];
@@ -71,8 +71,8 @@ static void facts_look(struct runner *r, uint64_t now) {
     if (facts.cpu_ticks != w->cpu_ticks) w->idle_ns = 0;
     w->cpu_ticks = facts.cpu_ticks;
     if (r->limits.memory_bytes && facts.rss_bytes > r->limits.memory_bytes / 10 * 9) w->near_limit = true;
-    // Uploads and jobs are refused long before.
-    if (statvfs(r->server->config.data_dir, &disk) == 0 && (uint64_t)disk.f_bavail * disk.f_frsize < DISK_FLOOR_BYTES) {
+    // Uploads and jobs are refused below the mark; what runs may go on into half of it.
+    if (statvfs(r->server->config.data_dir, &disk) == 0 && (uint64_t)disk.f_bavail * disk.f_frsize < ((uint64_t)c->disk_low_mb << 20) / 2) {
         w->no_space = true;
         process_end(run);
     } else if (!w->told && w->idle_ns / 1000000000 >= c->train_stall_seconds) {
