@@ -131,6 +131,35 @@ TEST(matmul_at_the_edges) {
         }
 }
 
+// Few outputs: near plain C, a row's bits whatever the number of rows and outputs beside it, nothing written outside.
+static void check_dots(size_t n_out, size_t n_in, size_t n_rows) {
+    size_t n_tables = list_tables(), xs = n_in + 3, ts = n_out + 2;
+    float *a = random_floats(n_out * n_in, 1), *x = random_floats(n_rows * xs, 1), *t[3], alone;
+    for (size_t i = 0; i < n_tables; i++) {
+        const struct kernels *k = tables[i];
+        t[i] = mem_alloc(n_rows * ts, sizeof **t);
+        k->dots(a, n_out, n_in, x, xs, n_rows, t[i], ts);
+        for (size_t r = 0; r < n_rows; r++) {
+            for (size_t j = 0; j < n_out; j++) {
+                k->dots(a + j * n_in, 1, n_in, x + r * xs, xs, 1, &alone, 1);
+                CHECK(memcmp(&alone, &t[i][r * ts + j], sizeof alone) == 0);
+                CHECK_NEAR(alone, t[0][r * ts + j], 1e-6 * (double)n_in + 1e-6);
+            }
+            CHECK(t[i][r * ts + n_out] == 0 && t[i][r * ts + n_out + 1] == 0);
+        }
+        if (i > 0 && !is_c(tables[i - 1])) CHECK(memcmp(t[i], t[i - 1], n_rows * ts * sizeof **t) == 0); // K4
+    }
+    for (size_t i = 0; i < n_tables; i++) free(t[i]);
+    free(a);
+    free(x);
+}
+
+TEST(dots_every_shape) {
+    static const size_t inputs[] = {1, 5, 16, 17, 40, 257, 576}, outputs[] = {1, 3, 4, 9};
+    for (size_t i = 0; i < ARRAY_LEN(inputs); i++)
+        for (size_t j = 0; j < ARRAY_LEN(outputs); j++) check_dots(outputs[j], inputs[i], 1 + (i + j) % 4);
+}
+
 TEST(quantize_as_q8_0) {
     size_t n_in = 64;
     float *x = random_floats(PANEL * n_in, 2), *y = mem_alloc(PANEL, sizeof *y), *unit = mem_alloc(n_in, sizeof *unit);
