@@ -24,63 +24,23 @@
 enum { LISTING_MAX = 8 << 20, FRUITLESS_MAX = 3, STALL_S = 60 };
 
 bool hub_open(struct hub *h, struct err *err) {
-    const char *endpoint = getenv("HF_ENDPOINT"), *token = getenv("HF_TOKEN");
-    *h = (struct hub){.endpoint = mem_strdup(endpoint && *endpoint ? endpoint : "https://huggingface.co")};
-    for (size_t n = strlen(h->endpoint); n && h->endpoint[n - 1] == '/';) h->endpoint[--n] = 0;
-    if (strncmp(h->endpoint, "http://", 7) != 0 && strncmp(h->endpoint, "https://", 8) != 0)
-        return err_set(err, ERR_INVALID, "HF_ENDPOINT is no http:// or https:// address: %s", h->endpoint);
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != 0 || !(h->curl = curl_easy_init())) return err_set(err, ERR_IO, "libcurl does not start");
-    if (token && *token) {
-        if (strpbrk(token, "\r\n")) return err_set(err, ERR_INVALID, "HF_TOKEN holds a line break");
-        struct buf header = {0};
-        buf_printf(&header, "Authorization: Bearer %s", token);
-        h->headers = curl_slist_append(NULL, buf_str(&header));
-        buf_finish(&header);
-    }
-    return true;
+    const char *endpoint = getenv("HF_ENDPOINT");
+    return outbound_open(&h->out, endpoint && *endpoint ? endpoint : "https://huggingface.co", "HF_ENDPOINT", getenv("HF_TOKEN"), "HF_TOKEN", err);
 }
 
-void hub_close(struct hub *h) {
-    curl_slist_free_all(h->headers);
-    curl_easy_cleanup(h->curl);
-    curl_global_cleanup();
-    free(h->endpoint);
-}
-
-// A path keeps its slashes.
-static void url_add(struct hub *h, struct buf *url, const char *text, bool path) {
-    while (*text) {
-        const size_t n = path ? strcspn(text, "/") : strlen(text);
-        char *escaped = n ? curl_easy_escape(h->curl, text, (int)n) : NULL;
-        buf_add_str(url, escaped ? escaped : "");
-        curl_free(escaped);
-        text += n;
-        if (*text) buf_add_byte(url, (unsigned char)*text++);
-    }
-}
+void hub_close(struct hub *h) { outbound_close(&h->out); }
 
 static void request_start(struct hub *h, const struct buf *url, curl_write_callback write, void *ctx) {
-    curl_easy_reset(h->curl);
-    curl_easy_setopt(h->curl, CURLOPT_URL, buf_str(url));
-    curl_easy_setopt(h->curl, CURLOPT_HTTPHEADER, h->headers);
-    curl_easy_setopt(h->curl, CURLOPT_USERAGENT, "couplet/" COUPLET_VERSION);
-    curl_easy_setopt(h->curl, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(h->curl, CURLOPT_REDIR_PROTOCOLS_STR, strncmp(h->endpoint, "https:", 6) == 0 ? "https" : "http,https");
-    curl_easy_setopt(h->curl, CURLOPT_FOLLOWLOCATION, 1L);
-    curl_easy_setopt(h->curl, CURLOPT_MAXREDIRS, 10L);
-    curl_easy_setopt(h->curl, CURLOPT_CONNECTTIMEOUT, 30L);
-    curl_easy_setopt(h->curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    curl_easy_setopt(h->curl, CURLOPT_LOW_SPEED_TIME, (long)STALL_S);
-    curl_easy_setopt(h->curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(h->curl, CURLOPT_WRITEFUNCTION, write);
-    curl_easy_setopt(h->curl, CURLOPT_WRITEDATA, ctx);
+    CURL *curl = h->out.curl;
+    outbound_start(&h->out, buf_str(url), write, ctx);
+    curl_easy_setopt(curl, CURLOPT_REDIR_PROTOCOLS_STR, strncmp(h->out.endpoint, "https:", 6) == 0 ? "https" : "http,https");
+    curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 1L);
+    curl_easy_setopt(curl, CURLOPT_MAXREDIRS, 10L);
+    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)STALL_S);
 }
 
-static long status_of(struct hub *h) {
-    long status = 0;
-    curl_easy_getinfo(h->curl, CURLINFO_RESPONSE_CODE, &status);
-    return status;
-}
+static long status_of(struct hub *h) { return outbound_status(&h->out); }
 
 static bool status_check(struct hub *h, const char *model, const char *what, struct err *err) {
     const long status = status_of(h);
@@ -148,15 +108,15 @@ static size_t listing_write(char *data, size_t size, size_t n, void *ctx) {
 bool hub_list(struct hub *h, const char *model, const char *revision, struct hub_repo *out, struct err *err) {
     struct buf url = {0}, text = {0};
     struct hub_repo r = {0};
-    buf_printf(&url, "%s/api/models/", h->endpoint);
-    url_add(h, &url, model, true);
+    buf_printf(&url, "%s/api/models/", h->out.endpoint);
+    outbound_add_escaped(&h->out, &url, model, true);
     buf_add_str(&url, "/revision/");
-    url_add(h, &url, revision, false);
+    outbound_add_escaped(&h->out, &url, revision, false);
     buf_add_str(&url, "?blobs=true");
     request_start(h, &url, listing_write, &text);
-    const CURLcode code = curl_easy_perform(h->curl);
+    const CURLcode code = curl_easy_perform(h->out.curl);
     bool ok = code == CURLE_OK ? status_check(h, model, "such revision", err)
-                               : err_set(err, ERR_IO, "the hub at %s cannot be reached: %s", h->endpoint, curl_easy_strerror(code));
+                               : err_set(err, ERR_IO, "the hub at %s cannot be reached: %s", h->out.endpoint, curl_easy_strerror(code));
     ok = ok && listing_read(&text, &r, err);
     buf_finish(&url);
     buf_finish(&text);
@@ -196,7 +156,7 @@ static bool restart(struct transfer *t) {
 static bool range_start_ok(struct transfer *t) {
     struct curl_header *header;
     unsigned long long from;
-    return curl_easy_header(t->h->curl, "Content-Range", 0, CURLH_HEADER, -1, &header) == CURLHE_OK &&
+    return curl_easy_header(t->h->out.curl, "Content-Range", 0, CURLH_HEADER, -1, &header) == CURLHE_OK &&
            sscanf(header->value, "bytes %llu-", &from) == 1 && from == t->done;
 }
 
@@ -241,9 +201,9 @@ static bool transfer_run(struct transfer *t, const struct buf *url, const char *
         const uint64_t before = t->done;
         request_start(t->h, url, file_bytes, t);
         snprintf(range, sizeof(range), "%llu-", (unsigned long long)t->done);
-        if (t->done) curl_easy_setopt(t->h->curl, CURLOPT_RANGE, range);
+        if (t->done) curl_easy_setopt(t->h->out.curl, CURLOPT_RANGE, range);
         t->first = true;
-        const CURLcode code = curl_easy_perform(t->h->curl);
+        const CURLcode code = curl_easy_perform(t->h->out.curl);
         if (t->damaged) return err_set(err, ERR_CORRUPT, "the hub sends other bytes of %s than it lists", t->f->name);
         if (t->error) return err_set(err, ERR_IO, "cannot write %s: %s", t->f->name, strerror(t->error));
         if (code == CURLE_OK && status_of(t->h) < 500) {
@@ -274,10 +234,10 @@ bool hub_download(struct hub *h, const char *model, const char *commit, const st
     struct buf part = {0}, url = {0}, dir = {0};
     struct err why = {0};
     buf_printf(&part, "%s.part", path);
-    buf_printf(&url, "%s/", h->endpoint);
-    url_add(h, &url, model, true);
+    buf_printf(&url, "%s/", h->out.endpoint);
+    outbound_add_escaped(&h->out, &url, model, true);
     buf_printf(&url, "/resolve/%s/", commit);
-    url_add(h, &url, f->name, true);
+    outbound_add_escaped(&h->out, &url, f->name, true);
     buf_printf(&dir, "%.*s", (int)(strrchr(path, '/') - path), path);
     struct transfer t = {.h = h, .f = f, .progress = progress, .ctx = ctx};
     t.fd = open(part.data, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);

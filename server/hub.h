@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: MIT
-// A Hugging Face hub over HTTP: what a model's repository holds, and its files, resumed and checked. Only `couplet pull` uses it: the
-// one outgoing connection of the program but for data tools. Blocking; one thread.
+// A Hugging Face hub over HTTP: what a model's repository holds, and its files, resumed and checked. Only `couplet pull` uses it.
+// Blocking; one thread.
 #pragma once
 
-#include "base/err.h"
+#include "server/outbound.h"
 
 #include <stdint.h>
 
 struct hub {
-    void *curl;
-    char *endpoint; // without a slash at the end
-    void *headers;        // the token's, or NULL
+    struct outbound out;
 };
 
 enum { HUB_SIZE_UNKNOWN = -1 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // See judge.h.
 #include "server/judge.h"
+#include "server/outbound.h"
 
 #include "base/buf.h"
 #include "base/mem.h"
@@ -15,9 +16,8 @@
 enum { ANSWER_LIMIT = 1 << 20, TIMEOUT_S = 600 };
 
 struct judge {
-    CURL *curl;
-    struct curl_slist *headers;
-    char *base, *model; // base ends in /v1
+    struct outbound out; // its address ends in /v1
+    char *model;
 };
 
 static size_t answer_add(char *data, size_t size, size_t n, void *ctx) {
@@ -30,21 +30,14 @@ static size_t answer_add(char *data, size_t size, size_t n, void *ctx) {
 // GET without a body, else POST. The parsed answer, a new reference.
 static json_t *judge_call(struct judge *j, const char *path, const char *body, struct err *err) {
     struct buf url = {0}, answer = {0};
-    buf_printf(&url, "%s%s", j->base, path);
-    curl_easy_setopt(j->curl, CURLOPT_URL, url.data);
-    curl_easy_setopt(j->curl, CURLOPT_HTTPHEADER, j->headers);
-    curl_easy_setopt(j->curl, CURLOPT_WRITEFUNCTION, answer_add);
-    curl_easy_setopt(j->curl, CURLOPT_WRITEDATA, &answer);
-    curl_easy_setopt(j->curl, CURLOPT_TIMEOUT, (long)TIMEOUT_S);
-    curl_easy_setopt(j->curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(j->curl, CURLOPT_PROTOCOLS_STR, "http,https");
-    if (body) curl_easy_setopt(j->curl, CURLOPT_POSTFIELDS, body);
-    else curl_easy_setopt(j->curl, CURLOPT_HTTPGET, 1L);
-    CURLcode code = curl_easy_perform(j->curl);
-    long status = 0;
-    curl_easy_getinfo(j->curl, CURLINFO_RESPONSE_CODE, &status);
+    buf_printf(&url, "%s%s", j->out.endpoint, path);
+    outbound_start(&j->out, url.data, answer_add, &answer);
+    if (body) outbound_post(&j->out, body);
+    curl_easy_setopt(j->out.curl, CURLOPT_TIMEOUT, (long)TIMEOUT_S);
+    CURLcode code = curl_easy_perform(j->out.curl);
+    long status = outbound_status(&j->out);
     json_t *json = NULL;
-    if (code != CURLE_OK) err_set(err, ERR_IO, "the judge at %s does not answer: %s", j->base, curl_easy_strerror(code));
+    if (code != CURLE_OK) err_set(err, ERR_IO, "the judge at %s does not answer: %s", j->out.endpoint, curl_easy_strerror(code));
     else if (status != 200) err_set(err, ERR_IO, "the judge at %s answers %ld: %.200s", url.data, status, buf_str(&answer));
     else if (!(json = json_loadb(buf_str(&answer), answer.len, 0, NULL))) err_set(err, ERR_IO, "the judge's answer is not JSON");
     buf_finish(&url);
@@ -57,7 +50,7 @@ static bool model_choose(struct judge *j, struct err *err) {
     if (!list) return false;
     const char *id = json_string_value(json_object_get(json_array_get(json_object_get(list, "data"), 0), "id"));
     if (id) j->model = mem_strdup(id);
-    else err_set(err, ERR_IO, "the judge at %s lists no model", j->base);
+    else err_set(err, ERR_IO, "the judge at %s lists no model", j->out.endpoint);
     json_decref(list);
     return j->model != NULL;
 }
@@ -69,26 +62,17 @@ struct judge *judge_create(const char *url, const char *model, const char *key, 
     while (len > 0 && url[len - 1] == '/') len--;
     buf_add(&b, url, len);
     if (len < 3 || memcmp(url + len - 3, "/v1", 3) != 0) buf_add_str(&b, "/v1");
-    j->base = buf_detach(&b);
-    j->headers = curl_slist_append(NULL, "Content-Type: application/json");
-    if (key) {
-        buf_printf(&b, "Authorization: Bearer %s", key);
-        j->headers = curl_slist_append(j->headers, b.data);
-        buf_finish(&b);
-    }
     if (model) j->model = mem_strdup(model);
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK) j->curl = curl_easy_init();
-    if (!j->curl) err_set(err, ERR_IO, "libcurl cannot start");
-    if (j->curl && (j->model || model_choose(j, err))) return j;
+    const bool ok = outbound_open(&j->out, b.data, "--judge", key, "OPENAI_API_KEY", err) && (j->model || model_choose(j, err));
+    buf_finish(&b);
+    if (ok) return j;
     judge_destroy(j);
     return NULL;
 }
 
 void judge_destroy(struct judge *j) {
     if (!j) return;
-    if (j->curl) curl_easy_cleanup(j->curl);
-    curl_slist_free_all(j->headers);
-    free(j->base);
+    outbound_close(&j->out);
     free(j->model);
     free(j);
 }
