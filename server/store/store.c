@@ -54,10 +54,8 @@ const int store_newest_version = ARRAY_LEN(migrations);
 
 // ---- errors, time, ids ----
 
-bool store_fail(struct store *s, struct err *err) {
-    // A COMMIT that fails leaves SQLite's own note of errno at 0 (3.40); what the failed call left is still there.
-    int system = sqlite3_system_errno(s->db);
-    if (!system) system = errno;
+// system: the errno behind it, where it was one of the operating system's.
+static bool store_fail_with(struct store *s, int system, struct err *err) {
     switch (sqlite3_errcode(s->db)) {
     case SQLITE_FULL: return err_set(err, ERR_NO_SPACE, "there is no space left for the database");
     case SQLITE_IOERR:
@@ -70,6 +68,8 @@ bool store_fail(struct store *s, struct err *err) {
     }
     return err_set(err, ERR_IO, "the database failed: %s (%d, errno %d)", sqlite3_errmsg(s->db), sqlite3_extended_errcode(s->db), system);
 }
+
+bool store_fail(struct store *s, struct err *err) { return store_fail_with(s, sqlite3_system_errno(s->db), err); }
 
 int64_t store_now(void) { return time(NULL); }
 
@@ -102,7 +102,9 @@ bool store_begin(struct store *s, struct err *err) {
 bool store_end(struct store *s, bool ok, struct err *err) {
     for (size_t i = 0; i < s->n_cached; i++) sqlite3_reset(s->cache[i].statement);
     bool open = !sqlite3_get_autocommit(s->db);
-    if (ok && open) ok = store_exec(s, "COMMIT", err);
+    // A COMMIT that fails does not set SQLite's own note of errno (3.40), which may be an older failure's; what the call left is still there.
+    errno = 0;
+    if (ok && open) ok = sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK || store_fail_with(s, errno, err);
     // Where SQLite has rolled back already there is nothing left to do; where it cannot, the next BEGIN says so.
     if (!ok && !sqlite3_get_autocommit(s->db)) sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
     pthread_mutex_unlock(&s->lock);
