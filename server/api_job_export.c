@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "server/files.h"
 #include "server/jobs/runner.h"
 #include "server/routes.h"
 #include "server/tar.h"
@@ -45,15 +46,18 @@ static bool export_read(struct http_request *r) {
     e->type = type ? type : "f32";
     if (!is_one_of(e->format, "peft", "safetensors", "gguf"))
         return request_fail(r, 400, "value_out_of_range", "format", "'format' must be peft, safetensors or gguf.");
-    if (!is_one_of(e->type, "f32", "f16", "q8_0")) return request_fail(r, 400, "value_out_of_range", "type", "'type' must be f32, f16 or q8_0.");
-    if (type && strcmp(e->format, "gguf") != 0) return request_fail(r, 400, "unsupported_parameter", "type", "'type' goes with format gguf.");
+    if (!is_one_of(e->type, "f32", "f16", "q8_0"))
+        return request_fail(r, 400, "value_out_of_range", "type", "'type' must be f32, f16 or q8_0.");
+    if (type && strcmp(e->format, "gguf") != 0)
+        return request_fail(r, 400, "unsupported_parameter", "type", "'type' goes with format gguf.");
     if (job.status != JOB_SUCCEEDED || !job.fine_tuned_model)
         return request_fail(r, 409, "job_not_succeeded", NULL, "Only a job that has succeeded has a model to export.");
     if (registry_source(r->server->registry, &v, job.fine_tuned_model, &r->arena, &e->source) == REGISTRY_UNKNOWN)
         return request_fail(r, 404, "model_not_found", NULL, "The job's model has been deleted.");
     if (strcmp(e->format, "peft") == 0 && !e->source.adapter_dir)
-        return request_fail(r, 400, "unsupported_parameter", "format", "The job trained every weight: there is no adapter.");
-    return true;
+        return request_fail(r, 400, "unsupported_parameter", "format",
+                            "The job trained every weight: there is no adapter.");
+    return files_disk_ok(r->server, 0, &r->err);
 }
 
 // The largest difference between the logits of what was read and what was written.
@@ -108,7 +112,8 @@ static bool export_make(struct http_request *r, struct export *e) {
         const char *merged = e->source.adapter_dir ? arena_printf(a, "%s/model", e->dir) : e->source.base_path;
         ok = (!e->source.adapter_dir || convert(r, e, merged)) && archive(r, e, merged);
     }
-    if (!ok || fstat(e->fd, &st) < 0) return r->err.message[0] ? false : err_set(&r->err, ERR_IO, "cannot read an export: %s", strerror(errno));
+    if (!ok || fstat(e->fd, &st) < 0)
+        return r->err.message[0] ? false : err_set(&r->err, ERR_IO, "cannot read an export: %s", strerror(errno));
     e->size = (uint64_t)st.st_size;
     return lseek(e->fd, 0, SEEK_SET) == 0;
 }
@@ -129,7 +134,8 @@ static void export_reply(struct http_request *r) {
     e->fd = -1;
     if (e->difference[0]) http_set_header(r, "couplet-logit-difference", e->difference);
     http_reply_file(r, 200, gguf ? "application/octet-stream" : "application/x-tar", fd, e->size,
-                    arena_printf(&r->arena, "%s%s%s", r->tail, gguf ? "" : "-", gguf ? ".gguf" : arena_printf(&r->arena, "%s.tar", e->format)));
+                    arena_printf(&r->arena, "%s%s%s", r->tail, gguf ? "" : "-",
+                                 gguf ? ".gguf" : arena_printf(&r->arena, "%s.tar", e->format)));
 }
 static void export_start(struct http_request *r) { http_slow_work(r, export_work, export_reply); }
 

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/mem.h"
+#include "server/files.h"
 #include "server/jobs/runner.h"
 #include "server/options.h"
 #include "server/routes.h"
@@ -37,7 +38,8 @@ static void reply_end(struct http_request *r) {
 }
 
 bool job_absent(struct http_request *r) {
-    return r->err.code == ERR_NOT_FOUND ? request_fail(r, 404, "job_not_found", NULL, "The job does not exist.") : false;
+    return r->err.code == ERR_NOT_FOUND ? request_fail(r, 404, "job_not_found", NULL, "The job does not exist.")
+                                        : false;
 }
 
 bool job_find(struct http_request *r, struct stored_job *out) {
@@ -64,9 +66,11 @@ static bool reply_job(struct http_request *r, struct reply *reply, const struct 
 
 static bool may_create(struct http_request *r, struct reply *reply) {
     const struct server *s = r->server;
-    if (!job_request_read(r, &reply->request)) return false;
+    if (!job_request_read(r, &reply->request) || !files_disk_ok(s, 0, &r->err)) return false;
     return store_job_unfinished(s->store, r->key_id) < s->config.jobs_max_queued ||
-           request_fail(r, 429, "rate_limit_exceeded", NULL, "This key has %zu jobs that have not ended, as many as it may have.", s->config.jobs_max_queued);
+           request_fail(r, 429, "rate_limit_exceeded", NULL,
+                        "This key has %zu jobs that have not ended, as many as it may have.",
+                        s->config.jobs_max_queued);
 }
 
 static bool create_work(struct http_request *r) {
@@ -76,11 +80,14 @@ static bool create_work(struct http_request *r) {
     struct stored_job job;
     bool again;
     if (!may_create(r, reply)) return false;
-    if (!store_job_create(r->server->store, &v, &q->job, q->idempotency_key, q->hash, &r->arena, &job, &again, &r->err)) {
+    if (!store_job_create(r->server->store, &v, &q->job, q->idempotency_key, q->hash, &r->arena, &job, &again,
+                          &r->err)) {
         if (strcmp(r->err.param, "idempotency_key") == 0)
-            return request_fail(r, 409, "idempotency_error", "Idempotency-Key", "This Idempotency-Key came with another request before.");
+            return request_fail(r, 409, "idempotency_error", "Idempotency-Key",
+                                "This Idempotency-Key came with another request before.");
         const struct err why = r->err; // a file may have been deleted since it was looked up
-        return why.code == ERR_NOT_FOUND ? request_fail(r, 404, "file_not_found", why.param, "The file does not exist.") : false;
+        return why.code == ERR_NOT_FOUND ? request_fail(r, 404, "file_not_found", why.param, "The file does not exist.")
+                                         : false;
     }
     if (r->server->runner && !again) runner_wake(r->server->runner);
     return reply_job(r, reply, &job);
@@ -103,7 +110,9 @@ static bool filter_read(struct http_request *r, struct job_filter *out) {
         const size_t len = strlen(name);
         if (strcmp(name, "metadata") == 0 && strcmp(value, "null") == 0) out->without_metadata = true;
         if (strncmp(name, "metadata[", 9) != 0 || name[len - 1] != ']') continue;
-        if (n == FILTER_MAX) return request_fail(r, 400, "value_out_of_range", "metadata", "At most %d pairs of 'metadata' can be asked for.", FILTER_MAX);
+        if (n == FILTER_MAX)
+            return request_fail(r, 400, "value_out_of_range", "metadata",
+                                "At most %d pairs of 'metadata' can be asked for.", FILTER_MAX);
         pairs[2 * n] = arena_strndup(&r->arena, name + 9, len - 10);
         pairs[2 * n++ + 1] = value;
     }
@@ -145,7 +154,8 @@ static bool checkpoints_work(struct http_request *r) {
     size_t n;
     bool more;
     if (!job_page_read(r, CHECKPOINT_LIMIT, &page)) return false;
-    if (!store_checkpoint_list(r->server->store, &v, r->tail, &page, &r->arena, &rows, &n, &more, &r->err)) return job_absent(r);
+    if (!store_checkpoint_list(r->server->store, &v, r->tail, &page, &r->arena, &rows, &n, &more, &r->err))
+        return job_absent(r);
     buf_add_str(&reply->body, "{\"object\":\"list\",\"data\":[");
     for (size_t i = 0; i < n; i++) {
         if (i) buf_add_byte(&reply->body, ',');
@@ -166,7 +176,8 @@ static bool act(struct http_request *r, enum job_action action, const char *refu
     struct stored_job job;
     if (!store_job_act(r->server->store, &v, r->tail, action, &r->arena, &job, &r->err)) {
         const struct err why = r->err;
-        if (strcmp(why.param, "status") == 0) return request_fail(r, 409, refused, NULL, "That is not possible: %s.", why.message);
+        if (strcmp(why.param, "status") == 0)
+            return request_fail(r, 409, refused, NULL, "That is not possible: %s.", why.message);
         return job_absent(r);
     }
     if (r->server->runner) runner_wake(r->server->runner);
@@ -182,12 +193,14 @@ static bool resume_work(struct http_request *r) { return act(r, ACTION_RESUME, "
 static bool estimate_read(struct http_request *r) { return job_request_read(r, &reply_make(r)->request); }
 
 // What must lie beside a new model: its configuration, its vocabulary.
-static bool estimate_prepare(struct http_request *r, const struct job_request *q, const char *dir, const char *files_dir) {
+static bool estimate_prepare(struct http_request *r, const struct job_request *q, const char *dir,
+                             const char *files_dir) {
     const struct job_spec *s = &q->spec;
     struct buf out = {0};
     if (!dir_make(dir, &r->err)) return false;
     if (s->architecture && s->architecture[0] == '{' &&
-        !file_write_atomic(arena_printf(&r->arena, "%s/config.json", dir), s->architecture, strlen(s->architecture), 0600, &r->err))
+        !file_write_atomic(arena_printf(&r->arena, "%s/config.json", dir), s->architecture, strlen(s->architecture),
+                           0600, &r->err))
         return false;
     const char *const *argv = job_tokenizer_arguments(&q->job, s, dir, files_dir, &r->arena);
     const bool ok = !argv || runner_tool(r->server, argv, ESTIMATE_SECONDS, &out, &r->err);
@@ -205,7 +218,9 @@ static bool estimate_answer(struct http_request *r, struct reply *reply, bool ok
     const char *code = json_string_value(json_object_get(tree, "code"));
     if (!ok && code && strncmp(code, "invalid_", 8) == 0) {
         const char *kept = arena_strndup(&r->arena, code, strlen(code));
-        const char *param = strcmp(kept, "invalid_model") == 0 ? "model" : strcmp(kept, "invalid_option") == 0 ? NULL : kept + 8;
+        const char *param = strcmp(kept, "invalid_model") == 0    ? "model"
+                            : strcmp(kept, "invalid_option") == 0 ? NULL
+                                                                  : kept + 8;
         const struct err why = r->err; // without paths
         ok = request_fail(r, 400, kept, param, "%s", why.message);
     } else if (ok && json_is_object(tree)) {
@@ -229,7 +244,8 @@ static bool estimate_work(struct http_request *r) { // slow lane
     struct err ignored;
     bool ok = estimate_prepare(r, q, dir, files_dir);
     if (ok) {
-        const char *const *argv = job_estimate_arguments(&q->job, &q->spec, dir, files_dir, r->server->config.threads, &r->arena);
+        const char *const *argv =
+            job_estimate_arguments(&q->job, &q->spec, dir, files_dir, r->server->config.threads, &r->arena);
         ok = runner_tool(r->server, argv, ESTIMATE_SECONDS, &out, &r->err);
         ok = estimate_answer(r, reply, ok, &out);
     }
@@ -240,13 +256,16 @@ static bool estimate_work(struct http_request *r) { // slow lane
 static void estimate_start(struct http_request *r) { http_slow_work(r, estimate_work, reply_start); }
 
 const struct http_route job_routes[] = {
-    {"POST", "/v1/fine_tuning/jobs", SCOPE_TRAIN, create_work, reply_start, reply_end, "Fine-tune a model on an uploaded file"},
+    {"POST", "/v1/fine_tuning/jobs", SCOPE_TRAIN, create_work, reply_start, reply_end,
+     "Fine-tune a model on an uploaded file"},
     {"GET", "/v1/fine_tuning/jobs", SCOPE_TRAIN, list_work, reply_start, reply_end, "The jobs, newest first"},
-    {"POST", "/v1/fine_tuning/estimate", SCOPE_TRAIN, estimate_read, estimate_start, reply_end, "What a job would take: tokens, time, memory"},
+    {"POST", "/v1/fine_tuning/estimate", SCOPE_TRAIN, estimate_read, estimate_start, reply_end,
+     "What a job would take: tokens, time, memory"},
     {"GET", "/v1/fine_tuning/jobs/{id}", SCOPE_TRAIN, one_work, reply_start, reply_end, "One job"},
     {"POST", "/v1/fine_tuning/jobs/{id}/cancel", SCOPE_TRAIN, cancel_work, reply_start, reply_end, "End a job"},
     {"POST", "/v1/fine_tuning/jobs/{id}/pause", SCOPE_TRAIN, pause_work, reply_start, reply_end, "Let a job rest"},
     {"POST", "/v1/fine_tuning/jobs/{id}/resume", SCOPE_TRAIN, resume_work, reply_start, reply_end, "Let a job go on"},
-    {"GET", "/v1/fine_tuning/jobs/{id}/checkpoints", SCOPE_TRAIN, checkpoints_work, reply_start, reply_end, "A job's checkpoints, newest first"},
+    {"GET", "/v1/fine_tuning/jobs/{id}/checkpoints", SCOPE_TRAIN, checkpoints_work, reply_start, reply_end,
+     "A job's checkpoints, newest first"},
     {0},
 };
