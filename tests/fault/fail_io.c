@@ -3,6 +3,8 @@
 //
 //   FAIL_IO=OP:N:ERRNO    the N-th call of OP in the process fails with ERRNO; N+ : and all after it; ERRNO KILL: the process dies of SIGKILL before it
 //   FAIL_IO_BELOW=PATH    only files whose path begins with PATH count (absolute)
+//   FAIL_IO_COMMAND=WORD  only in processes whose first argument is WORD: a server hands its environment to its trainers
+//   FAIL_IO_ONCE=FILE     of all processes that see it only the first one fails; it makes FILE
 //   FAIL_IO_CONTROL=FILE  the rule is read from FILE whenever FILE is a new one (rename it into place; empty: nothing fails); counting begins again then.
 //                         FILE.hit is made when a call fails
 //   FAIL_IO_REPORT=FILE   at exit: "OP CALLS FAILED" of every OP, one a line
@@ -41,7 +43,8 @@ static struct {
 } rule;
 enum { FATAL = 100000 };
 static long calls[OPS], failed[OPS];
-static const char *below, *control;
+static const char *below, *control, *once;
+static bool elsewhere; // FAIL_IO_COMMAND names another command
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // everything above and in control_read
 
 // ---- the rule ----
@@ -97,12 +100,20 @@ static void hit_tell(void) {
     if (fd >= 0) syscall(SYS_close, fd);
 }
 
+static bool once_take(void) {
+    if (!once) return true;
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, once, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd >= 0) syscall(SYS_close, fd);
+    return fd >= 0;
+}
+
 static bool op_count(enum op op) {
     control_read();
     long n = ++calls[op], any = ++calls[OP_ANY];
     if (!rule.n || (rule.op != op && rule.op != OP_ANY)) return false;
     if (rule.op == OP_ANY) n = any;
     if (rule.onwards ? n < rule.n : n != rule.n) return false;
+    if (!once_take()) return false;
     failed[op]++;
     failed[OP_ANY]++;
     hit_tell();
@@ -110,6 +121,7 @@ static bool op_count(enum op op) {
 }
 
 static bool op_fails(enum op op) {
+    if (elsewhere) return false;
     int kept = errno;
     pthread_mutex_lock(&lock);
     bool fails = op_count(op);
@@ -137,7 +149,10 @@ static bool fd_counts(int fd) {
     return counts;
 }
 
-__attribute__((constructor)) static void fail_io_begin(void) {
+__attribute__((constructor)) static void fail_io_begin(int argc, char **argv) { // glibc hands them over
+    const char *command = getenv("FAIL_IO_COMMAND");
+    elsewhere = command && (argc < 2 || strcmp(argv[1], command) != 0);
+    once = getenv("FAIL_IO_ONCE");
     below = getenv("FAIL_IO_BELOW");
     control = getenv("FAIL_IO_CONTROL");
     const char *spec = getenv("FAIL_IO");
