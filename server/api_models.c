@@ -122,7 +122,8 @@ static bool has_adapters(struct http_request *r, const char *id) {
 }
 
 static bool delete_check(struct http_request *r, const struct model_info *m) {
-    if (m->origin == MODEL_SERVED && !m->alias_of) return refuse(r, "model_is_served", "The model is served by the command line and can only be removed there.");
+    if (m->origin == MODEL_SERVED && !m->alias_of)
+        return refuse(r, "model_is_served", "The model is served by the command line and can only be removed there.");
     if (!is_owner(r, m)) return request_fail(r, 403, "forbidden", "model", "Only the key that made the model may do this.");
     if (m->alias_of) return true;
     if (m->origin == MODEL_LIVE) return refuse(r, "model_in_use", "These are the weights of a job that has not ended.");

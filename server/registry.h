@@ -32,9 +32,10 @@ void model_info_finish(struct model_info *m); // accepts a zeroed one
 
 struct registry_config {
     enum weights_mode mode;
-    struct pool *pool;
+    struct pool *pool;     // used by registry_load alone
     struct engine *engine; // gets and loses lanes; NULL: tests
     size_t kv_bytes, max_loaded;
+    unsigned stay_ms; // a model that was loaded is not set aside before this: whoever asked for it gets to use it
     const char *data_dir;
 };
 struct registry *registry_create(void);

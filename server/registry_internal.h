@@ -19,7 +19,8 @@ struct registry_entry {
     enum registry_origin origin;
     bool shared;
     int64_t created_s;
-    uint64_t used; // by registry.clock: when it was last asked for
+    uint64_t used;      // by registry.clock: when it was last asked for
+    uint64_t loaded_ns; // clock_ns
     struct model *model; // one reference; NULL: cold
 };
 

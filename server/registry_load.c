@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 // ---- bases ----
 
@@ -70,6 +71,11 @@ static void room_make(struct registry *r, const char *id) {
         }
         pthread_mutex_unlock(&r->lock);
         if (n < r->config.max_loaded) return;
+        const uint64_t over_ns = oldest->loaded_ns + r->config.stay_ms * UINT64_C(1000000), now_ns = clock_ns();
+        if (now_ns < over_ns) {
+            usleep((useconds_t)((over_ns - now_ns) / 1000 + 1));
+            continue; // another may be the oldest by then
+        }
         log_line(LOG_INFO, "model set aside", "id", oldest->id ? oldest->id : "(base of adapters)", NULL);
         registry_entry_cool(r, oldest);
     }
@@ -85,6 +91,7 @@ bool registry_entry_load(struct registry *r, struct registry_entry *e, struct er
     pthread_mutex_lock(&r->lock);
     e->model = m;
     e->used = ++r->clock;
+    e->loaded_ns = clock_ns();
     pthread_mutex_unlock(&r->lock);
     return true;
 }
@@ -188,6 +195,7 @@ bool registry_load(struct registry *r, const struct registry_config *c, struct s
     r->config = *c;
     registry_begin(r);
     const bool ok = served_load(r, err);
+    r->config.pool = NULL; // from now on it is the engine's alone; and what is loaded beside streams takes one core from them, not all
     registry_end(r);
     return ok && (!store || restore(r, store, err));
 }

@@ -44,7 +44,7 @@ static bool models_open(struct server *s, struct err *err) {
     s->priv->pool = pool_create(threads, err);
     if (!s->priv->pool || !engine_open(s, err)) return false;
     const struct registry_config config = {.mode = s->config.weights, .pool = s->priv->pool, .engine = s->engine, .kv_bytes = s->config.kv_cache_mb << 20,
-                                           .max_loaded = s->config.max_loaded, .data_dir = s->config.data_dir};
+                                           .max_loaded = s->config.max_loaded, .stay_ms = 1000, .data_dir = s->config.data_dir};
     return registry_load(s->registry, &config, s->store, err);
 }
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader, quants
 from safetensors.numpy import load_file, save_file
+from adapters import make_adapter
 from serving import make_nano
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,21 +42,6 @@ def llama(tmp_path_factory):
 @pytest.fixture(params=["nano", "llama"])
 def model(request):
     return request.getfixturevalue(request.param)
-
-
-def make_adapter(folder, targets, base=None, rank=4, alpha=8, **settings):
-    """PEFT's files with random factors for {module: (n_in, n_out)}."""
-    folder.mkdir()
-    random = np.random.default_rng(7)
-    tensors = {}
-    for module, (n_in, n_out) in targets.items():
-        tensors[f"base_model.model.{module}.lora_A.weight"] = random.standard_normal((rank, n_in), np.float32) / 4
-        tensors[f"base_model.model.{module}.lora_B.weight"] = random.standard_normal((n_out, rank), np.float32) / 4
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": alpha, "bias": "none", "fan_in_fan_out": True,
-              "target_modules": sorted({m.rsplit(".", 1)[1] for m in targets}), "base_model_name_or_path": base, **settings}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    return tensors
 
 
 def weights(folder):

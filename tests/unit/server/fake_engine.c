@@ -13,7 +13,7 @@
 
 const char fake_text[] = "The sea, the \xc3\xa9toile, and 12 more.\n";
 size_t fake_eos_after, fake_live, fake_cancelled, fake_lanes;
-bool fake_fails;
+bool fake_fails, fake_gone;
 struct sequence_request fake_last_request;
 
 // -- Model -------------------------------------------------------------------------------------------------------------------
@@ -306,6 +306,9 @@ static struct sequence *sequence_make(const struct sequence_request *r) {
 
 bool engine_submit(struct engine *e, const struct sequence_request *requests, size_t n, struct err *err) {
     fake_last_request = requests[n - 1];
+    bool gone = fake_gone;
+    fake_gone = false;
+    if (gone) return err_set(err, ERR_NOT_FOUND, "no such model");
     pthread_mutex_lock(&e->lock);
     size_t limit = e->config.max_running + e->config.max_waiting;
     bool full = limit && fake_live + n > limit;

@@ -20,6 +20,7 @@ struct tokenizer *fake_tokenizer_create(const char *jinja, bool add_bos);
 // Steering, for every sequence submitted afterwards.
 extern size_t fake_eos_after;                     // tokens until the model's end token; 0: never
 extern bool fake_fails;                           // sequences end with FINISH_ERROR at their first step
+extern bool fake_gone;                            // the next engine_submit finds no lane for the model
 extern struct sequence_request fake_last_request; // of engine_submit; its pointers are dead
 extern size_t fake_live, fake_cancelled;          // sequences; cancels that met a live one
 extern size_t fake_lanes;                         // models added and not removed

@@ -44,6 +44,8 @@ void server_cancel_sequence(struct server *s, uint64_t id) {
 // One model, as if the command line had named it.
 static struct model *model;
 static char *model_id;
+bool fake_cold;
+size_t fake_n_warmed;
 static struct model_info info_make(void) {
     return (struct model_info){.id = mem_strdup(model_id), .created_s = 1700000000, .bytes = model_own_bytes(model), .model = model_acquire(model)};
 }
@@ -55,14 +57,21 @@ void model_info_finish(struct model_info *m) {
 enum registry_answer registry_find(struct registry *r, const struct viewer *v, const char *id, struct model_info *out) {
     if (id && *id && strcmp(id, model_id) != 0) return REGISTRY_UNKNOWN;
     *out = info_make();
-    return REGISTRY_FOUND;
+    if (!fake_cold) return REGISTRY_FOUND;
+    model_release(out->model);
+    out->model = NULL;
+    return REGISTRY_COLD;
 }
 void registry_list(struct registry *r, const struct viewer *v, struct model_info **out, size_t *n) {
     *out = mem_new(struct model_info);
     **out = info_make();
     *n = 1;
 }
-bool registry_warm(struct registry *r, const struct viewer *v, const char *id, struct err *err) { return true; }
+bool registry_warm(struct registry *r, const struct viewer *v, const char *id, struct err *err) {
+    fake_cold = false;
+    fake_n_warmed++;
+    return strcmp(id, model_id) == 0;
+}
 enum registry_answer registry_source(struct registry *r, const struct viewer *v, const char *id, struct arena *a, struct model_source *out) {
     return REGISTRY_UNKNOWN;
 }

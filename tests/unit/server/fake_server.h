@@ -18,6 +18,8 @@ struct exchange {
 };
 
 extern struct server fake_server;
+extern bool fake_cold;      // the model is found cold until registry_warm
+extern size_t fake_n_warmed; // calls of it
 
 void fake_server_init(struct model *m, const char *id); // SERVER_READY, one model; takes it
 void fake_server_finish(void);

@@ -149,6 +149,26 @@ TEST(without_a_tokenizer) {
     teardown();
 }
 
+TEST(cold_and_replaced_models) {
+    setup();
+    struct exchange x;
+    fake_cold = fake_gone = true; // loaded first, then replaced between work and start, then found
+    fake_n_warmed = 0;
+    json_t *v = ask(&x, "{\"model\":\"nano\",\"prompt\":\"ab\",\"max_tokens\":3,\"temperature\":0,\"shape\":1}");
+    check_text(v, "choices.0.text", "e s");
+    CHECK_STR(buf_str(&x.headers), "x-couplet-ignored: shape\n");
+    CHECK(fake_n_warmed == 1 && !fake_cold && !fake_gone);
+    json_decref(v);
+    exchange_free(&x);
+    fake_cold = true;
+    v = exchange_json(&x, tokenize_routes, "/tokenize", "{\"prompt\":\"ab\"}");
+    check_json(v, "count", "2");
+    CHECK_INT(fake_n_warmed, 2);
+    json_decref(v);
+    exchange_free(&x);
+    teardown();
+}
+
 TEST(colliding_names_keep_the_maximum) {
     setup();
     struct exchange x; // the two holes of the vocabulary both read ""
