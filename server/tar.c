@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,4 +92,89 @@ bool tar_write(int fd, const char *dir, const char *name, struct err *err) {
     free(piece);
     if (dir_fd >= 0) close(dir_fd);
     return ok && write_all(fd, end, sizeof end, err);
+}
+
+// ---- the way back ----
+
+static bool octal_read(const char *field, size_t len, uint64_t *out) {
+    *out = 0;
+    size_t i = 0;
+    for (; i < len && field[i] >= '0' && field[i] <= '7'; i++) *out = *out << 3 | (uint64_t)(field[i] - '0');
+    return i > 0 && (i == len || field[i] == 0 || field[i] == ' ');
+}
+
+static bool sum_holds(const struct header *h) {
+    uint64_t stated;
+    unsigned sum = 0;
+    for (size_t i = 0; i < sizeof *h; i++) {
+        const bool own = i >= offsetof(struct header, sum) && i < offsetof(struct header, type);
+        sum += own ? ' ' : ((const unsigned char *)h)[i];
+    }
+    return octal_read(h->sum, sizeof h->sum, &stated) && stated == sum;
+}
+
+// FILE of "NAME/FILE", or NULL. What begins with a dot is no file of a model, and neither "..".
+static const char *file_of(const char *path) {
+    const char *slash = strchr(path, '/');
+    if (!slash || slash == path || path[0] == '.' || !slash[1] || slash[1] == '.' || strchr(slash + 1, '/')) return NULL;
+    for (const char *at = path; *at; at++)
+        if ((unsigned char)*at < ' ' || *at == 127 || *at == '\\') return NULL;
+    return slash + 1;
+}
+
+static bool header_take(struct tar_reader *t, const struct header *h, struct err *err) {
+    static const struct header empty;
+    char name[sizeof h->name + 1] = {0};
+    uint64_t size;
+    if (memcmp(h, &empty, sizeof empty) == 0) return t->ended = true;
+    memcpy(name, h->name, sizeof h->name);
+    if (memcmp(h->magic, "ustar", 5) != 0 || !sum_holds(h) || !octal_read(h->size, sizeof h->size, &size))
+        return err_set(err, ERR_CORRUPT, "the archive is damaged");
+    const char *file = file_of(name);
+    if (!file || h->prefix[0] || (h->type != '0' && h->type != 0))
+        return err_set(err, ERR_CORRUPT, "the archive holds something else than a model's files and is refused: \"%s\"", name);
+    char *path = path_join(t->dir, file);
+    struct stat st;
+    bool ok = lstat(path, &st) != 0 || err_set(err, ERR_CORRUPT, "the archive holds \"%s\" twice", name);
+    ok = ok && file_writer_open(&t->file, path, 0644, err);
+    free(path);
+    if (!ok) return false;
+    t->n_files++;
+    t->left = size;
+    t->padding = (BLOCK - size % BLOCK) % BLOCK;
+    return size > 0 || file_writer_finish(&t->file, err);
+}
+
+bool tar_reader_add(struct tar_reader *t, const void *data, size_t len, struct err *err) {
+    for (const char *at = data; len && !t->ended;) { // behind the end stands padding
+        size_t n;
+        if (t->left) {
+            n = (size_t)MIN(t->left, (uint64_t)len);
+            file_writer_add(&t->file, at, n);
+            t->left -= n;
+            if (!t->left && !file_writer_finish(&t->file, err)) return false;
+        } else if (t->padding) {
+            n = (size_t)MIN(t->padding, (uint64_t)len);
+            t->padding -= n;
+        } else {
+            n = MIN(BLOCK - t->header.len, len);
+            buf_add(&t->header, at, n);
+            if (t->header.len == BLOCK) {
+                struct header h;
+                memcpy(&h, t->header.data, sizeof h);
+                buf_clear(&t->header);
+                if (!header_take(t, &h, err)) return false;
+            }
+        }
+        at += n;
+        len -= n;
+    }
+    return true;
+}
+
+bool tar_reader_finish(struct tar_reader *t, struct err *err) {
+    file_writer_abort(&t->file);
+    buf_finish(&t->header);
+    if (t->ended && t->n_files) return true;
+    return err_set(err, ERR_CORRUPT, t->ended ? "the archive is empty" : "the archive is cut off");
 }
