@@ -28,6 +28,8 @@ enum { LOSS_METRICS = 1 << METRIC_LOSS | 1 << METRIC_PERPLEXITY | 1 << METRIC_BI
 struct eval_options {
     const char *model, *adapter, *base, *data, *metrics, *answers, *html, *judge, *judge_model, *train_on_inputs, *excess;
     size_t context, stride, limit, max_tokens, threads;
+    double validation_split;
+    uint64_t seed;
     bool json;
 };
 
@@ -37,6 +39,9 @@ static const struct option_spec specs[] = {
     {"--adapter", 0, OPTION_STRING, FIELD(adapter), "DIR", "LoRA adapter to put on the model; its answers are shown beside the model's own"},
     {"--base", 0, OPTION_STRING, FIELD(base), "PATH", "another model whose answers are shown beside (with --answers or --html)"},
     {"--data", 0, OPTION_STRING, FIELD(data), "FILE", "text or rows, as for train", .required = true},
+    {"--validation-split", 0, OPTION_DOUBLE, FIELD(validation_split), "X",
+     "only what a run with this share, --seed and the same context held out", .min = 1e-6, .max = 0.999999},
+    {"--seed", 0, OPTION_UINT64, FIELD(seed), "N", "with --validation-split: the run's (0)"},
     {"--metrics", 0, OPTION_STRING, FIELD(metrics), "A,B",
      "loss, perplexity, bits_per_byte, token_accuracy; exact_match, token_f1, rouge_l (the first four; all where answers are generated)"},
     {"--answers", 0, OPTION_STRING, FIELD(answers), "FILE.json", "write the rows with the generated answers (model_response)"},
@@ -67,6 +72,7 @@ struct eval {
     bool answering;
     struct view_scores scores;
     size_t n_examples;
+    size_t *rows, n_rows; // with --validation-split: of the rows held out, ascending
     struct eval_items items;
     struct eval_means means;
     char *judge_model;
@@ -87,17 +93,29 @@ static bool metrics_parse(const char *text, unsigned *out, struct err *err) {
 
 // ---- losses ----
 
-static bool losses_over(struct eval *e, struct params *p, const struct dataset *d, const struct tokenizer *t, struct pool *pool, struct err *err) {
-    struct data_view view;
-    data_view_all(&view, d);
+// What is evaluated: everything, or what a run held out; of that the rows' numbers too, for the answers.
+static bool view_choose(struct eval *e, const struct dataset *d, struct data_view *view, struct err *err) {
+    struct data_view trained;
+    if (!(e->o->validation_split > 0)) {
+        data_view_all(view, d);
+        return true;
+    }
+    if (!data_view_split(d, e->o->validation_split, e->o->seed, &trained, view, err)) return false;
+    data_view_finish(&trained);
+    e->rows = mem_alloc(view->n, sizeof *e->rows);
+    for (; e->n_rows < view->n; e->n_rows++) e->rows[e->n_rows] = dataset_row(d, view->items[e->n_rows]); // in file order
+    return true;
+}
+
+static bool losses_over(struct eval *e, struct params *p, const struct dataset *d, const struct data_view *v, const struct tokenizer *t, struct pool *pool,
+                        struct err *err) {
     size_t longest = 1;
-    for (size_t i = 0; i < view.n; i++) longest = MAX(longest, dataset_length(d, view.items[i]));
+    for (size_t i = 0; i < v->n; i++) longest = MAX(longest, dataset_length(d, v->items[i]));
     const struct network_config c = {.max_rows = MAX((size_t)MAX_ROWS, longest), .max_segment = longest, .inference = true};
     struct network *n = network_create(p, &c, pool, err);
-    bool ok = n && view_evaluate(n, &view, t, c.max_rows, &e->scores, err);
-    e->n_examples = view.n;
+    bool ok = n && view_evaluate(n, v, t, c.max_rows, &e->scores, err);
+    e->n_examples = v->n;
     network_destroy(n);
-    data_view_finish(&view);
     return ok;
 }
 
@@ -119,8 +137,11 @@ static bool losses(struct eval *e, struct pool *pool, struct err *err) {
         .excess = strcmp(o->excess, "error") == 0 ? EXCESS_ERROR : strcmp(o->excess, "drop") == 0 ? EXCESS_DROP : EXCESS_TRUNCATE};
     struct dataset *d = dataset_open(o->data, &options, NULL, err);
     const struct params_options frozen = {.inference = true};
-    struct params *p = d && (e->metrics & LOSS_METRICS) ? params_from_file(f, &frozen, pool, err) : NULL;
-    bool ok = d && (!(e->metrics & LOSS_METRICS) || (p && losses_over(e, p, d, t, pool, err)));
+    struct data_view view = {0};
+    bool ok = d && view_choose(e, d, &view, err);
+    struct params *p = ok && (e->metrics & LOSS_METRICS) ? params_from_file(f, &frozen, pool, err) : NULL;
+    ok = ok && (!(e->metrics & LOSS_METRICS) || (p && losses_over(e, p, d, &view, t, pool, err)));
+    data_view_finish(&view);
     params_destroy(p);
     dataset_close(d);
     model_file_close(f);
@@ -145,7 +166,9 @@ static bool answers_of(struct eval *e, const char *model, const char *adapter, c
     if (!local_engine_open(&l, model, adapter, "auto", e->o->threads, 32, 0, err)) return false;
     const struct tokenizer *t = model_tokenizer(l.model);
     bool ok = t || err_set(err, ERR_UNSUPPORTED, "the model has no tokenizer: it cannot be asked for answers");
-    ok = ok && eval_items_load(items, e->o->data, t, e->o->limit, err);
+    ok = ok && eval_items_load(items, e->o->data, t, e->rows ? 0 : e->o->limit, err);
+    if (ok && e->rows) eval_items_keep(items, e->rows, e->n_rows, e->o->limit);
+    if (ok && !items->n) ok = err_set(err, ERR_INVALID, "%s: none of the rows held out has a question and an answer", e->o->data);
     struct progress p = {what, items->n};
     ok = ok && eval_items_answer(items, &l, e->o->max_tokens, progress_show, &p, err);
     local_engine_close(&l);
@@ -279,6 +302,7 @@ static bool eval(const struct eval_options *o, struct err *err) {
     ok = ok && (fflush(stdout) == 0 || err_set(err, ERR_IO, "cannot write the result"));
     buf_finish(&out);
     eval_items_finish(&e.items);
+    free(e.rows);
     free(e.judge_model);
     return ok;
 }
@@ -288,7 +312,11 @@ int cmd_eval(int argc, char **argv) {
     struct option_args args = {0};
     struct err err = {0};
     int status;
-    if (options_start(&command, argc, argv, &o, &args, &status)) status = eval(&o, &err) ? 0 : options_fail(&command, &err);
+    const bool given = options_start(&command, argc, argv, &o, &args, &status);
+    if (given && o.seed && !(o.validation_split > 0)) {
+        err_set_param(&err, ERR_INVALID, "--seed", "--seed goes with --validation-split");
+        status = options_fail(&command, &err);
+    } else if (given) status = eval(&o, &err) ? 0 : options_fail(&command, &err);
     option_args_finish(&args);
     return status;
 }

@@ -8,6 +8,7 @@
 #include "tokenizer/chat_template.h"
 
 struct eval_item {
+    size_t number;                // of its row: which of the file's, from 0
     size_t line;                  // of its row
     char *instruction, *input;    // for people; input "" where there is none
     char *reference;              // the correct answer
@@ -21,6 +22,7 @@ struct eval_item {
 struct eval_items {
     struct eval_item *items;
     size_t n, cap;
+    size_t n_rows; // read, those without an answer too
 };
 struct eval_means {
     double exact_match, token_f1, rouge_l;
@@ -30,6 +32,8 @@ struct eval_means {
 
 // Rows with a question and an answer: instruction, prompt + completion, messages that end with the assistant. limit 0: all.
 bool eval_items_load(struct eval_items *e, const char *path, const struct tokenizer *t, size_t limit, struct err *err) MUST_CHECK;
+// Only those of the given rows (ascending) stay, of them at most `limit` (0: all).
+void eval_items_keep(struct eval_items *e, const size_t *rows, size_t n, size_t limit);
 void eval_items_finish(struct eval_items *e);
 
 // Greedy answers, up to max_tokens each, several sequences at a time, into item.answer. White space at both ends is cut off.

@@ -120,10 +120,11 @@ static bool item_add(struct eval_items *e, struct json *j, size_t first_line, co
     if (ok && (r.has_output || r.has_completion || r.n_messages > 0)) {
         mem_grow(&e->items, &e->cap, e->n + 1);
         struct eval_item *item = &e->items[e->n++];
-        *item = (struct eval_item){.line = line, .judge = NAN, .row = mem_strndup(begin, (size_t)(j->at - begin))};
+        *item = (struct eval_item){.number = e->n_rows, .line = line, .judge = NAN, .row = mem_strndup(begin, (size_t)(j->at - begin))};
         if (r.n_messages > 0) ok = messages_item(&r, t, item, err);
         else text_item(&r, t, item);
     }
+    e->n_rows++;
     row_finish(&r);
     return ok;
 }
@@ -161,13 +162,24 @@ bool eval_items_load(struct eval_items *e, const char *path, const struct tokeni
     return e->n > 0 || err_set(err, ERR_INVALID, "%s has no rows with a question and an answer", path);
 }
 
-void eval_items_finish(struct eval_items *e) {
+static void item_finish(struct eval_item *item) {
+    char *texts[] = {item->instruction, item->input, item->reference, item->prompt, item->row, item->answer, item->base};
+    for (size_t k = 0; k < ARRAY_LEN(texts); k++) free(texts[k]);
+    ids_finish(&item->prompt_ids);
+}
+
+void eval_items_keep(struct eval_items *e, const size_t *rows, size_t n, size_t limit) {
+    size_t kept = 0, at = 0;
     for (size_t i = 0; i < e->n; i++) {
-        struct eval_item *item = &e->items[i];
-        char *texts[] = {item->instruction, item->input, item->reference, item->prompt, item->row, item->answer, item->base};
-        for (size_t k = 0; k < ARRAY_LEN(texts); k++) free(texts[k]);
-        ids_finish(&item->prompt_ids);
+        while (at < n && rows[at] < e->items[i].number) at++;
+        if (at < n && rows[at] == e->items[i].number && (!limit || kept < limit)) e->items[kept++] = e->items[i];
+        else item_finish(&e->items[i]);
     }
+    e->n = kept;
+}
+
+void eval_items_finish(struct eval_items *e) {
+    for (size_t i = 0; i < e->n; i++) item_finish(&e->items[i]);
     free(e->items);
     *e = (struct eval_items){0};
 }

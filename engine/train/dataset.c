@@ -79,7 +79,8 @@ bool loader_add_example(struct loader *l, const uint32_t *tokens, size_t n, size
         d->examples = grown;
         d->cap = cap;
     }
-    d->examples[d->count++] = (struct example){.at = d->store.n, .n = (uint32_t)n, .line = (uint32_t)MIN(line, UINT32_MAX)};
+    d->examples[d->count++] = (struct example){.at = d->store.n, .n = (uint32_t)n, .line = (uint32_t)MIN(line, UINT32_MAX),
+                                             .row = (uint32_t)(MAX(l->report->n_rows, 1) - 1)};
     token_store_add(&d->store, tokens, n);
     struct dataset_report *r = l->report;
     r->n_tokens += n;
@@ -169,6 +170,7 @@ static struct example example_at(const struct dataset *d, size_t i) {
 size_t dataset_count(const struct dataset *d) { return d->count; }
 size_t dataset_length(const struct dataset *d, size_t i) { return example_at(d, i).n - 1; }
 size_t dataset_line(const struct dataset *d, size_t i) { return example_at(d, i).line; }
+size_t dataset_row(const struct dataset *d, size_t i) { return example_at(d, i).row; }
 enum data_format dataset_format(const struct dataset *d) { return d->format; }
 
 bool dataset_tokens(const struct dataset *d, size_t i, uint32_t *ids, struct err *err) {

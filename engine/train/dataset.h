@@ -64,6 +64,7 @@ void dataset_close(struct dataset *d); // accepts NULL
 size_t dataset_count(const struct dataset *d);             // examples; of a text: windows
 size_t dataset_length(const struct dataset *d, size_t i);  // inputs of example i
 size_t dataset_line(const struct dataset *d, size_t i);    // line of its row; 0 for texts
+size_t dataset_row(const struct dataset *d, size_t i);     // which of the file's rows it is, from 0; 0 for texts
 enum data_format dataset_format(const struct dataset *d);
 // ids[length], targets[length].
 bool dataset_read(const struct dataset *d, size_t i, uint32_t *ids, int32_t *targets, struct err *err) MUST_CHECK;

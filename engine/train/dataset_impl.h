@@ -15,7 +15,7 @@
 
 struct example {
     uint64_t at;
-    uint32_t n, line;
+    uint32_t n, line, row; // row: of the file's, from 0
 };
 struct dataset {
     struct token_store store;

@@ -92,6 +92,26 @@ def test_answers_and_page(server, nano, rows, tmp_path):
     assert html.count("<dt>Base</dt>") == html.count("<dt>Tuned</dt>") == 3 and "://" not in html
 
 
+@pytest.mark.parametrize("layout", ["one line", "lines"])
+def test_only_what_a_run_held_out(nano, tmp_path, layout):
+    """The same rows that `train --validation-split` keeps back, whether the file has a line a row or one for all."""
+    entries = [{"instruction": f"Say {i}.", "input": "", "output": f"number {i}"} for i in range(20)]
+    path = tmp_path / ("rows.json" if layout == "one line" else "rows.jsonl")
+    path.write_text(json.dumps(entries) if layout == "one line" else "".join(json.dumps(e) + "\n" for e in entries))
+    split = ("--validation-split", 0.25, "--seed", 7)
+    run = subprocess.run([COUPLET, "train", "--model", nano, "--data", path, "--out", tmp_path / "out", "--steps", "1", "--lr", "0", *map(str, split)],
+                         capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    trained = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
+    got = numbers("--model", nano, "--data", path, *split, "--answers", tmp_path / "a.json", "--limit", 3, "--max-tokens", 2)
+    assert got["examples"] == 5 and got["answers"] == 3
+    assert got["loss"] == pytest.approx(next(e["valid_loss"] for e in trained if e["event"] == "eval"), abs=1e-6)
+    answers = json.loads((tmp_path / "a.json").read_text())
+    drawn = [entries.index({k: a[k] for k in ("instruction", "input", "output")}) for a in answers]
+    assert drawn == sorted(set(drawn)) and drawn != [0, 1, 2]
+    assert "--seed" in evaluate("--model", nano, "--data", path, "--seed", 7, status=2).stderr
+
+
 def test_base_with_another_vocabulary(nano, rows, tmp_path):
     other, answers, own = tmp_path / "other", tmp_path / "answers.json", tmp_path / "own.json"
     shutil.copytree(nano, other)
