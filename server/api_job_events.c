@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { EVENTS_LIMIT = 20, LOOK_ROWS = 200 };
+enum { EVENTS_LIMIT = 20, EVENTS_MAX = 1000, LOOK_ROWS = 200 };
 
 struct events {
     struct http_request *r;
@@ -37,7 +37,7 @@ static bool list_read(struct http_request *r, struct events *e) {
     struct stored_event *rows;
     size_t n;
     bool more;
-    if (!job_page_read(r, EVENTS_LIMIT, &page) || !event_list(r, &page, &rows, &n, &more)) return false;
+    if (!job_page_read(r, EVENTS_LIMIT, EVENTS_MAX, &page) || !event_list(r, &page, &rows, &n, &more)) return false;
     buf_add_str(&e->out, "{\"object\":\"list\",\"data\":[");
     for (size_t i = 0; i < n; i++) {
         if (i) buf_add_byte(&e->out, ',');

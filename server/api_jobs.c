@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LIST_LIMIT = 20, CHECKPOINT_LIMIT = 10, LIST_MAX = 100, FILTER_MAX = 16, ESTIMATE_SECONDS = 600 };
+enum { LIST_LIMIT = 20, LIST_MAX = 100, CHECKPOINT_LIMIT = 10, CHECKPOINT_MAX = 1000, FILTER_MAX = 16, ESTIMATE_SECONDS = 600 };
 
 struct reply {
     struct buf body;
@@ -47,11 +47,11 @@ bool job_find(struct http_request *r, struct stored_job *out) {
     return store_job_get(r->server->store, &v, r->tail, &r->arena, out, &r->err) || job_absent(r);
 }
 
-bool job_page_read(struct http_request *r, size_t limit, struct page *out) {
+bool job_page_read(struct http_request *r, size_t limit, size_t most, struct page *out) {
     const char *text = http_query(r, "limit"), *after = http_query(r, "after");
     uint64_t n = limit;
-    if (text && (!option_read_uint64(text, &n) || n < 1 || n > LIST_MAX))
-        return request_fail(r, 400, "value_out_of_range", "limit", "'limit' must be between 1 and %d.", LIST_MAX);
+    if (text && (!option_read_uint64(text, &n) || n < 1 || n > most))
+        return request_fail(r, 400, "value_out_of_range", "limit", "'limit' must be between 1 and %zu.", most);
     *out = (struct page){.after = after && *after ? after : NULL, .limit = (size_t)n};
     return true;
 }
@@ -128,7 +128,7 @@ static bool list_work(struct http_request *r) {
     struct job_outlook outlook;
     size_t n;
     bool more;
-    if (!job_page_read(r, LIST_LIMIT, &page) || !filter_read(r, &filter)) return false;
+    if (!job_page_read(r, LIST_LIMIT, LIST_MAX, &page) || !filter_read(r, &filter)) return false;
     if (!store_job_list(r->server->store, &v, &page, &filter, &r->arena, &jobs, &n, &more, &r->err)) return false;
     job_outlook_init(&outlook, r->server->store, &r->arena);
     buf_add_str(&reply->body, "{\"object\":\"list\",\"data\":[");
@@ -153,7 +153,7 @@ static bool checkpoints_work(struct http_request *r) {
     struct stored_checkpoint *rows;
     size_t n;
     bool more;
-    if (!job_page_read(r, CHECKPOINT_LIMIT, &page)) return false;
+    if (!job_page_read(r, CHECKPOINT_LIMIT, CHECKPOINT_MAX, &page)) return false;
     if (!store_checkpoint_list(r->server->store, &v, r->tail, &page, &r->arena, &rows, &n, &more, &r->err))
         return job_absent(r);
     buf_add_str(&reply->body, "{\"object\":\"list\",\"data\":[");
@@ -245,7 +245,7 @@ static bool estimate_work(struct http_request *r) { // slow lane
     bool ok = estimate_prepare(r, q, dir, files_dir);
     if (ok) {
         const char *const *argv =
-            job_estimate_arguments(&q->job, &q->spec, dir, files_dir, r->server->config.threads, &r->arena);
+            job_estimate_arguments(&q->job, &q->spec, dir, files_dir, r->server->config.train_threads, &r->arena);
         ok = runner_tool(r->server, argv, ESTIMATE_SECONDS, &out, &r->err);
         ok = estimate_answer(r, reply, ok, &out);
     }

@@ -32,5 +32,5 @@ void job_checkpoint_write(const char *job_id, const struct stored_checkpoint *c,
 // A job by r->tail; false: r->err (404 job_not_found).
 bool job_find(struct http_request *r, struct stored_job *out) MUST_CHECK;
 bool job_absent(struct http_request *r); // the store's ERR_NOT_FOUND becomes that 404; returns false
-// ?after=, ?limit=1..100 of a list. False: r->err.
-bool job_page_read(struct http_request *r, size_t limit, struct page *out) MUST_CHECK;
+// ?after=, ?limit=1..most (default: limit) of a list. False: r->err.
+bool job_page_read(struct http_request *r, size_t limit, size_t most, struct page *out) MUST_CHECK;

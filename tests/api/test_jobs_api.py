@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """/v1/fine_tuning with the stock `openai` client and with raw requests. `idle`: a server whose trainer is a sleep, so that the first job runs for ever
 and the others wait; `busy`: one that trains."""
+import contextlib
 import io
 import json
 import os
@@ -38,9 +39,17 @@ def wait_for(client, job, *statuses, seconds=60):
     raise AssertionError(f"{job} is {now.status}, not {statuses}: {now}")
 
 
+@contextlib.contextmanager
+def serving(nano, *options):
+    """A server that ends well, and of which no sanitizer had anything to say."""
+    with Server("--model", str(nano), *options) as running:
+        yield running
+        assert running.stop() == 0 and not re.search("Sanitizer|runtime error", running.output()), running.output()[-4000:]
+
+
 @pytest.fixture(scope="module")
 def idle(nano):
-    with Server("--model", str(nano), *SLEEP) as running:
+    with serving(nano, *SLEEP) as running:
         yield running
 
 
@@ -54,7 +63,7 @@ def client(idle):
 
 @pytest.fixture(scope="module")
 def busy(nano):
-    with Server("--model", str(nano)) as running:
+    with serving(nano) as running:
         yield running
 
 
@@ -203,7 +212,7 @@ def test_event_stream(client, idle):
 
 
 def test_drain_ends_streams(nano):
-    with Server("--model", str(nano), *SLEEP) as running:
+    with serving(nano, *SLEEP) as running:
         with client_of(running) as c:
             job = c.fine_tuning.jobs.create(model="nano", training_file=upload(c)).id
         with httpx.stream("GET", f"{running.url}/v1/fine_tuning/jobs/{job}/events?stream=true", timeout=30) as r:
@@ -223,7 +232,7 @@ def add_key(server, name, scope):
 
 def test_thirty_keys(nano):
     """Two jobs of each of thirty keys: turns are taken, and nobody sees another's."""
-    with Server("--model", str(nano), *SLEEP, "--jobs-max-queued", "2") as running:
+    with serving(nano, *SLEEP, "--jobs-max-queued", "2") as running:
         keys = [add_key(running, f"key{i}", "train") for i in range(30)]
         infer, admin = add_key(running, "infer", "infer"), add_key(running, "admin", "admin")
         running.stop()
