@@ -262,8 +262,14 @@ const char *const *job_eval_arguments(const struct stored_job *j, const struct j
     }
     add_path(&l, "--data", files_dir, j->validation_file ? j->validation_file : j->training_file);
     add_path(&l, "--html", job_dir, "results.html");
+    if (!j->validation_file && s->validation_split > 0) { // what was not trained on
+        add_real(&l, "--validation-split", s->validation_split);
+        add(&l, arena_printf(a, "--seed=%" PRIu64, s->seed));
+    }
+    add_count(&l, "--context", s->context_length);
+    add_text(&l, "--excess-length", s->excess_length);
+    add(&l, "--metrics=exact_match,token_f1,rouge_l"); // the losses are the run's own already
     add(&l, "--limit=20");
     add(&l, "--max-tokens=128");
-    add(&l, "--excess-length=truncate");
     return l.items;
 }
