@@ -44,6 +44,7 @@ bool supervised_enter(struct err *err) {
     const char *text = getenv(VARIABLE);
     if (!text) return true;
     if (!limits_read(text, &l, err)) return false;
+    prctl(PR_SET_NAME, "couplet"); // it was started as /proc/self/exe
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (l.parent && getppid() != l.parent) return err_set(err, ERR_BUSY, "the server that started this process is gone");
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
