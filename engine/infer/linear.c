@@ -17,7 +17,7 @@ struct linear_job {
 // ---- lower products ---------------------------------------------------------------------------------------------------
 
 enum { LOW_ROWS = 16, LOW_RANKS = 32 }; // of one task
-enum { LOW_ALONE = 1 << 18 };           // multiply-adds that are done before another thread has woken up
+enum { LOW_ALONE = 1 << 15 };           // multiply-adds that are done before another thread has begun
 
 static size_t ceil_div(size_t a, size_t b) { return (a + b - 1) / b; }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Rules S1-S4 of scheduler.h, without a model: sequences "compute" by being planned.
+// Rules S1-S5 of scheduler.h, without a model: sequences "compute" by being planned.
 #include "base/mem.h"
 #include "engine/infer/scheduler.h"
 #include "tests/unit/test.h"
@@ -52,6 +52,26 @@ static size_t step(struct fixture *f) {
         if (q->n_computed == q->n_tokens && q->n_tokens < q->n_prompt + q->max_tokens) q->tokens[q->n_tokens++] = (uint32_t)q->id;
     }
     return f->rows;
+}
+
+TEST(rows_of_an_adapter_are_neighbours) {
+    struct fixture f;
+    begin(&f, 64);
+    struct sequence *q[4];
+    static const uint64_t adapters[] = {7, 0, 7, 0};
+    for (size_t i = 0; i < 4; i++) {
+        q[i] = sequence(i, 1, 40, 9, 5); // one request, one prompt: held back for their own adapter's alone
+        q[i]->adapter = adapters[i];
+        scheduler_add(&f.s, q[i]);
+    }
+    step(&f);
+    CHECK(f.n == 2 && f.plan[0] == q[1] && f.plan[1] == q[0]);
+    for (int i = 0; i < 2; i++) step(&f);
+    CHECK(f.n == 4 && f.plan[0] == q[1] && f.plan[1] == q[3] && f.plan[2] == q[0] && f.plan[3] == q[2]); // then by admission
+    for (size_t i = 0; i < 4; i++) scheduler_remove(&f.s, q[i]);
+    CHECK_INT(q[2]->n_cached, KV_BLOCK);
+    for (size_t i = 0; i < 4; i++) sequence_free(q[i]);
+    end(&f);
 }
 
 TEST(prompts_are_read_in_chunks_then_decoded) {
