@@ -99,7 +99,7 @@ void watch_tick(struct runner *r) {
     }
     struct engine_stats stats = {0};
     if (r->server->engine) engine_stats(r->server->engine, &stats);
-    const struct yield_figures figures = {.now_ns = now, .serving = stats.running + stats.waiting > 0, .steps = stats.steps};
+    const struct yield_figures figures = {.now_ns = now, .running = stats.running, .waiting = stats.waiting, .tokens = stats.generated_tokens};
     process_go(run, yield_look(&w->yield, &figures));
     if (now - w->facts_ns >= FACTS_MS * UINT64_C(1000000)) facts_look(r, now);
 }

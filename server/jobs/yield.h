@@ -18,14 +18,17 @@ struct yield_policy {
 };
 struct yield_figures {
     uint64_t now_ns;
-    bool serving;    // anything runs or waits
-    uint64_t steps;  // of the engine, ever: a running sequence gets a token a step
+    size_t running, waiting; // sequences
+    uint64_t tokens;         // generated, ever
 };
 struct yield {
     struct yield_policy policy;
     uint64_t serving_since_ns; // 0: not serving
-    struct yield_figures window[YIELD_WINDOW]; // of the looks since then, a ring
-    size_t n_looks;
+    struct yield_look {
+        uint64_t now_ns, tokens;
+        double sequence_ms; // time spent by all running sequences together, since serving began
+    } window[YIELD_WINDOW]; // a ring
+    size_t n_looks; // since serving began
 };
 
 void yield_init(struct yield *y, const struct yield_policy *p);

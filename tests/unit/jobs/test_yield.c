@@ -8,12 +8,15 @@
 struct clock {
     struct yield y;
     uint64_t now_ms;
-    double token_ms;
+    double token_ms, tokens;
 };
+
+enum { SEQUENCES = 4 };
 
 static bool look(struct clock *c, bool serving) {
     c->now_ms += YIELD_TICK_MS;
-    const struct yield_figures f = {c->now_ms * MS, serving, (uint64_t)((double)c->now_ms / c->token_ms)};
+    c->tokens += serving ? SEQUENCES * YIELD_TICK_MS / c->token_ms : 0;
+    const struct yield_figures f = {.now_ns = c->now_ms * MS, .running = serving ? SEQUENCES : 0, .tokens = (uint64_t)c->tokens};
     return yield_look(&c->y, &f);
 }
 
@@ -63,9 +66,13 @@ TEST(it_comes_back_when_tokens_flow_again) {
     struct clock c = begin(50, 30, 60);
     running(&c, true, 3000);
     CHECK_INT(running(&c, true, 2000), 0);
-    const double slow = c.token_ms;
-    c.token_ms = slow / 4; // the counter jumps: as if many steps were made at once, then four times as many
-    CHECK(running(&c, true, 4000) > 1000);
+    c.token_ms = 15;
+    CHECK_INT(running(&c, true, 4000) / YIELD_PERIOD_MS, 3); // of four seconds one goes by until the mean has followed
+}
+
+TEST(a_prompt_that_takes_long_to_read) {
+    struct clock c = begin(50, 100, 1e12);
+    CHECK_INT(running(&c, true, 10000), 0);
 }
 
 TEST_MAIN("yield")
