@@ -115,7 +115,8 @@ static bool delete_work(struct http_request *r) {
     const char *const *models;
     if (!file_find(r, &file)) return false;
     if (!store_file_remove(r->server->store, &v, file.id, &r->arena, &models, &r->err)) {
-        if (r->err.code == ERR_BUSY) return request_fail(r, 409, "file_in_use", "id", "A job that has not ended uses this file; cancel it or wait for its end.");
+        if (r->err.code == ERR_BUSY)
+            return request_fail(r, 409, "file_in_use", "id", "A job that has not ended uses this file; cancel it or wait for its end.");
         // Seen but not owned: a shared file of another key's.
         return r->err.code == ERR_NOT_FOUND ? request_fail(r, 403, "forbidden", "id", "This file belongs to another key.") : false;
     }

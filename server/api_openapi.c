@@ -159,6 +159,8 @@ static void write_operation(const struct http_route *route, struct buf *out) {
                    ",\"requestBody\":{\"required\":true,\"content\":{\"application/json\":{\"schema\":{\"$ref\":\"#/"
                    "components/schemas/%s\"}}}}",
                    body->name);
+    if (route->sink)
+        buf_printf(out, ",\"requestBody\":{\"required\":true,\"content\":{\"%s\":{\"schema\":%s}}}", route->sink->content_type, route->sink->schema);
     buf_add_str(out, ",\"responses\":{\"200\":{\"description\":\"Success\"},\"default\":{\"description\":\"Failure\","
                      "\"content\":{\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/Error\"}}}}}}");
 }

@@ -89,8 +89,11 @@ static struct dataset *data_open(struct http_request *r, const struct stored_fil
     return d;
 }
 
-// The server's own troubles, as opposed to the file's.
-static bool is_ours(const struct err *err) { return err->code == ERR_IO || err->code == ERR_NO_MEMORY || err->code == ERR_NO_SPACE || err->code == ERR_NOT_FOUND; }
+// The server's own troubles, as opposed to the file's: r->err, to be answered.
+static bool is_ours(struct http_request *r) {
+    if (r->err.code == ERR_NOT_FOUND) return !request_fail(r, 404, "not_found", "id", "The content of this file is lost.");
+    return r->err.code == ERR_IO || r->err.code == ERR_NO_MEMORY || r->err.code == ERR_NO_SPACE;
+}
 
 static void write_problems(const struct dataset_report *report, const struct err *err, struct buf *out) {
     buf_printf(out, ",\"n_problems\":%zu,\"problems\":[", report->n_problems);
@@ -147,45 +150,37 @@ static bool write_preview(const struct dataset *d, const struct tokenizer *t, st
     return ok;
 }
 
-// ,"leaks": how many examples of the validation file share a run of tokens with the file; null where none was named or it is of no use.
+// ,"leaks": how many examples of the validation file share a run of tokens with the file; null where none was named.
 static bool write_leaks(struct http_request *r, const struct dataset *d, struct buf *out) {
     struct file_report *p = r->state;
-    struct dataset *other = NULL;
-    struct dataset_report report = {0};
-    struct err err = {0};
-    if (p->validation.id) other = data_open(r, &p->validation, &report, &err);
-    dataset_report_finish(&report);
-    if (p->validation.id && !other && !is_ours(&err)) return request_fail(r, 400, "invalid_validation_file", "validation_file", "The validation file cannot be used; its own report says why.");
-    if (p->validation.id && !other) {
-        r->err = err;
-        return false;
-    }
-    size_t leaks = SIZE_MAX;
-    if (other) {
-        struct data_view train, validation;
-        data_view_all(&train, d);
-        data_view_all(&validation, other);
-        leaks = data_view_leaks(&train, &validation, &r->err);
-        data_view_finish(&train);
-        data_view_finish(&validation);
-        dataset_close(other);
-        if (leaks == SIZE_MAX) return false;
-        buf_printf(out, ",\"leaks\":%zu", leaks);
-    } else {
+    if (!p->validation.id) {
         buf_add_str(out, ",\"leaks\":null");
+        return true;
     }
-    return true;
+    struct dataset_report report = {0};
+    struct dataset *other = data_open(r, &p->validation, &report, &r->err);
+    dataset_report_finish(&report);
+    if (!other && !is_ours(r))
+        return request_fail(r, 400, "invalid_validation_file", "validation_file", "The validation file cannot be used; its own report says why.");
+    if (!other) return false;
+    struct data_view train, validation;
+    data_view_all(&train, d);
+    data_view_all(&validation, other);
+    const size_t leaks = data_view_leaks(&train, &validation, &r->err);
+    data_view_finish(&train);
+    data_view_finish(&validation);
+    dataset_close(other);
+    buf_printf(out, ",\"leaks\":%zu", leaks);
+    return leaks != SIZE_MAX;
 }
 
 static bool scan_work(struct http_request *r) {
     struct file_report *p = r->state;
     struct buf *out = &p->body;
     struct dataset_report report = {0};
-    struct err err = {0};
-    struct dataset *d = data_open(r, &p->file, &report, &err);
-    if (!d && is_ours(&err)) {
+    struct dataset *d = data_open(r, &p->file, &report, &r->err);
+    if (!d && is_ours(r)) {
         dataset_report_finish(&report);
-        r->err = err;
         return false;
     }
     buf_printf(out, "{\"object\":\"file.report\",\"file\":\"%s\",\"model\":", p->file.id);
@@ -197,7 +192,7 @@ static bool scan_work(struct http_request *r) {
                "\"dropped\":%zu,\"duplicates\":%zu,\"near_duplicates\":%zu",
                p->options.context, report.n_rows, report.n_examples, report.n_tokens, report.n_supervised, report.longest, report.n_truncated,
                report.n_dropped, report.n_duplicates, report.n_near_duplicates);
-    write_problems(&report, d ? NULL : &err, out);
+    write_problems(&report, d ? NULL : &r->err, out);
     dataset_report_finish(&report);
     bool ok = true;
     if (d) ok = write_leaks(r, d, out) && write_preview(d, p->options.tokenizer, out, &r->err);

@@ -50,6 +50,7 @@ struct http_sink {
     size_t (*max_bytes)(const struct http_request *r);             // loop; 413 past it
     bool (*begin)(struct http_request *r, uint64_t content_length); // pool, headers accepted; UINT64_MAX: not known. false: r->err, refused at once
     bool (*data)(struct http_request *r, const char *p, size_t n); // pool, one at a time, in order; false: r->err, the rest is not taken
+    const char *schema;                                            // JSON schema of the body, for /openapi.json
 };
 
 struct http_route {

@@ -71,7 +71,9 @@ static bool file_open(struct http_request *r, const struct multipart_part *part)
     size_t len = strlen(name);
     bool plain = len <= FILENAME_BYTES && utf8_valid(name, len);
     for (size_t i = 0; plain && i < len; i++) plain = (unsigned char)name[i] >= ' ' && name[i] != 0x7f;
-    if (!plain) return request_fail(r, 400, "invalid_value", "file", "A file's name must be UTF-8 text of at most %d bytes without control characters.", FILENAME_BYTES);
+    if (!plain)
+        return request_fail(r, 400, "invalid_value", "file", "A file's name must be UTF-8 text of at most %d bytes without control characters.",
+                            FILENAME_BYTES);
     snprintf(u->filename, sizeof u->filename, "%s", len ? name : "upload");
     u->has_file = true;
     store_make_id(u->id, "file-");
@@ -138,7 +140,17 @@ static bool upload_data(struct http_request *r, const char *p, size_t n) {
     return multipart_feed(&u->form, p, n, &r->err);
 }
 
-const struct http_sink upload_sink = {.content_type = "multipart/form-data", .max_bytes = max_bytes, .begin = upload_begin, .data = upload_data};
+const struct http_sink upload_sink = {
+    .content_type = "multipart/form-data",
+    .max_bytes = max_bytes,
+    .begin = upload_begin,
+    .data = upload_data,
+    .schema = "{\"type\":\"object\",\"required\":[\"file\",\"purpose\"],\"properties\":{\"file\":{\"type\":\"string\",\"format\":\"binary\"},"
+              "\"purpose\":{\"type\":\"string\",\"enum\":[\"fine-tune\",\"assistants\",\"batch\",\"vision\",\"user_data\",\"evals\"]},"
+              "\"expires_after[anchor]\":{\"type\":\"string\",\"enum\":[\"created_at\"]},"
+              "\"expires_after[seconds]\":{\"type\":\"integer\",\"minimum\":3600,\"maximum\":2592000},"
+              "\"shared\":{\"type\":\"boolean\",\"description\":\"Keys of scope admin only: every key may read the file.\"}}}",
+};
 
 // ---- the end of the form ----
 

@@ -344,7 +344,9 @@ def test_lost_content_is_said(start_server):
     server = start_server()
     f = upload(server).json()["id"]
     (Path(server.data.name) / "data" / "files" / f).unlink()
-    assert ask(server, "GET", f"/v1/files/{f}/content").status == 404
+    for tail in ("content", "report"):
+        answer = ask(server, "GET", f"/v1/files/{f}/{tail}")
+        assert answer.status == 404 and answer.error()["message"] == "The content of this file is lost."
     assert server.stop() == 0
     server.start()
     assert "file lost" in server.output() and ask(server, "DELETE", f"/v1/files/{f}").status == 200
@@ -384,9 +386,21 @@ def resident(server, field):
     return int(text.split(field + ":")[1].split()[0]) >> 10
 
 
-def lags(server):
-    """{bucket: how many lags were at most as long} of couplet:loop_lag_seconds."""
-    return {float(k.split('le="')[1].split('"')[0]): v for k, v in metrics(server).items() if k.startswith("couplet:loop_lag_seconds_bucket")}
+def late(server, action):
+    """{seconds: the share of couplet:loop_lag_seconds that was longer, while action() went on}."""
+    def counts():
+        return {float(k.split('le="')[1].split('"')[0]): v for k, v in metrics(server).items() if k.startswith("couplet:loop_lag_seconds_bucket")}
+
+    before = counts()
+    action()
+    lag = {k: v - before[k] for k, v in counts().items()}
+    return {k: 1 - v / lag[float("inf")] for k, v in lag.items()}
+
+
+def loop_turns(server):
+    """Seconds the loop's thread (the first) has run, in how many turns."""
+    ran, _, turns = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/schedstat").read_text().split()
+    return int(ran) / 1e9, int(turns)
 
 
 def test_large_upload_in_flat_memory(start_server):
@@ -402,19 +416,19 @@ def test_large_upload_in_flat_memory(start_server):
     reader = threading.Thread(target=stream)
     reader.start()
     wait_until(lambda: texts, seconds=60, what="a first stream")
-    before, lag_before, result = resident(server, "VmRSS"), lags(server), []
-    begin = time.monotonic()
-    send_large(server, 200, result)
-    seconds = time.monotonic() - begin
+    quiet = late(server, lambda: time.sleep(3))
+    before, result, begin, (ran, turns) = resident(server, "VmRSS"), [], time.monotonic(), loop_turns(server)
+    busy = late(server, lambda: send_large(server, 200, result))
+    seconds, (ran_then, turns_then) = time.monotonic() - begin, loop_turns(server)
+    own = (ran_then - ran) / (turns_then - turns)
     stop.set()
     reader.join()
     status, f = result[0]
     assert status == 200 and f["bytes"] == 200 * MIB
     grown = resident(server, "VmHWM") - before
-    lag = {k: v - lag_before[k] for k, v in lags(server).items()}
-    late = {k: 1 - v / lag[float("inf")] for k, v in lag.items()}
-    print(f"200 MiB in {seconds:.1f} s, {grown} MiB more at the peak, {late[0.01]:.2%} of lags over 10 ms, {late[0.05]:.2%} over 50 ms")
-    assert grown < 24 and late[0.05] < 0.05
+    print(f"200 MiB in {seconds:.1f} s, {grown} MiB more at the peak; the loop's turns take {own * 1e3:.2f} ms")
+    print(f"lags over 10, 50 and 250 ms: {busy[0.01]:.2%}, {busy[0.05]:.2%}, {busy[0.25]:.2%}; before {quiet[0.01]:.2%}, {quiet[0.05]:.2%}, {quiet[0.25]:.2%}")
+    assert grown < 24 and busy[0.25] <= 0.002 and own < 0.01  # how long the loop waits for a processor is the machine's matter, how long it works its own
     assert len(set(texts)) == 1  # the streams said the same all along
     begin = time.monotonic()
     with connect(server, timeout=60) as s:
