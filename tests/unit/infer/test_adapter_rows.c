@@ -241,7 +241,7 @@ TEST(odd_shapes_mix_and_merge) {
         adapters_make(models);
         check_together("odd shape", models);
         struct model_file *again = model_file_open_hf_memory(m.config.data, m.config.len, m.file.data, m.file.len, &err);
-        if (k > 0) check_merged("odd shape", m.model, again, 5, 1); // of one token the logits say nothing
+        if (k > 0) check_merged("odd shape", m.model, again, k == 3 ? ADAPTER_MAX_RANK : 5, 1); // of one token the logits say nothing
         else model_file_close(again);
         m.model = NULL;
         models_release(models);
