@@ -19,6 +19,8 @@ static const struct {
 } commands[] = {
     {"serve", cmd_serve, "serve models over HTTP"},
     {"keys", cmd_keys, "add, list and revoke API keys"},
+    {"files", cmd_files, "files of a running server: upload, list, look at, delete"},
+    {"jobs", cmd_jobs, "fine-tuning jobs of a running server: submit, watch, export"},
     {"tokenize", cmd_tokenize, "turn text into token ids, or ids into text"},
     {"tokenizer", cmd_tokenizer, "train a tokenizer on text files"},
     {"generate", cmd_generate, "continue a prompt"},

@@ -187,17 +187,26 @@ static void progress_clear(struct train_log *l) {
     l->open_line = false;
 }
 
+double train_progress_pace(double average, double seconds) { return average > 0 ? 0.9 * average + 0.1 * seconds : seconds; }
+
+void train_progress_write(const struct train_progress *p, struct buf *out) {
+    const double left = (double)(p->total_steps - p->step);
+    const unsigned eta = (unsigned)fmin(left * p->seconds_per_step, 359999);
+    buf_printf(out, "step %llu/%llu  epoch %.2f  loss %.4f  %.0f tokens/s  ETA %u:%02u:%02u", (unsigned long long)p->step,
+               (unsigned long long)p->total_steps, p->epoch, p->loss, p->tokens_per_second, eta / 3600, eta / 60 % 60, eta % 60);
+}
+
 static void progress_step(struct train_log *l, const struct train_event *e) {
     const uint64_t now = clock_ns();
-    const double left = (double)(e->total_steps - e->step);
-    l->seconds_per_step = l->seconds_per_step > 0 ? 0.9 * l->seconds_per_step + 0.1 * e->seconds : e->seconds;
+    struct buf line = {0};
+    l->seconds_per_step = train_progress_pace(l->seconds_per_step, e->seconds);
     if (e->step < e->total_steps && now - l->last_ns < (l->terminal ? TERMINAL_INTERVAL_NS : PLAIN_INTERVAL_NS)) return;
     l->last_ns = now;
     progress_clear(l);
-    const unsigned eta = (unsigned)fmin(left * l->seconds_per_step, 359999);
-    fprintf(stderr, "step %llu/%llu  epoch %.2f  loss %.4f  %.0f tokens/s  ETA %u:%02u:%02u%s", (unsigned long long)e->step,
-            (unsigned long long)e->total_steps, e->epoch, e->train_loss, e->tokens_per_second, eta / 3600, eta / 60 % 60, eta % 60,
-            l->terminal ? "" : "\n");
+    const struct train_progress p = {e->step, e->total_steps, e->epoch, e->train_loss, e->tokens_per_second, l->seconds_per_step};
+    train_progress_write(&p, &line);
+    fprintf(stderr, "%s%s", line.data, l->terminal ? "" : "\n");
+    buf_finish(&line);
     l->open_line = l->terminal;
 }
 

@@ -25,6 +25,14 @@ struct train_log {
     double seconds_per_step; // moving average
 };
 
+// How far a run is, as the progress line says it and as `couplet jobs watch` does.
+struct train_progress {
+    uint64_t step, total_steps;
+    double epoch, loss, tokens_per_second, seconds_per_step; // the last: a moving average
+};
+double train_progress_pace(double average, double seconds); // with another step's seconds; average 0: the first
+void train_progress_write(const struct train_progress *p, struct buf *out);
+
 void train_log_init(struct train_log *l, bool json, const char *out); // without a file
 // `keep`: what is there stays, until the trainer cuts it back (--resume); otherwise the file begins empty.
 bool train_log_open(struct train_log *l, const char *path, bool keep, struct err *err) MUST_CHECK;

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT
+// `couplet files`: the files of a running server. Main thread.
+#include "server/client.h"
+#include "server/commands.h"
+
+#include "base/file.h"
+#include "base/mem.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct files_options {
+    struct client_options client;
+    const char *purpose, *out, *model, *after;
+    size_t limit;
+};
+
+static bool print_answer(const struct client *c, struct answer *a) {
+    if (!c->json) return false;
+    puts(buf_str(&a->text));
+    return true;
+}
+
+// One request whose answer is shown by `show`.
+static bool call_and_show(struct client *c, const char *method, char *path, void (*show)(const json_t *, struct buf *), struct err *err) {
+    struct answer a = {0};
+    struct buf text = {0};
+    const bool ok = client_call(c, method, path, NULL, &a, err);
+    if (ok && !print_answer(c, &a)) {
+        show(a.tree, &text);
+        text_print(&text);
+    }
+    buf_finish(&text);
+    answer_finish(&a);
+    free(path);
+    return ok;
+}
+
+// ---- upload, list, show, delete ----
+
+static bool run_upload(struct client *c, void *options, const struct option_args *args, struct err *err) {
+    const struct files_options *o = options;
+    struct answer a = {0};
+    struct buf id = {0};
+    const bool ok = client_upload(c, args->positional.items[0], o->purpose ? o->purpose : "fine-tune", &a, err);
+    if (ok && !print_answer(c, &a)) {
+        buf_printf(&id, "%s\n", member_text(a.tree, "id"));
+        text_print(&id);
+    }
+    buf_finish(&id);
+    answer_finish(&a);
+    return ok;
+}
+
+static void show_list(const json_t *list, struct buf *out) {
+    size_t i;
+    const json_t *f;
+    json_array_foreach(json_object_get(list, "data"), i, f) {
+        buf_printf(out, "%-29s  ", member_text(f, "id"));
+        time_write(out, member_number(f, "created_at"));
+        buf_printf(out, "  %12.0f  %-17s  %s\n", member_number(f, "bytes"), member_text(f, "purpose"), member_text(f, "filename"));
+    }
+    if (json_is_true(json_object_get(list, "has_more"))) buf_printf(out, "more: --after %s\n", member_text(list, "last_id"));
+}
+
+static bool run_list(struct client *c, void *options, const struct option_args *args, struct err *err) {
+    const struct files_options *o = options;
+    (void)args;
+    struct buf query = {0};
+    buf_printf(&query, "/v1/files?limit=%zu&purpose=", o->limit);
+    outbound_add_escaped(&c->out, &query, o->purpose ? o->purpose : "", false);
+    buf_add_str(&query, "&after=");
+    outbound_add_escaped(&c->out, &query, o->after ? o->after : "", false);
+    return call_and_show(c, "GET", buf_detach(&query), show_list, err);
+}
+
+static void show_members(const json_t *object, struct buf *out) { members_write(out, object); }
+
+static bool run_show(struct client *c, void *options, const struct option_args *args, struct err *err) {
+    (void)options;
+    return call_and_show(c, "GET", client_path(c, "/v1/files/", args->positional.items[0], ""), show_members, err);
+}
+
+static bool run_delete(struct client *c, void *options, const struct option_args *args, struct err *err) {
+    (void)options;
+    return call_and_show(c, "DELETE", client_path(c, "/v1/files/", args->positional.items[0], ""), show_members, err);
+}
+
+// ---- content ----
+
+static bool to_writer(void *ctx, const void *data, size_t len, struct err *err) {
+    (void)err;
+    file_writer_add(ctx, data, len); // what fails comes out at the end
+    return true;
+}
+
+static bool to_stdout(void *ctx, const void *data, size_t len, struct err *err) {
+    (void)ctx;
+    return fwrite(data, 1, len, stdout) == len || err_set(err, ERR_IO, "the content cannot be written");
+}
+
+static bool run_content(struct client *c, void *options, const struct option_args *args, struct err *err) {
+    const struct files_options *o = options;
+    struct answer a = {0};
+    struct file_writer w = {0};
+    char *path = client_path(c, "/v1/files/", args->positional.items[0], "/content");
+    bool ok = !o->out || file_writer_open(&w, o->out, 0644, err);
+    ok = ok && client_fetch(c, path, o->out ? to_writer : to_stdout, &w, &a, err);
+    if (ok && o->out) ok = file_writer_finish(&w, err);
+    file_writer_abort(&w);
+    if (ok && fflush(stdout) != 0) ok = err_set(err, ERR_IO, "the content cannot be written");
+    answer_finish(&a);
+    free(path);
+    return ok;
+}
+
+// ---- report ----
+
+// The first rows as they are trained on: what counts for the loss in brackets.
+static void write_preview(const json_t *rows, struct buf *out) {
+    size_t i, k;
+    const json_t *row, *token;
+    json_array_foreach(rows, i, row) {
+        bool open = false;
+        buf_printf(out, "\nline %.0f, trained on what stands in [[ ]]:\n", member_number(row, "line"));
+        json_array_foreach(json_object_get(row, "tokens"), k, token) {
+            const bool counts = json_is_true(json_object_get(token, "supervised"));
+            if (counts != open) buf_add_str(out, counts ? "[[" : "]]");
+            open = counts;
+            buf_add_str(out, member_text(token, "text"));
+        }
+        buf_add_str(out, open ? "]]\n" : "\n");
+    }
+}
+
+static void show_report(const json_t *report, struct buf *out) {
+    size_t i;
+    const json_t *p;
+    members_write(out, report);
+    json_array_foreach(json_object_get(report, "problems"), i, p) {
+        if (json_is_integer(json_object_get(p, "line"))) buf_printf(out, "line %.0f: ", member_number(p, "line"));
+        buf_printf(out, "%s\n", member_text(p, "message"));
+    }
+    write_preview(json_object_get(report, "preview"), out);
+}
+
+static bool run_report(struct client *c, void *options, const struct option_args *args, struct err *err) {
+    const struct files_options *o = options;
+    struct buf after = {0};
+    buf_add_str(&after, "/report?model=");
+    outbound_add_escaped(&c->out, &after, o->model ? o->model : "", false);
+    char *path = client_path(c, "/v1/files/", args->positional.items[0], buf_str(&after));
+    buf_finish(&after);
+    return call_and_show(c, "GET", path, show_report, err);
+}
+
+// ---- the command ----
+
+// clang-format off
+#define FIELD(name) offsetof(struct files_options, name)
+static const struct option_spec common_specs[] = {CLIENT_OPTION_ROWS};
+static const struct option_spec upload_specs[] = {CLIENT_OPTION_ROWS,
+    {"--purpose", 0, OPTION_STRING, FIELD(purpose), "NAME", "what the file is for (fine-tune)"}};
+static const struct option_spec list_specs[] = {CLIENT_OPTION_ROWS,
+    {"--purpose", 0, OPTION_STRING, FIELD(purpose), "NAME", "only files for this"},
+    {"--limit", 0, OPTION_SIZE, FIELD(limit), "N", "at most so many (10000)", .min = 1, .max = 10000},
+    {"--after", 0, OPTION_STRING, FIELD(after), "ID", "those after this one"}};
+static const struct option_spec content_specs[] = {CLIENT_OPTION_ROWS,
+    {"--out", 0, OPTION_STRING, FIELD(out), "FILE", "where it goes (standard output)"}};
+static const struct option_spec report_specs[] = {CLIENT_OPTION_ROWS,
+    {"--model", 0, OPTION_STRING, FIELD(model), "ID", "whose tokenizer and context count (the first model served)"}};
+#undef FIELD
+#define VERB(name, specs, synopsis, summary, n_args, run) \
+    {{"files " name, synopsis, summary, specs, ARRAY_LEN(specs), n_args}, n_args, run}
+static const struct client_verb verbs[] = {
+    VERB("upload", upload_specs, "FILE [--purpose NAME]", "Sends a file to the server and prints its id.", 1, run_upload),
+    VERB("list", list_specs, "[--purpose NAME]", "Lists files, newest first.", 0, run_list),
+    VERB("show", common_specs, "ID", "Shows one file's facts.", 1, run_show),
+    VERB("content", content_specs, "ID [--out FILE]", "Fetches a file's bytes: a training file, or a job's results.", 1, run_content),
+    VERB("delete", common_specs, "ID", "Deletes a file; names the models made from it.", 1, run_delete),
+    VERB("report", report_specs, "ID [--model ID]", "Shows a file as training would see it: rows, tokens, problems, the first rows.", 1, run_report),
+    {{0}},
+};
+// clang-format on
+
+int cmd_files(int argc, char **argv) {
+    struct files_options o = {.limit = 10000};
+    return client_command("files", "Files of a running server: data to train on, results of jobs.", verbs, argc, argv, &o);
+}
