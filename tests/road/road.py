@@ -272,6 +272,77 @@ def step_export(w):
         w.tuned.stop()
 
 
+# ---- the same through the server alone: a file, a job, a model ----
+
+def step_upload(w):
+    """upload the instructions: stored byte for byte, reported with their mask"""
+    data = (EXAMPLES / "instructions.json").read_bytes()
+    edge = "a-boundary-of-the-road"
+    body = (f'--{edge}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n--{edge}\r\nContent-Disposition: form-data; name="file"; '
+            f'filename="instructions.json"\r\n\r\n').encode() + data + f"\r\n--{edge}--\r\n".encode()
+    request = urllib.request.Request(w.server.url + "/v1/files", data=body, headers={"Content-Type": f"multipart/form-data; boundary={edge}"})
+    w.file = json.load(urllib.request.urlopen(request, timeout=60))
+    equal((w.file["bytes"], w.file["status"]), (len(data), "processed"), "size and status")
+    equal(ask(w, f"/v1/files/{w.file['id']}/content").read(), data, "content")
+    report = ask_json(w, f"/v1/files/{w.file['id']}/report?model=nano")
+    equal((report["rows"], report["problems"]), (120, []), "rows and problems")
+    preview = report["preview"][0]["tokens"]
+    masked = [t["supervised"] for t in preview]
+    assert not masked[0] and masked[-1] and masked == sorted(masked), "the prompt is given, the answer is learned"
+
+
+def step_job(w):
+    """a job: its events stream, its newest weights answer while it runs, others are served meanwhile"""
+    body = {"model": "nano", "training_file": w.file["id"], "suffix": "road", "seed": 1, "hyperparameters": {"n_epochs": 12, "batch_size": 8},
+            "couplet": {"learning_rate": 5e-3, "validation_split": 0.1, "n_evals": 3, "n_checkpoints": 3}}
+    estimate = ask_json(w, "/v1/fine_tuning/estimate", body)
+    job = ask_json(w, "/v1/fine_tuning/jobs", body)
+    w.job, live = job["id"], None
+    with ask(w, f"/v1/fine_tuning/jobs/{w.job}/events?stream=true") as stream:
+        for line in stream:
+            if not line.startswith(b"data: {"):
+                continue
+            models = [m["id"] for m in ask_json(w, "/v1/models")["data"]]
+            if live is None and any(m.endswith(":live") for m in models):
+                (live,) = [m for m in models if m.endswith(":live")]
+                assert isinstance(answer(w, live), str), "the job's newest weights answer"
+                equal(answer(w, "nano"), w.before, "the base's answer while a job runs")
+    job = ask_json(w, f"/v1/fine_tuning/jobs/{w.job}")
+    equal((job["status"], job["error"]), ("succeeded", None), "status")
+    assert live, "the running job's weights were served"
+    w.made = job["fine_tuned_model"]
+    assert re.fullmatch(r"ft:nano:local:road:\w{8}", w.made), w.made
+    checkpoints = ask_json(w, f"/v1/fine_tuning/jobs/{w.job}/checkpoints")["data"]
+    equal(len(checkpoints), 3, "checkpoints")
+    losses = [c["metrics"]["valid_loss"] for c in sorted(checkpoints, key=lambda c: c["step_number"])]
+    print(f"     validation loss at the checkpoints {', '.join('%.3f' % x for x in losses)}; {estimate['seconds']:.0f} s were estimated, "
+          f"{job['finished_at'] - job['couplet']['started_at']} taken")
+    assert losses[-1] < losses[0], losses
+    assert answer(w, checkpoints[-1]["fine_tuned_model_checkpoint"]) is not None
+
+
+def step_result(w):
+    """the result is a model at once, beside its base; the losses are a table; a restart forgets nothing"""
+    w.made_answer = answer(w, w.made)
+    assert w.made_answer != w.before, "the same answer before and after"
+    job = ask_json(w, f"/v1/fine_tuning/jobs/{w.job}")
+    table = ask(w, f"/v1/files/{job['result_files'][0]}/content").read().decode().splitlines()
+    equal(table[0], "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy", "columns")
+    assert len(table) == job["couplet"]["total_steps"] + 1
+    equal(w.server.stop(), 0, "exit status")
+    w.server.start()
+    equal(answer(w, w.made), w.made_answer, "the answer after a restart")
+    equal(answer(w, "nano"), w.before, "the base's answer after a restart")
+
+
+def step_export_over_http(w):
+    """export the job as GGUF over HTTP, reloaded: the same answer"""
+    path = w.work / "made.gguf"
+    path.write_bytes(ask(w, f"/v1/fine_tuning/jobs/{w.job}/export?format=gguf").read())
+    with Server("--model", f"tuned={path}") as made:
+        equal(ask_json_at(made, answer), w.made_answer, "the exported model's answer")
+
+
 def step_nothing_left(w):
     """README: every command of the section was run as printed, but for those that need SmolLM2"""
     left = [c for c in printed_commands() if c not in w.ran and "models/SmolLM2-135M-Instruct.Q4_1.gguf" not in c]
@@ -293,8 +364,8 @@ def step_stop(w):
 
 
 STEPS = (step_train_a_tokenizer, step_train_from_nothing, step_tokenize_by_hand, step_serve, step_tokenize_over_http, step_complete, step_stream, step_same_seed,
-         step_score, step_generate_by_hand, step_leave_early, step_page, step_ask_before, step_fine_tune, step_ask_after, step_export, step_nothing_left,
-         step_stop)
+         step_score, step_generate_by_hand, step_leave_early, step_page, step_ask_before, step_fine_tune, step_ask_after, step_export, step_upload,
+         step_job, step_result, step_export_over_http, step_nothing_left, step_stop)
 
 
 def main():
