@@ -269,7 +269,7 @@ const char *const *job_eval_arguments(const struct stored_job *j, const struct j
     add_count(&l, "--context", s->context_length);
     add_text(&l, "--excess-length", s->excess_length);
     add(&l, "--metrics=exact_match,token_f1,rouge_l"); // the losses are the run's own already
-    add(&l, "--limit=20");
-    add(&l, "--max-tokens=128");
+    add(&l, "--limit=8");
+    add(&l, "--max-tokens=64");
     return l.items;
 }

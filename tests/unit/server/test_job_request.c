@@ -373,8 +373,8 @@ TEST(arguments) {
     CHECK_STR(joined(job_tokenizer_arguments(&j, &s, "/job", "/files", &a)), "tokenizer|train|--vocab-size=300|--out=/job/tokenizer|/files/file-1|");
     s.training_name = "a.json";
     CHECK_STR(joined(job_eval_arguments(&(struct stored_job){.training_file = "f"}, &s, "/job", "/files", &a)),
-              "eval|--model=/job/out|--data=/files/f|--html=/job/results.html|--validation-split=0.5|--seed=0|--metrics=exact_match,token_f1,rouge_l|--limit=20|"
-              "--max-tokens=128|");
+              "eval|--model=/job/out|--data=/files/f|--html=/job/results.html|--validation-split=0.5|--seed=0|--metrics=exact_match,token_f1,rouge_l|--limit=8|"
+              "--max-tokens=64|");
     arena_finish(&a);
 }
 
