@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sqlite3
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,11 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 from adapters import make_adapter
-from client import Stream, metrics, whole_choices
+from client import Stream, metrics, post, whole_choices
 from serving import Server, make_nano
 
 MODULES = {"attn.c_attn": (128, 384), "attn.c_proj": (128, 128), "mlp.c_fc": (128, 512), "mlp.c_proj": (512, 128)}
-LENGTH = 1500
+LENGTH = 700
 
 
 @pytest.fixture(scope="module")
@@ -250,3 +251,60 @@ def test_a_base_in_use_stays(restored, tuned, tmp_path):
     refused = ask(server, "DELETE", "/v1/models/ft:base")
     assert (refused.status_code, refused.json()["error"]["code"]) == (409, "model_in_use") and complete(server, "ft:base")["text"]
     assert ask(server, "DELETE", "/v1/models/on").status_code == 200 == ask(server, "DELETE", "/v1/models/ft:base").status_code
+
+
+# ---- a running job's live weights ----
+
+OFTEN = "import os, sys; a = ['--live-every=0.3' if x.startswith('--live-every') else x for x in sys.argv[1:]]; os.execv(a[0], a)"
+
+
+def keep_live(folder, kept, stop):
+    """Copies every live adapter before the trainer removes it."""
+    while not stop.is_set():
+        for step in folder.glob("step-*"):
+            if not (kept / step.name).exists():
+                try:
+                    shutil.copytree(step, kept / "copy")
+                    (kept / "copy").rename(kept / step.name)
+                except OSError:  # shutil.Error too: it went while it was copied
+                    shutil.rmtree(kept / "copy", ignore_errors=True)
+        time.sleep(0.01)
+
+
+def test_hot_swap(long_nano, tmp_path, start_server):
+    """Streams on NAME:live go on, to the last digit, with the weights they began with, while newer ones take their place several times."""
+    server = start_server("--train-share-percent", "100", *[w for word in (sys.executable, "-c", OFTEN) for w in ("--train-launcher", word)], model=long_nano)
+    text = httpx.post(server.url + "/v1/files", data={"purpose": "fine-tune"}, files={"file": ("t.txt", b"The sea, the sand and the moon. " * 400)}).json()["id"]
+    settings = {"model": "nano", "training_file": text, "suffix": "swap", "hyperparameters": {"batch_size": 2, "learning_rate_multiplier": 5},
+                "couplet": {"max_steps": 100000, "context_length": 64, "method": "lora"}}
+    job = ask(server, "POST", "/v1/fine_tuning/jobs", settings).json()["id"]
+    kept, stop = tmp_path / "kept", threading.Event()
+    kept.mkdir()
+    keeper = threading.Thread(target=keep_live, args=(data(server) / "jobs" / job / "out" / "live", kept, stop))
+    keeper.start()
+    try:
+        end = time.monotonic() + 60
+        while not (live := [name for name in ids(server) if name.endswith(":live")]):
+            assert time.monotonic() < end, server.output()[-2000:]
+            time.sleep(0.02)
+        rounds = [streams(server, live[0], 4)]
+        before = len(list(kept.iterdir()))
+        while len(list(kept.iterdir())) < before + 2:
+            assert time.monotonic() < end + 60
+            time.sleep(0.02)
+        rounds.append(streams(server, live[0], 4))  # newer weights, beside the older ones' streams
+        assert not all(s.done for s in rounds[0][0]), "the streams were over before the swap: make them longer"
+        answers = [(s.events(parse_float=str)[0][1]["system_fingerprint"], choice, n) for r in rounds for n, (s, choice) in enumerate(zip(r[0], finish(*r)))]
+    finally:
+        stop.set()
+        keeper.join()
+        ask(server, "POST", f"/v1/fine_tuning/jobs/{job}/cancel")
+    assert len({print_ for print_, _, _ in answers}) >= 2
+    beside = start_server(*[part for folder in kept.iterdir() for part in ("--model", f"{folder.name}={folder}", )], "--model", f"nano={long_nano}", model=None)
+    by_print = {}
+    for folder in kept.iterdir():
+        reply = ask(beside, "POST", "/v1/completions", {"model": folder.name, "prompt": "a", "max_tokens": 1}).json()
+        by_print[reply["system_fingerprint"]] = folder.name
+    for print_, choice, n in answers:
+        body = {"model": by_print[print_], "prompt": f"{n}: ", "max_tokens": LENGTH, "temperature": 0, "ignore_eos": True, "logprobs": 1}
+        assert post(beside.url, "/v1/completions", body, parse_float=str)["choices"] == choice
