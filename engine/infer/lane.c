@@ -67,8 +67,8 @@ struct live *live_create(struct lane *lane, const struct sequence_request *r, ui
     l->lane = lane;
     l->model = model_acquire(r->model);
     l->submitted_ns = now_ns;
-    l->q = (struct sequence){.id = r->id, .group = r->group, .adapter = adapter ? adapter->version : 0, .n_tokens = r->n_prompt, .n_prompt = r->n_prompt, .max_tokens = p->max_tokens,
-                             .score_prompt = p->prompt_logprobs, .owner = l};
+    l->q = (struct sequence){.id = r->id, .group = r->group, .adapter = adapter ? adapter->version : 0, .n_tokens = r->n_prompt,
+                             .n_prompt = r->n_prompt, .max_tokens = p->max_tokens, .score_prompt = p->prompt_logprobs, .owner = l};
     if (!live_alloc(l, p, n, n_stop, err)) {
         live_destroy(l);
         return NULL;
