@@ -34,9 +34,9 @@ ALPACA = ("{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}{
 LLAMA3_SPECIAL = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 
 
-def make_chat_nano(folder, template=CHATML, special=SPECIAL):
+def make_chat_nano(folder, template=CHATML, special=SPECIAL, options=()):
     folder = Path(folder)
-    subprocess.run([sys.executable, str(ROOT / "tests/tools/make_nano.py"), "--vocab", str(256 + len(special)), "--ctx", "512", str(folder)], check=True)
+    subprocess.run([sys.executable, str(ROOT / "tests/tools/make_nano.py"), "--vocab", str(256 + len(special)), "--ctx", "512", *options, str(folder)], check=True)
     for name in ("vocab.json", "merges.txt"):
         os.remove(folder / name)
     added = [{"id": 256 + i, "content": s, "special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False} for i, s in enumerate(special)]
