@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LIST_LIMIT = 20, LIST_MAX = 100, CHECKPOINT_LIMIT = 10, CHECKPOINT_MAX = 1000, FILTER_MAX = 16, ESTIMATE_SECONDS = 600 };
+enum { LIST_LIMIT = 20, LIST_MAX = 100, CHECKPOINT_LIMIT = 10, CHECKPOINT_MAX = 1000, FILTER_MAX = 16, ESTIMATE_SECONDS = 300 };
 
 struct reply {
     struct buf body;
