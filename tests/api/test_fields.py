@@ -88,7 +88,7 @@ def test_openapi_describes_what_is_there(http):
         for method, operation in operations.items():
             assert operation["summary"] and "200" in operation["responses"]
             r = http.request(method.upper(), path.replace("{id}", "nano"), content=b"{}" if method == "post" else None)
-            assert r.status_code != 404 and r.status_code != 405, (method, path, r.text)
+            assert r.status_code != 405 and "no such path" not in r.text, (method, path, r.text)  # no such file, no such job: the path is there
     text = json.dumps(d)
     for reference in set(re.findall(r'"#/components/schemas/(\w+)"', text)):
         assert reference in d["components"]["schemas"]

@@ -313,6 +313,39 @@ def test_aborted_uploads_leave_nothing(start_server):
     assert listed(server) == []
 
 
+def test_a_trickle_is_cut(start_server):
+    server = start_server("--header-seconds", "1", "--body-bytes-per-second", "1000")
+    begin = time.monotonic()
+    with connect(server, timeout=30) as s:
+        s.sendall(request_bytes("POST", "/v1/files", [type_of(), "Content-Length: 100000000"]))
+        try:
+            while s.send(b"--XyZ\r\n"[:4]):
+                time.sleep(0.05)
+        except OSError:
+            pass
+    assert time.monotonic() - begin < 20
+    wait_until(lambda: entries(server) == [], what="nothing left")
+
+
+def test_a_job_holds_its_file(start_server):
+    server = start_server()
+    c = client(server)
+    f, g = (c.files.create(file=("rows.jsonl", ROWS), purpose="fine-tune").id for _ in range(2))
+    job = c.fine_tuning.jobs.create(model="nano", training_file=f, validation_file=g, extra_body={"couplet": {"max_steps": 100000}})
+    for id in (f, g):
+        answer = ask(server, "DELETE", f"/v1/files/{id}")
+        assert answer.status == 409 and answer.error()["code"] == "file_in_use" and answer.headers["x-should-retry"] == "false"
+    c.fine_tuning.jobs.cancel(job.id)
+    wait_until(lambda: c.fine_tuning.jobs.retrieve(job.id).status == "cancelled", seconds=60, what="the job cancelled")
+    assert c.files.delete(g).deleted
+    job = c.fine_tuning.jobs.create(model="nano", training_file=f, extra_body={"couplet": {"max_steps": 2}})
+    job = wait_until(lambda: (j := c.fine_tuning.jobs.retrieve(job.id)).status in ("succeeded", "failed") and j, seconds=90, what="the job's end")
+    assert job.status == "succeeded", job.error
+    results = {c.files.retrieve(id).purpose for id in job.result_files}
+    assert results == {"fine-tune-results"} and all(c.files.content(id).read() for id in job.result_files)
+    assert job.fine_tuned_model in c.files.delete(f).models
+
+
 def test_kill_in_the_middle(start_server):
     server = start_server()
     kept = upload(server).json()["id"]
