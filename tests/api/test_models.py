@@ -116,8 +116,7 @@ def test_adapters_beside_their_base(long_nano, tuned, start_server):
     for _ in range(3):
         assert together(*calls) == alone  # in one batch, the prefix cache warm or not
     assert len({c["text"] for c in alone}) == len(alone)
-    prints = {httpx.post(server.url + "/v1/completions", json={"model": m, "prompt": "a", "max_tokens": 1}).json()["system_fingerprint"] for m in models}
-    assert len(prints) == 3
+    assert len({fingerprint(server, m) for m in models}) == 3
 
 
 def test_a_further_adapter_costs_its_own_size(tmp_path, start_server):
@@ -258,6 +257,10 @@ def test_a_base_in_use_stays(restored, tuned, tmp_path):
 OFTEN = "import os, sys; a = ['--live-every=0.3' if x.startswith('--live-every') else x for x in sys.argv[1:]]; os.execv(a[0], a)"
 
 
+def fingerprint(server, model):
+    return ask(server, "POST", "/v1/completions", {"model": model, "prompt": "a", "max_tokens": 1}).json()["system_fingerprint"]
+
+
 def keep_live(folder, kept, stop):
     """Copies every live adapter before the trainer removes it."""
     while not stop.is_set():
@@ -276,7 +279,7 @@ def test_hot_swap(long_nano, tmp_path, start_server):
     server = start_server("--train-share-percent", "100", *[w for word in (sys.executable, "-c", OFTEN) for w in ("--train-launcher", word)], model=long_nano)
     text = httpx.post(server.url + "/v1/files", data={"purpose": "fine-tune"}, files={"file": ("t.txt", b"The sea, the sand and the moon. " * 400)}).json()["id"]
     settings = {"model": "nano", "training_file": text, "suffix": "swap", "hyperparameters": {"batch_size": 2, "learning_rate_multiplier": 5},
-                "couplet": {"max_steps": 100000, "context_length": 64, "method": "lora"}}
+                "couplet": {"max_steps": 100000, "context_length": 64}}
     job = ask(server, "POST", "/v1/fine_tuning/jobs", settings).json()["id"]
     kept, stop = tmp_path / "kept", threading.Event()
     kept.mkdir()
@@ -287,24 +290,22 @@ def test_hot_swap(long_nano, tmp_path, start_server):
         while not (live := [name for name in ids(server) if name.endswith(":live")]):
             assert time.monotonic() < end, server.output()[-2000:]
             time.sleep(0.02)
-        rounds = [streams(server, live[0], 4)]
-        before = len(list(kept.iterdir()))
-        while len(list(kept.iterdir())) < before + 2:
-            assert time.monotonic() < end + 60
-            time.sleep(0.02)
-        rounds.append(streams(server, live[0], 4))  # newer weights, beside the older ones' streams
-        assert not all(s.done for s in rounds[0][0]), "the streams were over before the swap: make them longer"
-        answers = [(s.events(parse_float=str)[0][1]["system_fingerprint"], choice, n) for r in rounds for n, (s, choice) in enumerate(zip(r[0], finish(*r)))]
+        overlapped = False
+        while not overlapped and time.monotonic() < end + 60:  # until newer weights come while the streams run
+            first, old = streams(server, live[0], 4), fingerprint(server, live[0])
+            while not (all(s.done for s in first[0]) or overlapped):
+                overlapped = fingerprint(server, live[0]) != old
+        second = streams(server, live[0], 4)  # of the newer weights, beside those of the older
+        assert overlapped
+        answers = [(s.events(parse_float=str)[0][1]["system_fingerprint"], choice, n)
+                   for r in (first, second) for n, (s, choice) in enumerate(zip(r[0], finish(*r)))]
     finally:
         stop.set()
         keeper.join()
         ask(server, "POST", f"/v1/fine_tuning/jobs/{job}/cancel")
     assert len({print_ for print_, _, _ in answers}) >= 2
-    beside = start_server(*[part for folder in kept.iterdir() for part in ("--model", f"{folder.name}={folder}", )], "--model", f"nano={long_nano}", model=None)
-    by_print = {}
-    for folder in kept.iterdir():
-        reply = ask(beside, "POST", "/v1/completions", {"model": folder.name, "prompt": "a", "max_tokens": 1}).json()
-        by_print[reply["system_fingerprint"]] = folder.name
+    beside = start_server(*[part for folder in kept.iterdir() for part in ("--model", f"{folder.name}={folder}")], "--model", f"nano={long_nano}", model=None)
+    by_print = {fingerprint(beside, folder.name): folder.name for folder in kept.iterdir()}
     for print_, choice, n in answers:
         body = {"model": by_print[print_], "prompt": f"{n}: ", "max_tokens": LENGTH, "temperature": 0, "ignore_eos": True, "logprobs": 1}
         assert post(beside.url, "/v1/completions", body, parse_float=str)["choices"] == choice
