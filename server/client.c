@@ -3,11 +3,14 @@
 #include "server/client.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/mem.h"
 #include "server/jobs/job_lines.h"
 
 #include <curl/curl.h>
 #include <math.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -131,14 +134,39 @@ bool client_upload(struct client *c, const char *file, const char *purpose, stru
     return ok;
 }
 
+// An interrupted download ends as one that failed, so that what there is of it is removed.
+static volatile sig_atomic_t interrupted;
+static void on_interrupt(int number) { interrupted = number; }
+static int interrupted_now(void *ctx, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d) { return interrupted; } // asked every second
+
 bool client_fetch(struct client *c, const char *path, client_bytes_fn *take, void *ctx, struct answer *out, struct err *err) {
     struct reply r = {.c = c, .out = out, .take = take, .ctx = ctx};
+    struct sigaction act = {.sa_handler = on_interrupt}, before_int, before_term;
     struct curl_header *h;
     request_start(c, path, &r);
-    if (!request_run(c, &r, err)) return false;
-    if (curl_easy_header(c->out.curl, "couplet-logit-difference", 0, CURLH_HEADER, -1, &h) == CURLHE_OK)
+    curl_easy_setopt(c->out.curl, CURLOPT_NOPROGRESS, 0L);
+    curl_easy_setopt(c->out.curl, CURLOPT_XFERINFOFUNCTION, interrupted_now);
+    sigaction(SIGINT, &act, &before_int);
+    sigaction(SIGTERM, &act, &before_term);
+    bool ok = request_run(c, &r, err);
+    sigaction(SIGINT, &before_int, NULL);
+    sigaction(SIGTERM, &before_term, NULL);
+    if (interrupted) ok = err_set(err, ERR_IO, "interrupted; nothing was kept");
+    if (ok && curl_easy_header(c->out.curl, "couplet-logit-difference", 0, CURLH_HEADER, -1, &h) == CURLHE_OK)
         snprintf(out->difference, sizeof out->difference, "%s", h->value);
+    return ok;
+}
+
+static bool to_writer(void *ctx, const void *data, size_t len, struct err *err) {
+    file_writer_add(ctx, data, len); // what fails comes out at the end
     return true;
+}
+
+bool client_fetch_file(struct client *c, const char *path, const char *to, struct answer *out, struct err *err) {
+    struct file_writer w = {0};
+    const bool ok = file_writer_open(&w, to, 0644, err) && client_fetch(c, path, to_writer, &w, out, err) && file_writer_finish(&w, err);
+    file_writer_abort(&w);
+    return ok;
 }
 
 // ---- events ----
@@ -171,7 +199,6 @@ static void follow_line(void *ctx, const char *line, size_t n) {
 
 static bool follow_bytes(void *ctx, const void *data, size_t len, struct err *err) {
     struct follow *f = ctx;
-    (void)err;
     f->heard_ns = clock_ns();
     line_splitter_feed(&f->lines, data, len, follow_line, f);
     f->event(f->ctx, NULL);
@@ -256,7 +283,27 @@ int client_command(const char *noun, const char *summary, const struct client_ve
     return help ? 0 : 2;
 }
 
+void answer_show(const struct client *c, const struct answer *a, answer_write_fn *write) {
+    struct buf text = {0};
+    if (c->json) puts(buf_str(&a->text));
+    else write(a->tree, &text);
+    text_print(&text);
+    fflush(stdout);
+    buf_finish(&text);
+}
+
+bool client_show(struct client *c, const char *method, char *path, answer_write_fn *write, struct err *err) {
+    struct answer a = {0};
+    const bool ok = client_call(c, method, path, NULL, &a, err);
+    if (ok) answer_show(c, &a, write);
+    answer_finish(&a);
+    free(path);
+    return ok;
+}
+
 // ---- words ----
+
+void id_write(const json_t *object, struct buf *out) { buf_printf(out, "%s\n", member_text(object, "id")); }
 
 static const json_t *member_at(const json_t *object, const char *path) {
     for (const char *at = path; object; at += strcspn(at, ".") + 1) {
@@ -325,7 +372,7 @@ static void members_write_below(struct buf *out, const char *prefix, const json_
     }
 }
 
-void members_write(struct buf *out, const json_t *object) { members_write_below(out, "", object); }
+void members_write(const json_t *object, struct buf *out) { members_write_below(out, "", object); }
 
 void text_clean(struct buf *b, size_t from) {
     for (size_t i = from; i < b->len; i++) {

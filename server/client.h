@@ -27,6 +27,8 @@ bool client_call(struct client *c, const char *method, const char *path, const j
 bool client_upload(struct client *c, const char *file, const char *purpose, struct answer *out, struct err *err) MUST_CHECK;
 typedef bool client_bytes_fn(void *ctx, const void *data, size_t len, struct err *err);
 bool client_fetch(struct client *c, const char *path, client_bytes_fn *take, void *ctx, struct answer *out, struct err *err) MUST_CHECK;
+// Into a file that is there whole or not at all.
+bool client_fetch_file(struct client *c, const char *path, const char *to, struct answer *out, struct err *err) MUST_CHECK;
 // Server-sent events up to [DONE]. A connection that is cut, or a server that starts again, is taken up after the last event; a minute without one
 // is a failure. NULL: no more has come yet.
 typedef void client_event_fn(void *ctx, const char *json);
@@ -50,11 +52,18 @@ struct client_verb {
 // Finds argv[1] among the verbs (ended by a zeroed one), parses, connects, runs. `options` begins with struct client_options. The exit status.
 int client_command(const char *noun, const char *summary, const struct client_verb *verbs, int argc, char **argv, void *options);
 
+// On stdout: with --json as it came, else what `write` makes of it.
+typedef void answer_write_fn(const json_t *answer, struct buf *out);
+void answer_show(const struct client *c, const struct answer *a, answer_write_fn *write);
+// A whole verb: one request, its answer shown. Takes path.
+bool client_show(struct client *c, const char *method, char *path, answer_write_fn *write, struct err *err) MUST_CHECK;
+
+void id_write(const json_t *object, struct buf *out); // its id alone, for scripts
 const char *member_text(const json_t *object, const char *path); // a string by its dotted path, or ""
 double member_number(const json_t *object, const char *path);    // NaN: none
 void time_write(struct buf *out, double seconds);                // 2026-01-31T12:00:00Z; "-" for NaN
 // The object as "path  value" lines; nulls, empty lists and lists of objects are left out.
-void members_write(struct buf *out, const json_t *object);
+void members_write(const json_t *object, struct buf *out);
 // A line or several on stdout; control characters but line breaks become '?'. Empties it.
 void text_print(struct buf *b);
 void text_clean(struct buf *b, size_t from); // from that byte on

@@ -3,7 +3,6 @@
 #include "server/client.h"
 #include "server/commands.h"
 
-#include "base/file.h"
 #include "base/mem.h"
 
 #include <stdio.h>
@@ -16,44 +15,18 @@ struct files_options {
     size_t limit;
 };
 
-static bool print_answer(const struct client *c, struct answer *a) {
-    if (!c->json) return false;
-    puts(buf_str(&a->text));
-    return true;
-}
-
-// One request whose answer is shown by `show`.
-static bool call_and_show(struct client *c, const char *method, char *path, void (*show)(const json_t *, struct buf *), struct err *err) {
-    struct answer a = {0};
-    struct buf text = {0};
-    const bool ok = client_call(c, method, path, NULL, &a, err);
-    if (ok && !print_answer(c, &a)) {
-        show(a.tree, &text);
-        text_print(&text);
-    }
-    buf_finish(&text);
-    answer_finish(&a);
-    free(path);
-    return ok;
-}
-
 // ---- upload, list, show, delete ----
 
 static bool run_upload(struct client *c, void *options, const struct option_args *args, struct err *err) {
     const struct files_options *o = options;
     struct answer a = {0};
-    struct buf id = {0};
     const bool ok = client_upload(c, args->positional.items[0], o->purpose ? o->purpose : "fine-tune", &a, err);
-    if (ok && !print_answer(c, &a)) {
-        buf_printf(&id, "%s\n", member_text(a.tree, "id"));
-        text_print(&id);
-    }
-    buf_finish(&id);
+    if (ok) answer_show(c, &a, id_write);
     answer_finish(&a);
     return ok;
 }
 
-static void show_list(const json_t *list, struct buf *out) {
+static void list_write(const json_t *list, struct buf *out) {
     size_t i;
     const json_t *f;
     json_array_foreach(json_object_get(list, "data"), i, f) {
@@ -66,49 +39,33 @@ static void show_list(const json_t *list, struct buf *out) {
 
 static bool run_list(struct client *c, void *options, const struct option_args *args, struct err *err) {
     const struct files_options *o = options;
-    (void)args;
     struct buf query = {0};
     buf_printf(&query, "/v1/files?limit=%zu&purpose=", o->limit);
     outbound_add_escaped(&c->out, &query, o->purpose ? o->purpose : "", false);
     buf_add_str(&query, "&after=");
     outbound_add_escaped(&c->out, &query, o->after ? o->after : "", false);
-    return call_and_show(c, "GET", buf_detach(&query), show_list, err);
+    return client_show(c, "GET", buf_detach(&query), list_write, err);
 }
 
-static void show_members(const json_t *object, struct buf *out) { members_write(out, object); }
-
 static bool run_show(struct client *c, void *options, const struct option_args *args, struct err *err) {
-    (void)options;
-    return call_and_show(c, "GET", client_path(c, "/v1/files/", args->positional.items[0], ""), show_members, err);
+    return client_show(c, "GET", client_path(c, "/v1/files/", args->positional.items[0], ""), members_write, err);
 }
 
 static bool run_delete(struct client *c, void *options, const struct option_args *args, struct err *err) {
-    (void)options;
-    return call_and_show(c, "DELETE", client_path(c, "/v1/files/", args->positional.items[0], ""), show_members, err);
+    return client_show(c, "DELETE", client_path(c, "/v1/files/", args->positional.items[0], ""), members_write, err);
 }
 
 // ---- content ----
 
-static bool to_writer(void *ctx, const void *data, size_t len, struct err *err) {
-    (void)err;
-    file_writer_add(ctx, data, len); // what fails comes out at the end
-    return true;
-}
-
 static bool to_stdout(void *ctx, const void *data, size_t len, struct err *err) {
-    (void)ctx;
     return fwrite(data, 1, len, stdout) == len || err_set(err, ERR_IO, "the content cannot be written");
 }
 
 static bool run_content(struct client *c, void *options, const struct option_args *args, struct err *err) {
     const struct files_options *o = options;
     struct answer a = {0};
-    struct file_writer w = {0};
     char *path = client_path(c, "/v1/files/", args->positional.items[0], "/content");
-    bool ok = !o->out || file_writer_open(&w, o->out, 0644, err);
-    ok = ok && client_fetch(c, path, o->out ? to_writer : to_stdout, &w, &a, err);
-    if (ok && o->out) ok = file_writer_finish(&w, err);
-    file_writer_abort(&w);
+    bool ok = o->out ? client_fetch_file(c, path, o->out, &a, err) : client_fetch(c, path, to_stdout, NULL, &a, err);
     if (ok && fflush(stdout) != 0) ok = err_set(err, ERR_IO, "the content cannot be written");
     answer_finish(&a);
     free(path);
@@ -118,7 +75,7 @@ static bool run_content(struct client *c, void *options, const struct option_arg
 // ---- report ----
 
 // The first rows as they are trained on: what counts for the loss in brackets.
-static void write_preview(const json_t *rows, struct buf *out) {
+static void preview_write(const json_t *rows, struct buf *out) {
     size_t i, k;
     const json_t *row, *token;
     json_array_foreach(rows, i, row) {
@@ -134,15 +91,15 @@ static void write_preview(const json_t *rows, struct buf *out) {
     }
 }
 
-static void show_report(const json_t *report, struct buf *out) {
+static void report_write(const json_t *report, struct buf *out) {
     size_t i;
     const json_t *p;
-    members_write(out, report);
+    members_write(report, out);
     json_array_foreach(json_object_get(report, "problems"), i, p) {
         if (json_is_integer(json_object_get(p, "line"))) buf_printf(out, "line %.0f: ", member_number(p, "line"));
         buf_printf(out, "%s\n", member_text(p, "message"));
     }
-    write_preview(json_object_get(report, "preview"), out);
+    preview_write(json_object_get(report, "preview"), out);
 }
 
 static bool run_report(struct client *c, void *options, const struct option_args *args, struct err *err) {
@@ -152,7 +109,7 @@ static bool run_report(struct client *c, void *options, const struct option_args
     outbound_add_escaped(&c->out, &after, o->model ? o->model : "", false);
     char *path = client_path(c, "/v1/files/", args->positional.items[0], buf_str(&after));
     buf_finish(&after);
-    return call_and_show(c, "GET", path, show_report, err);
+    return client_show(c, "GET", path, report_write, err);
 }
 
 // ---- the command ----

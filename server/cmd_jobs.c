@@ -185,7 +185,6 @@ static json_t *request_make(struct client *c, const struct jobs_options *o, cons
 static char goodbye[256]; // what an interrupt says: prepared, since a handler may only write
 
 static void on_interrupt(int number) {
-    (void)number;
     if (write(STDOUT_FILENO, goodbye, strlen(goodbye)) < 0) _exit(1);
     _exit(1);
 }
@@ -271,29 +270,17 @@ static bool job_watch(struct client *c, const char *id, struct err *err) {
 }
 
 static bool run_watch(struct client *c, void *options, const struct option_args *args, struct err *err) {
-    (void)options;
     return job_watch(c, args->positional.items[0], err);
 }
 
 // ---- submit, estimate ----
 
-static void print_or_say(const struct client *c, const struct answer *a, struct buf *text) {
-    if (c->json) puts(buf_str(&a->text));
-    else text_print(text);
-    fflush(stdout);
-    buf_finish(text);
-}
-
 static bool run_submit(struct client *c, void *options, const struct option_args *args, struct err *err) {
     const struct jobs_options *o = options;
     struct answer a = {0};
-    struct buf text = {0};
     json_t *body = request_make(c, o, args, err);
     bool ok = body && client_call(c, "POST", "/v1/fine_tuning/jobs", body, &a, err);
-    if (ok && !(o->watch && !c->json)) {
-        buf_printf(&text, "%s\n", member_text(a.tree, "id"));
-        print_or_say(c, &a, &text);
-    }
+    if (ok && (c->json || !o->watch)) answer_show(c, &a, id_write);
     if (ok && o->watch) ok = job_watch(c, member_text(a.tree, "id"), err);
     json_decref(body);
     answer_finish(&a);
@@ -314,13 +301,9 @@ static void estimate_write(const json_t *e, struct buf *out) {
 
 static bool run_estimate(struct client *c, void *options, const struct option_args *args, struct err *err) {
     struct answer a = {0};
-    struct buf text = {0};
     json_t *body = request_make(c, options, args, err);
     const bool ok = body && client_call(c, "POST", "/v1/fine_tuning/estimate", body, &a, err);
-    if (ok) {
-        estimate_write(a.tree, &text);
-        print_or_say(c, &a, &text);
-    }
+    if (ok) answer_show(c, &a, estimate_write);
     json_decref(body);
     answer_finish(&a);
     return ok;
@@ -361,34 +344,18 @@ static void job_status_write(const json_t *job, struct buf *out) {
     buf_add_byte(out, '\n');
 }
 
-static bool call_and_write(struct client *c, const char *method, char *path, void (*write)(const json_t *, struct buf *), struct err *err) {
-    struct answer a = {0};
-    struct buf text = {0};
-    const bool ok = client_call(c, method, path, NULL, &a, err);
-    if (ok) {
-        write(a.tree, &text);
-        print_or_say(c, &a, &text);
-    }
-    answer_finish(&a);
-    free(path);
-    return ok;
-}
-
 static bool run_list(struct client *c, void *options, const struct option_args *args, struct err *err) {
     const struct jobs_options *o = options;
     char before[64];
-    (void)args;
     snprintf(before, sizeof before, "/v1/fine_tuning/jobs?limit=%zu&after=", o->limit);
-    return call_and_write(c, "GET", client_path(c, before, o->after ? o->after : "", ""), list_write, err);
+    return client_show(c, "GET", client_path(c, before, o->after ? o->after : "", ""), list_write, err);
 }
 
-#define JOB_VERB(name, method, after, write)                                                                                 \
-    static bool name(struct client *c, void *options, const struct option_args *args, struct err *err) {                     \
-        (void)options;                                                                                                       \
-        return call_and_write(c, method, client_path(c, "/v1/fine_tuning/jobs/", args->positional.items[0], after), write, err); \
+#define JOB_VERB(name, method, after, write)                                                                                   \
+    static bool name(struct client *c, void *options, const struct option_args *args, struct err *err) {                       \
+        return client_show(c, method, client_path(c, "/v1/fine_tuning/jobs/", args->positional.items[0], after), write, err); \
     }
-static void job_write_all(const json_t *job, struct buf *out) { members_write(out, job); }
-JOB_VERB(run_show, "GET", "", job_write_all)
+JOB_VERB(run_show, "GET", "", members_write)
 JOB_VERB(run_checkpoints, "GET", "/checkpoints?limit=100", checkpoints_write)
 JOB_VERB(run_cancel, "POST", "/cancel", job_status_write)
 JOB_VERB(run_pause, "POST", "/pause", job_status_write)
@@ -399,7 +366,6 @@ static bool run_logs(struct client *c, void *options, const struct option_args *
     json_t *all = json_array();
     struct buf text = {0}, query = {0};
     bool ok = true, more = true;
-    (void)options;
     while (ok && more) {
         struct answer a = {0};
         const char *last = member_text(json_array_get(all, json_array_size(all) - 1), "id");
@@ -433,20 +399,7 @@ static bool run_logs(struct client *c, void *options, const struct option_args *
 
 // ---- export ----
 
-static bool to_writer(void *ctx, const void *data, size_t len, struct err *err) {
-    (void)err;
-    file_writer_add(ctx, data, len); // what fails comes out at the end
-    return true;
-}
-
 static bool to_tar(void *ctx, const void *data, size_t len, struct err *err) { return tar_reader_add(ctx, data, len, err); }
-
-static bool export_file(struct client *c, const char *path, const char *out, struct answer *a, struct err *err) {
-    struct file_writer w = {0};
-    bool ok = file_writer_open(&w, out, 0644, err) && client_fetch(c, path, to_writer, &w, a, err) && file_writer_finish(&w, err);
-    file_writer_abort(&w);
-    return ok;
-}
 
 // Unpacked beside its place, then renamed: a directory of that name is a whole model. An empty one may be there.
 static bool export_dir(struct client *c, const char *path, const char *out, struct answer *a, struct err *err) {
@@ -478,17 +431,16 @@ static bool export_dir(struct client *c, const char *path, const char *out, stru
 static bool run_export(struct client *c, void *options, const struct option_args *args, struct err *err) {
     const struct jobs_options *o = options;
     struct answer a = {0};
-    struct buf after = {0}, text = {0};
+    struct buf after = {0};
     buf_printf(&after, "/export?format=%s%s%s", o->format, o->type ? "&type=" : "", o->type ? o->type : "");
     char *path = client_path(c, "/v1/fine_tuning/jobs/", args->positional.items[0], after.data);
-    const bool ok = strcmp(o->format, "gguf") == 0 ? export_file(c, path, o->out, &a, err) : export_dir(c, path, o->out, &a, err);
-    if (ok) {
+    const bool ok = strcmp(o->format, "gguf") == 0 ? client_fetch_file(c, path, o->out, &a, err) : export_dir(c, path, o->out, &a, err);
+    if (ok && c->json) {
         buf_add_str(&a.text, "{\"path\":");
         buf_add_json_string(&a.text, o->out, strlen(o->out));
         buf_printf(&a.text, ",\"format\":\"%s\",\"max_logit_difference\":%s}", o->format, a.difference[0] ? a.difference : "null");
-        buf_printf(&text, "%s\n", o->out);
-        print_or_say(c, &a, &text);
     }
+    if (ok) puts(c->json ? a.text.data : o->out);
     buf_finish(&after);
     answer_finish(&a);
     free(path);
