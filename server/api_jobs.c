@@ -66,7 +66,9 @@ static bool reply_job(struct http_request *r, struct reply *reply, const struct 
 
 static bool may_create(struct http_request *r, struct reply *reply) {
     const struct server *s = r->server;
-    if (!job_request_read(r, &reply->request) || !files_disk_ok(s, 0, &r->err)) return false;
+    if (!job_request_read(r, true, &reply->request)) return false;
+    if (reply->request.again) return true;
+    if (!files_disk_ok(s, 0, &r->err)) return false;
     return store_job_unfinished(s->store, r->key_id) < s->config.jobs_max_queued ||
            request_fail(r, 429, "rate_limit_exceeded", NULL,
                         "This key has %zu jobs that have not ended, as many as it may have.",
@@ -80,6 +82,7 @@ static bool create_work(struct http_request *r) {
     struct stored_job job;
     bool again;
     if (!may_create(r, reply)) return false;
+    if (q->again) return reply_job(r, reply, &q->job);
     if (!store_job_create(r->server->store, &v, &q->job, q->idempotency_key, q->hash, &r->arena, &job, &again,
                           &r->err)) {
         if (strcmp(r->err.param, "idempotency_key") == 0)
@@ -190,7 +193,7 @@ static bool resume_work(struct http_request *r) { return act(r, ACTION_RESUME, "
 
 // ---- estimate ----
 
-static bool estimate_read(struct http_request *r) { return job_request_read(r, &reply_make(r)->request); }
+static bool estimate_read(struct http_request *r) { return job_request_read(r, false, &reply_make(r)->request); }
 
 // What must lie beside a new model: its configuration, its vocabulary.
 static bool estimate_prepare(struct http_request *r, const struct job_request *q, const char *dir,

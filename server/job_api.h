@@ -13,9 +13,11 @@ struct job_request {
     const char *ignored;         // members of the body that nothing reads, for a header; NULL: none
     const char *idempotency_key; // NULL: none
     char hash[65];               // SHA-256 of the body in canonical form
+    bool again;                  // this key brought this body before: `job` is the one it made, and nothing else was looked at
 };
-// The body, validated, every "auto" resolved, files and models looked up as the key may see them. In r->arena.
-bool job_request_read(struct http_request *r, struct job_request *out) MUST_CHECK;
+// The body, validated, every "auto" resolved, files and models looked up as the key may see them. In r->arena. create: an Idempotency-Key is heeded,
+// before anything that may have changed since its first request (files, models, quotas).
+bool job_request_read(struct http_request *r, bool create, struct job_request *out) MUST_CHECK;
 
 // What several jobs' objects have in common: how long the running one will take.
 struct job_outlook {

@@ -29,6 +29,7 @@ struct reading {
     struct job_fields f;
     struct job_request *out;
     size_t n_ctx; // of the model; 0: not known
+    bool quantised; // its file holds quantised weights, as far as the loaded model tells
 };
 
 static bool refuse(struct reading *q, const char *code, const char *param, const char *message) {
@@ -104,6 +105,7 @@ static bool find_source(struct reading *q, struct text id, const char *param, st
     }
     const bool live = info.origin == MODEL_LIVE;
     q->n_ctx = info.model ? model_config(info.model)->n_ctx : 0;
+    q->quantised = info.model && q->r->server->config.weights == WEIGHTS_AUTO && model_weights_name(info.model)[0] == 'q';
     *n_vocab = info.model ? model_config(info.model)->n_vocab : 0;
     model_info_finish(&info);
     if (!q->n_ctx) read_config(q, out->base_path, n_vocab);
@@ -173,6 +175,8 @@ static bool read_base(struct reading *q) {
     s->base_path = start.base_path;
     s->base_model = start.base_model;
     s->lora = !is_text(f->type, "full");
+    if (q->quantised && !s->lora)
+        return unsupported(q, "couplet.training_type.type", "The model's weights are quantised and cannot be moved: train it with type lora.");
     if (start.adapter_dir && !s->lora)
         return unsupported(q, "couplet.training_type.type", "An adapter can be trained on as an adapter only.");
     return start.adapter_dir ? go_on_from(q, start.adapter_dir) : read_modules(q);
@@ -371,11 +375,26 @@ static const char *ignored_members(struct http_request *r, const json_t *tree) {
     return outer;
 }
 
-static bool read_tree(struct http_request *r, const json_t *tree, struct job_request *out) {
+// The job that this key made before, if any.
+static bool read_again(struct reading *q) {
+    struct http_request *r = q->r;
+    struct job_request *out = q->out;
+    if (!out->idempotency_key) return true;
+    if (store_job_by_key(r->server->store, r->key_id, out->idempotency_key, out->hash, &r->arena, &out->job, &out->again, &r->err)) return true;
+    return strcmp(r->err.param, "idempotency_key") == 0 ? request_fail(r, 409, "idempotency_error", "Idempotency-Key",
+                                                                       "This Idempotency-Key came with another request before.")
+                                                        : false;
+}
+
+static bool read_tree(struct http_request *r, const json_t *tree, bool create, struct job_request *out) {
     struct reading q = {.r = r, .viewer = http_viewer(r), .out = out};
     struct buf spec = {0};
     if (!fields_read(r, &job_table, tree, &q.f)) return false;
-    if (!read_names(&q) || !read_files(&q) || !(is_text(q.f.model, "new") ? read_new(&q) : read_base(&q)) ||
+    out->ignored = ignored_members(r, tree);
+    hash_body(tree, out->hash);
+    if (!read_names(&q) || (create && !read_again(&q))) return false;
+    if (out->again) return true;
+    if (!read_files(&q) || !(is_text(q.f.model, "new") ? read_new(&q) : read_base(&q)) ||
         !read_numbers(&q))
         return false;
     job_spec_write(&out->spec, &spec);
@@ -390,16 +409,14 @@ static bool read_tree(struct http_request *r, const json_t *tree, struct job_req
     out->job.seed = (int64_t)out->spec.seed;
     out->job.total_steps = out->spec.max_steps;
     out->job.shared = q.f.shared;
-    out->ignored = ignored_members(r, tree);
-    hash_body(tree, out->hash);
     return true;
 }
 
-bool job_request_read(struct http_request *r, struct job_request *out) {
+bool job_request_read(struct http_request *r, bool create, struct job_request *out) {
     json_t *tree = json_body_parse(r);
     if (!tree) return false;
     *out = (struct job_request){0};
-    const bool ok = read_tree(r, tree, out);
+    const bool ok = read_tree(r, tree, create, out);
     json_decref(tree);
     return ok;
 }

@@ -92,6 +92,9 @@ struct stored_job {
 // param "training_file" | "validation_file").
 bool store_job_create(struct store *s, const struct viewer *v, const struct stored_job *j, const char *idempotency_key, const char *request_hash,
                       struct arena *a, struct stored_job *out, bool *again, struct err *err) MUST_CHECK;
+// The job that this owner's key made (*found), without making one; another hash is the same mistake as above.
+bool store_job_by_key(struct store *s, const char *owner, const char *idempotency_key, const char *request_hash, struct arena *a, struct stored_job *out,
+                      bool *found, struct err *err) MUST_CHECK;
 bool store_job_get(struct store *s, const struct viewer *v, const char *id, struct arena *a, struct stored_job *out, struct err *err) MUST_CHECK;
 struct job_filter {
     const char *const *metadata; // key, value, key, value, ..., NULL; NULL: any

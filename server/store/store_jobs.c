@@ -106,6 +106,16 @@ bool store_job_create(struct store *s, const struct viewer *v, const struct stor
 
 // ---- reading ----
 
+bool store_job_by_key(struct store *s, const char *owner, const char *idempotency_key, const char *request_hash, struct arena *a, struct stored_job *out,
+                      bool *found, struct err *err) {
+    static const struct viewer everybody = {"", true};
+    const char *job = NULL;
+    store_lock(s);
+    const bool ok = idempotency_find(s, owner, idempotency_key, request_hash, a, &job, err) && (!job || job_fetch(s, &everybody, job, a, out, err));
+    *found = ok && job;
+    return store_end(s, ok, err);
+}
+
 bool store_job_get(struct store *s, const struct viewer *v, const char *id, struct arena *a, struct stored_job *out, struct err *err) {
     store_lock(s);
     return store_end(s, job_fetch(s, v, id, a, out, err), err);

@@ -128,6 +128,21 @@ def test_idempotency(client):
     assert e.value.code == "idempotency_error" and e.value.response.headers["x-should-retry"] == "false"
 
 
+def test_a_repeated_request_is_answered_whatever_has_changed(nano):
+    """Who never heard the answer asks again: by then the file may be gone and the key's places full."""
+    with serving(nano, "--jobs-max-queued", "2", *SLEEP) as running, client_of(running) as c:
+        wait_for(c, c.fine_tuning.jobs.create(model="nano", training_file=upload(c)).id, "running")
+        request = {"model": "nano", "training_file": upload(c), "extra_headers": {"Idempotency-Key": "k"}}
+        first = c.fine_tuning.jobs.create(**request)
+        with pytest.raises(openai.RateLimitError):
+            c.fine_tuning.jobs.create(model="nano", training_file=request["training_file"])
+        assert c.fine_tuning.jobs.create(**request).id == first.id, "the places are full"
+        c.fine_tuning.jobs.cancel(first.id)
+        c.files.delete(request["training_file"])
+        again = c.fine_tuning.jobs.create(**request)
+        assert (again.id, again.status) == (first.id, "cancelled"), "the file is gone"
+
+
 def test_lists(client):
     file = upload(client)
     made = [client.fine_tuning.jobs.create(model="nano", training_file=file, metadata={"list": "yes", "n": str(i)}).id for i in range(5)]

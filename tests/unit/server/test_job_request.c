@@ -86,7 +86,7 @@ static void read_body(struct read *x, const char *body) {
     }
     x->r.body = buf_str(&x->body);
     x->r.body_len = x->body.len;
-    x->ok = job_request_read(&x->r, &x->q);
+    x->ok = job_request_read(&x->r, true, &x->q);
 }
 static void read_finish(struct read *x) {
     arena_finish(&x->r.arena);
