@@ -25,6 +25,7 @@ enum { CONVERT_SECONDS = 1800 };
 struct export {
     struct model_source source;
     const char *format, *type, *dir; // dir: of this request, below tmp/
+    const char *base;                // id of the model that was trained on
     char difference[32];             // of the logits; "": nothing was converted
     int fd;
     uint64_t size;
@@ -57,6 +58,7 @@ static bool export_read(struct http_request *r) {
     if (strcmp(e->format, "peft") == 0 && !e->source.adapter_dir)
         return request_fail(r, 400, "unsupported_parameter", "format",
                             "The job trained every weight: there is no adapter.");
+    e->base = e->source.base_model ? e->source.base_model : arena_strndup(&r->arena, job.model, strlen(job.model));
     return files_disk_ok(r->server, 0, &r->err);
 }
 
@@ -98,6 +100,20 @@ static bool archive(struct http_request *r, struct export *e, const char *dir) {
     return tar_write(e->fd, dir, arena_printf(&r->arena, "%s-%s", r->tail, e->format), &r->err);
 }
 
+// The adapter's files, with the base's id in place of where the base lies on this machine.
+static bool adapter_copy(struct http_request *r, struct export *e, const char *to) {
+    struct arena *a = &r->arena;
+    const char *from = e->source.adapter_dir;
+    if (!dir_make(to, &r->err)) return false;
+    if (link(arena_printf(a, "%s/adapter_model.safetensors", from), arena_printf(a, "%s/adapter_model.safetensors", to)) < 0)
+        return err_set(&r->err, err_code_of(errno), "cannot link an adapter: %s", strerror(errno));
+    json_t *config = json_load_file(arena_printf(a, "%s/adapter_config.json", from), 0, NULL);
+    const bool ok = json_object_set_new(config, "base_model_name_or_path", json_string(e->base)) == 0 &&
+                    json_dump_file(config, arena_printf(a, "%s/adapter_config.json", to), JSON_INDENT(2) | JSON_REAL_PRECISION(9)) == 0;
+    json_decref(config);
+    return ok || err_set(&r->err, ERR_IO, "an adapter's settings cannot be copied");
+}
+
 static bool export_make(struct http_request *r, struct export *e) {
     struct arena *a = &r->arena;
     struct stat st;
@@ -109,7 +125,8 @@ static bool export_make(struct http_request *r, struct export *e) {
         e->fd = open(path, O_RDONLY | O_CLOEXEC);
         ok = e->fd >= 0;
     } else if (strcmp(e->format, "peft") == 0) {
-        ok = archive(r, e, e->source.adapter_dir);
+        const char *copy = arena_printf(a, "%s/adapter", e->dir);
+        ok = adapter_copy(r, e, copy) && archive(r, e, copy);
     } else { // a whole model lies there as it is to be
         const char *merged = e->source.adapter_dir ? arena_printf(a, "%s/model", e->dir) : e->source.base_path;
         ok = (!e->source.adapter_dir || convert(r, e, merged)) && archive(r, e, merged);
