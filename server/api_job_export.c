@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// GET /v1/fine_tuning/jobs/{id}/export: a finished job's model as PEFT or as merged safetensors (tar archives), or as GGUF. Made on the slow lane by
+// GET /v1/fine_tuning/jobs/{id}/export: a finished job's model as PEFT or as merged safetensors (tar archives), or as GGUF. Made on the tools' lane by
 // `couplet convert`, which reads its result back and compares the logits; sent from an unlinked file, so nothing is left whatever happens.
 #include "server/job_api.h"
 
@@ -137,7 +137,7 @@ static bool export_make(struct http_request *r, struct export *e) {
     return lseek(e->fd, 0, SEEK_SET) == 0;
 }
 
-static bool export_work(struct http_request *r) { // slow lane
+static bool export_work(struct http_request *r) { // tools' lane
     struct export *e = r->state;
     struct err ignored;
     e->dir = arena_printf(&r->arena, "%s/tmp/export-%" PRIu64, r->server->config.data_dir, r->serial);
@@ -156,7 +156,7 @@ static void export_reply(struct http_request *r) {
                     arena_printf(&r->arena, "%s%s%s", r->tail, gguf ? "" : "-",
                                  gguf ? ".gguf" : arena_printf(&r->arena, "%s.tar", e->format)));
 }
-static void export_start(struct http_request *r) { http_slow_work(r, export_work, export_reply); }
+static void export_start(struct http_request *r) { http_tool_work(r, export_work, export_reply); }
 
 static void export_end(struct http_request *r) {
     struct export *e = r->state;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // /v1/fine_tuning/jobs: create, list, look at, cancel, pause, resume; checkpoints; and /v1/fine_tuning/estimate. Events are api_job_events.c's,
-// exports api_job_export.c's. Everything is asked and written in route->work, on the pool; an estimate on the slow lane.
+// exports api_job_export.c's. Everything is asked and written in route->work, on the pool; an estimate on the tools' lane.
 #include "server/job_api.h"
 
 #include "base/file.h"
@@ -238,7 +238,7 @@ static bool estimate_answer(struct http_request *r, struct reply *reply, bool ok
     return ok;
 }
 
-static bool estimate_work(struct http_request *r) { // slow lane
+static bool estimate_work(struct http_request *r) { // tools' lane
     struct reply *reply = r->state;
     const struct job_request *q = &reply->request;
     const char *data = r->server->config.data_dir, *files_dir = arena_printf(&r->arena, "%s/files", data);
@@ -256,7 +256,7 @@ static bool estimate_work(struct http_request *r) { // slow lane
     (void)!dir_remove(dir, &ignored);
     return ok;
 }
-static void estimate_start(struct http_request *r) { http_slow_work(r, estimate_work, reply_start); }
+static void estimate_start(struct http_request *r) { http_tool_work(r, estimate_work, reply_start); }
 
 const struct http_route job_routes[] = {
     {"POST", "/v1/fine_tuning/jobs", SCOPE_TRAIN, create_work, reply_start, reply_end,

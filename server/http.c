@@ -230,11 +230,17 @@ void http_more_work(struct http_request *r, bool (*work)(struct http_request *r)
     assert(rc == 0); // fails only for a NULL work function
 }
 
-void http_slow_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
+static void slow_begin(struct http_request *r, bool tool, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
     struct http_exchange *x = http_exchange_of(r);
     work_begin(r, work, then);
-    x->slow = (struct slow_item){.run = slow_work, .after = after_slow_work, .ctx = x};
+    x->slow = (struct slow_item){.run = slow_work, .after = after_slow_work, .ctx = x, .tool = tool};
     slow_lane_add(x->http->slow_lane, &x->slow);
+}
+void http_slow_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
+    slow_begin(r, false, work, then);
+}
+void http_tool_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
+    slow_begin(r, true, work, then);
 }
 
 static bool piece_work(struct http_request *r) {

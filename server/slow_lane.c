@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// One thread for what takes over 50 ms, so that such work never fills libuv's pool of four: items in, first come first served, and back to the loop.
+// What takes over 50 ms, so that it never fills libuv's pool of four: items in, first come first served, and back to the loop. One thread for our own work
+// (a model that somebody waits for), one that waits for tools (an export may take minutes).
 //
-// Invariants: (1) every item's `after` is called once, on the loop, in the order they were added but for aborted ones. (2) http->n_working counts
+// Invariants: (1) every item's `after` is called once, on the loop, for each thread in the order they were added but for aborted ones. (2) http->n_working counts
 // what was added and whose `after` has not been called. (3) One mutex, never held during run or after.
 // Thread: loop, but for lane_main.
 #include "server/http_internal.h"
@@ -13,13 +14,20 @@ struct queue {
     struct slow_item *first, **last;
 };
 
+struct worker {
+    struct slow_lane *lane;
+    uv_thread_t thread;
+    bool started;
+    struct queue waiting; // under the lane's lock
+};
+
 struct slow_lane {
     struct http *http;
-    uv_thread_t thread;
+    struct worker workers[2]; // by slow_item.tool
     uv_async_t done_wake;
     uv_mutex_t lock;
     uv_cond_t wake;
-    struct queue waiting, done; // under lock, as is stop
+    struct queue done; // under lock, as is stop
     bool stop;
     size_t n_items; // added, `after` not yet called; loop's
 };
@@ -39,10 +47,11 @@ static struct slow_item *queue_take(struct queue *q) {
 }
 
 static void lane_main(void *arg) {
-    struct slow_lane *l = arg;
+    struct worker *w = arg;
+    struct slow_lane *l = w->lane;
     uv_mutex_lock(&l->lock);
     for (;;) {
-        struct slow_item *item = queue_take(&l->waiting);
+        struct slow_item *item = queue_take(&w->waiting);
         if (!item && l->stop) break;
         if (!item) {
             uv_cond_wait(&l->wake, &l->lock);
@@ -70,16 +79,32 @@ static void on_done(uv_async_t *async) {
     }
 }
 
+static void workers_stop(struct slow_lane *l) {
+    uv_mutex_lock(&l->lock);
+    l->stop = true;
+    uv_cond_broadcast(&l->wake);
+    uv_mutex_unlock(&l->lock);
+    for (size_t i = 0; i < ARRAY_LEN(l->workers); i++)
+        if (l->workers[i].started) uv_thread_join(&l->workers[i].thread);
+    uv_cond_destroy(&l->wake);
+    uv_mutex_destroy(&l->lock);
+}
+
 struct slow_lane *slow_lane_create(struct http *h, struct err *err) {
     struct slow_lane *l = mem_new(struct slow_lane);
+    bool ok = true;
     l->http = h;
-    queue_init(&l->waiting);
     queue_init(&l->done);
     uv_mutex_init(&l->lock);
     uv_cond_init(&l->wake);
-    if (uv_thread_create(&l->thread, lane_main, l) != 0) {
-        uv_cond_destroy(&l->wake);
-        uv_mutex_destroy(&l->lock);
+    for (size_t i = 0; i < ARRAY_LEN(l->workers); i++) {
+        struct worker *w = &l->workers[i];
+        w->lane = l;
+        queue_init(&w->waiting);
+        w->started = ok = ok && uv_thread_create(&w->thread, lane_main, w) == 0;
+    }
+    if (!ok) {
+        workers_stop(l);
         free(l);
         err_set(err, ERR_NO_MEMORY, "no thread for long work");
         return NULL;
@@ -93,14 +118,15 @@ void slow_lane_add(struct slow_lane *l, struct slow_item *item) {
     item->ran = false;
     l->n_items++;
     uv_mutex_lock(&l->lock);
-    queue_add(&l->waiting, item);
-    uv_cond_signal(&l->wake);
+    queue_add(&l->workers[item->tool].waiting, item);
+    uv_cond_broadcast(&l->wake);
     uv_mutex_unlock(&l->lock);
 }
 
 void slow_lane_abort(struct slow_lane *l) {
     uv_mutex_lock(&l->lock);
-    for (struct slow_item *item; (item = queue_take(&l->waiting));) queue_add(&l->done, item);
+    for (size_t i = 0; i < ARRAY_LEN(l->workers); i++)
+        for (struct slow_item *item; (item = queue_take(&l->workers[i].waiting));) queue_add(&l->done, item);
     uv_mutex_unlock(&l->lock);
     uv_async_send(&l->done_wake);
 }
@@ -112,13 +138,7 @@ static void on_closed(uv_handle_t *handle) { free(handle->data); }
 void slow_lane_destroy(struct slow_lane *l) {
     if (!l) return;
     assert(l->n_items == 0);
-    uv_mutex_lock(&l->lock);
-    l->stop = true;
-    uv_cond_signal(&l->wake);
-    uv_mutex_unlock(&l->lock);
-    uv_thread_join(&l->thread);
-    uv_cond_destroy(&l->wake);
-    uv_mutex_destroy(&l->lock);
+    workers_stop(l);
     uv_close((uv_handle_t *)&l->done_wake, on_closed);
 }
 

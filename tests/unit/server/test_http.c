@@ -65,6 +65,10 @@ static void slowly_start(struct http_request *r) {
     n_started++;
     http_slow_work(r, slow_work, echo_start);
 }
+static void tool_start(struct http_request *r) {
+    n_started++;
+    http_tool_work(r, slow_work, echo_start);
+}
 
 // A sink that adds up bytes; it refuses a first byte of '!' at once, one of '?' on the pool.
 static _Atomic size_t sink_bytes, sink_pieces, sink_most;
@@ -111,6 +115,7 @@ static const struct http_route test_routes[] = {
     {"POST", "/echo", SCOPE_PUBLIC, echo_work, echo_start, count_end, "answers the body's length"},
     {"POST", "/slow", SCOPE_PUBLIC, slow_work, echo_start, count_end, "the same, when let go"},
     {"POST", "/twice", SCOPE_PUBLIC, echo_work, twice_start, count_end, "goes to the pool again"},
+    {"POST", "/tool", SCOPE_PUBLIC, echo_work, tool_start, count_end, "goes to the tools' lane"},
     {"POST", "/slowly", SCOPE_PUBLIC, echo_work, slowly_start, count_end, "goes to the slow lane"},
     {"POST", "/sink/{id}", SCOPE_PUBLIC, NULL, sink_start, count_end, "adds up what it is sent", &test_sink},
     {"GET", "/wait", SCOPE_PUBLIC, NULL, wait_start, count_end, "never answers by itself"},
@@ -421,6 +426,23 @@ TEST(slow_lane_is_first_come_first_served) {
     client_finish(&first);
     client_finish(&second);
     client_finish(&other);
+    n_started -= 2; // echo_start counted them again
+    tear_down();
+}
+
+TEST(nobody_waits_behind_a_tool) {
+    set_up();
+    struct client tool = {.request = POST("/tool", "3", "abc")}, slowly = {.request = POST("/slowly", "4", "abcd")};
+    client_start(&tool);
+    RUN_UNTIL(in_work);
+    const void *first = in_work;
+    client_start(&slowly);
+    RUN_UNTIL(in_work != first); // both are at work
+    uv_sem_post(&work_may_go);
+    uv_sem_post(&work_may_go);
+    RUN_UNTIL(tool.done && slowly.done);
+    client_finish(&tool);
+    client_finish(&slowly);
     n_started -= 2; // echo_start counted them again
     tear_down();
 }
