@@ -130,7 +130,7 @@ static void run_emit(void *ctx, const struct train_event *e) {
     if (r->plot_failed) fprintf(stderr, "couplet train: warning: no plot: %s\n", err.message);
 }
 
-static uint64_t run_log_position(void *ctx) { return train_log_position(&((struct run *)ctx)->log); }
+static bool run_log_position(void *ctx, uint64_t *bytes, struct err *err) { return train_log_position(&((struct run *)ctx)->log, bytes, err); }
 static bool run_log_rewind(void *ctx, uint64_t position, struct err *err) { return train_log_rewind(&((struct run *)ctx)->log, position, err); }
 
 // Early stopping keeps the best weights. Those of the beginning have no checkpoint; then the last ones are as good a choice as any.
@@ -150,7 +150,7 @@ static bool report_write(struct run *r, bool best, struct err *err) {
     struct report_card card = {
         .base = o->model ? "the base" : "the random weights it began with",
         .facts = buf_str(&r->job.facts),
-        .data = o->data,
+        .data = o->data_name ? o->data_name : o->data, // a name where there is one: the report is handed on
         .method = o->method_name,
         .n_train = r->job.train.n,
         .n_validation = r->job.validation.n,
@@ -279,7 +279,8 @@ static bool run(const struct train_options *o, uint64_t began_ns, struct err *er
     }
     if (o->supervised) paths_hide(&r.log, o);
     bool ok = (o->estimate || out_check(o, r.checkpoint_dir, err)) && train_job_open(&r.job, o, err) &&
-              (o->check_gradients ? run_check_gradients(&r, err) : o->estimate ? run_estimate(&r, err) : run_train(&r, err));
+              (o->check_gradients ? run_check_gradients(&r, err) : o->estimate ? run_estimate(&r, err) : run_train(&r, err)) &&
+              train_log_whole(&r.log, err);
     if (!ok && err->code != ERR_BUSY && strcmp(err->param, "stopped") != 0) train_log_error(&r.log, failure_code(&r, err), err); // busy: the log is another run's
     if (!train_log_close(&r.log, &fault) && ok) {
         *err = fault;

@@ -28,18 +28,24 @@ bool train_log_open(struct train_log *l, const char *path, bool keep, struct err
     return true;
 }
 
+bool train_log_whole(const struct train_log *l, struct err *err) {
+    const int error = l->error ? l->error : l->out_error;
+    return !error || err_set(err, err_code_of(error), "the log is not complete: %s", strerror(error));
+}
+
 bool train_log_close(struct train_log *l, struct err *err) {
     if (l->open_line) fputc('\n', stderr);
     l->open_line = false;
     if (l->fd >= 0 && close(l->fd) != 0 && !l->error) l->error = errno;
     l->fd = -1;
     buf_finish(&l->line);
-    return !l->error || err_set(err, err_code_of(l->error), "the log is not complete: %s", strerror(l->error));
+    return train_log_whole(l, err);
 }
 
-uint64_t train_log_position(struct train_log *l) {
+bool train_log_position(struct train_log *l, uint64_t *bytes, struct err *err) {
     if (l->fd >= 0 && fdatasync(l->fd) != 0 && !l->error) l->error = errno;
-    return l->position;
+    *bytes = l->position;
+    return !l->error || train_log_whole(l, err);
 }
 
 bool train_log_rewind(struct train_log *l, uint64_t position, struct err *err) {
@@ -54,11 +60,11 @@ bool train_log_rewind(struct train_log *l, uint64_t position, struct err *err) {
 
 // ---- JSON lines ----
 
-static void write_all(struct train_log *l, int fd, const char *at, size_t n) {
-    while (n > 0 && !l->error) {
+static void write_all(int fd, const char *at, size_t n, int *error) {
+    while (n > 0 && !*error) {
         ssize_t done = write(fd, at, n);
         if (done < 0 && errno == EINTR) continue;
-        if (done < 0) l->error = errno;
+        if (done < 0) *error = errno;
         else at += done, n -= (size_t)done;
     }
 }
@@ -91,9 +97,9 @@ static void text_cut(struct buf *b, const char *text) {
 static void line_end(struct train_log *l, bool file) {
     buf_add_str(&l->line, "}\n");
     for (size_t i = 0; i < sizeof l->hidden / sizeof *l->hidden && l->hidden[i]; i++) text_cut(&l->line, l->hidden[i]);
-    if (l->json) write_all(l, STDOUT_FILENO, l->line.data, l->line.len);
+    if (l->json) write_all(STDOUT_FILENO, l->line.data, l->line.len, &l->out_error);
     if (!file || l->fd < 0) return;
-    write_all(l, l->fd, l->line.data, l->line.len);
+    write_all(l->fd, l->line.data, l->line.len, &l->error);
     l->position += l->line.len;
 }
 

@@ -58,7 +58,7 @@ static bool trainer_save(struct trainer *t, bool regular, struct err *err) {
     const struct train_config *c = t->config;
     struct checkpoint_state saved = t->state;
     if (regular) saved.regular_step = saved.step;
-    if (t->hooks->log_position) saved.log_position = t->hooks->log_position(t->hooks->ctx);
+    if (t->hooks->log_position && !t->hooks->log_position(t->hooks->ctx, &saved.log_position, err)) return false;
     if (!checkpoint_save(c->checkpoint_dir, &saved, &t->optimizer, err)) return false;
     t->state = saved;
     t->saved_ns = clock_ns();

@@ -57,7 +57,7 @@ struct train_event { // fields by kind, the others 0; strings valid during the c
 };
 struct train_hooks {
     void (*emit)(void *ctx, const struct train_event *e);
-    uint64_t (*log_position)(void *ctx);                               // bytes of log so far, flushed; NULL: no log
+    bool (*log_position)(void *ctx, uint64_t *bytes, struct err *err); // of log so far, flushed; false: it lacks lines, no checkpoint. NULL: no log
     bool (*log_rewind)(void *ctx, uint64_t position, struct err *err); // resume: cut back to a checkpoint; 0: there was none. May be NULL
     void *ctx;
 };

@@ -8,7 +8,7 @@
 //   FAIL_IO_CONTROL=FILE  the rule is read from FILE whenever FILE is a new one (rename it into place; empty: nothing fails); counting begins again then.
 //                         FILE.hit is made when a call fails
 //   FAIL_IO_REPORT=FILE   at exit: "OP CALLS FAILED" of every OP, one a line
-// OP: write (also writev), pwrite, fsync, fdatasync, ftruncate, rename, create (open with O_CREAT), mkdir, or any.
+// OP: write (also writev), pwrite, fsync, fdatasync, ftruncate, rename, create (open with O_CREAT, mkostemp), mkdir, or any.
 // ERRNO: ENOSPC, EIO, EDQUOT, EFBIG, EROFS or a number.
 //
 // Only regular files and directories count, so pipes, sockets and eventfds go on. A failing call does nothing at all: no short writes. Thread: any.
@@ -84,7 +84,8 @@ static void control_read(void) {
     static struct stat before;
     struct stat now;
     char spec[64] = "";
-    if (!control || stat(control, &now) != 0 || now.st_ino == before.st_ino) return;
+    if (!control || stat(control, &now) != 0) return;
+    if (now.st_ino == before.st_ino && memcmp(&now.st_ctim, &before.st_ctim, sizeof now.st_ctim) == 0) return; // a number may come back
     before = now;
     int fd = (int)syscall(SYS_openat, AT_FDCWD, control, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0 || syscall(SYS_read, fd, spec, sizeof spec - 1) < 0) abort();
@@ -196,6 +197,11 @@ ON_FD(OP_FTRUNCATE, int, ftruncate64, (int fd, off64_t n), fd, n)
 EXPORT int rename(const char *from, const char *to) {
     if (path_counts(to) && op_fails(OP_RENAME)) return -1;
     return NEXT(rename)(from, to);
+}
+
+EXPORT int mkostemp(char *path, int flags) {
+    if (path_counts(path) && op_fails(OP_CREATE)) return -1;
+    return NEXT(mkostemp)(path, flags);
 }
 
 EXPORT int mkdir(const char *path, mode_t mode) {

@@ -77,10 +77,11 @@ static void run_emit(void *ctx, const struct train_event *e) {
     if (r->n_events == r->s->poison_at) r->p->trained[5] = NAN;
 }
 
-static uint64_t run_position(void *ctx) {
+static bool run_position(void *ctx, uint64_t *bytes, struct err *err) {
     struct run *r = ctx;
     fflush(r->log);
-    return (uint64_t)ftell(r->log);
+    *bytes = (uint64_t)ftell(r->log);
+    return true;
 }
 
 static bool run_rewind(void *ctx, uint64_t position, struct err *err) {
