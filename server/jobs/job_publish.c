@@ -125,8 +125,6 @@ bool publish_file(const struct job_place *p, const char *path, const char *filen
     if (!bytes) return false;
     store_make_id(id, "file-");
     sha256_hex(bytes, len, hash);
-    const bool ok = file_write_atomic(arena_printf(a, "%s/files/%s", p->data_dir, id), bytes, len, 0600, err);
-    free(bytes);
     *out = (struct stored_file){
         .id = arena_strndup(a, id, strlen(id)),
         .filename = filename,
@@ -134,20 +132,56 @@ bool publish_file(const struct job_place *p, const char *path, const char *filen
         .sha256 = arena_strndup(a, hash, 64),
         .bytes = (int64_t)len,
     };
+    const bool ok = file_write_atomic(arena_printf(a, "%s/files/%s", p->data_dir, id), bytes, len, 0600, err);
+    free(bytes);
     return ok;
 }
 
 // ---- what goes ----
 
-void job_place_clean(const struct job_place *p) {
-    static const char *const dirs[] = {"out/checkpoints", "out/snapshots", "out/live", "result", "tokenizer"};
-    static const char *const files[] = {"pid", "trained", "out/model.safetensors", "out/adapter_model.safetensors"};
+void publish_undo(const struct job_place *p, const struct stored_file *files, size_t n) {
     struct err err = {0};
-    for (size_t i = 0; i < ARRAY_LEN(dirs); i++) {
+    char *path = path_join(p->data_dir, p->model);
+    (void)!dir_remove(path, &err); // what cannot be removed is swept at the next start
+    free(path);
+    for (size_t i = 0; i < n; i++) {
+        char *folder = path_join(p->data_dir, "files"), *file = path_join(folder, files[i].id ? files[i].id : ".none");
+        unlink(file);
+        free(file);
+        free(folder);
+    }
+}
+
+// Half-written files; where ctx is the trainer's directory the model's too.
+static bool entry_remove_model_file(void *ctx, const char *dir, const char *name, const struct stat *st, struct err *err) {
+    char *path = path_join(dir, name);
+    if (S_ISREG(st->st_mode) && (name[0] == '.' || (dir == ctx && is_model_file(name)))) unlink(path);
+    free(path);
+    return true;
+}
+
+static void dirs_remove(const struct job_place *p, const char *const *dirs, size_t n) {
+    struct err err = {0};
+    for (size_t i = 0; i < n; i++) {
         char *path = path_join(p->dir, dirs[i]);
         (void)!dir_remove(path, &err); // what cannot be removed is tried again at the next start
         free(path);
     }
+}
+
+void job_place_trim(const struct job_place *p) {
+    static const char *const dirs[] = {"out/checkpoints", "out/snapshots", "out/live"};
+    dirs_remove(p, dirs, ARRAY_LEN(dirs));
+}
+
+void job_place_clean(const struct job_place *p) {
+    static const char *const dirs[] = {"result", "tokenizer"};
+    static const char *const files[] = {"pid", "trained"};
+    struct err err = {0};
+    job_place_trim(p);
+    dirs_remove(p, dirs, ARRAY_LEN(dirs));
+    (void)!directory_walk(p->out, entry_remove_model_file, (void *)(uintptr_t)p->out, &err);
+    (void)!directory_walk(p->dir, entry_remove_model_file, (void *)(uintptr_t)p->out, &err);
     for (size_t i = 0; i < ARRAY_LEN(files); i++) {
         char *path = path_join(p->dir, files[i]);
         unlink(path);

@@ -23,6 +23,10 @@ bool publish_file(const struct job_place *p, const char *path, const char *filen
                   struct err *err) MUST_CHECK;
 uint64_t directory_bytes(const char *path); // of the files in it
 
+// A result that will not be: its directory among the models, its files.
+void publish_undo(const struct job_place *p, const struct stored_file *files, size_t n);
+// What training alone needs: once the result has its place, nothing does.
+void job_place_trim(const struct job_place *p);
 // The weights in the job's directory: checkpoints, snapshots, what was not published. Logs and reports stay.
 void job_place_clean(const struct job_place *p);
 // At the start of the server: directories of jobs that are over are cleaned, models that nobody knows removed.

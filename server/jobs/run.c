@@ -46,6 +46,7 @@ static void run_flush(struct runner *r) {
         runner_complain(r, "job progress not kept", &err);
         if (is_fenced(&err)) run_lose(r);
         else if (l->n_events < EVENTS_MOST) return; // once more at the next time; past that the log brings them back at the end
+        run->checkpoint_step = 0;
     }
     job_lines_clear(l);
     run->n_checkpoints = 0;
@@ -324,7 +325,7 @@ static bool results_gather(struct runner *r, size_t *n, struct err *err) {
         char *path = path_join(run->place.dir, files[i].in);
         ok = publish_file(&run->place, path, files[i].name, &run->arena, &run->files[*n], &there, err);
         free(path);
-        *n += ok && there;
+        *n += there; // also one that failed: what there is of it goes with the others
     }
     return ok;
 }
@@ -344,10 +345,11 @@ static void run_publish(struct runner *r) {
         run_fail(r, &err);
         return;
     }
-    if (!results_gather(r, &o.n_files, &err)) {
+    if (!results_gather(r, &run->n_files, &err)) {
         run_fail(r, &err);
         return;
     }
+    o.n_files = run->n_files;
     if (!tokenizer) {
         run->model = model_of(run, run->name, run->place.model, run->lines.step);
         char *path = path_join(run->place.data_dir, run->place.model);
@@ -407,17 +409,29 @@ static void run_free(struct runner *r) {
     free(run);
 }
 
+static void run_clean(struct run *run) {
+    const enum job_status status = run->outcome.status;
+    if (!job_status_final(status)) return;
+    if (status != JOB_SUCCEEDED) publish_undo(&run->place, run->files, run->n_files);
+    job_place_clean(&run->place);
+}
+
 void run_end_try(struct runner *r) {
     struct run *run = r->run;
     struct err err = {0};
+    if (run->n_checkpoints) run_flush(r); // they are not part of the outcome
     if (!run->lost) {
         run->outcome.events = run->lines.events;
         run->outcome.n_events = run->lines.n_events;
         const int failed = failpoint("runner.before_finish");
-        const bool ok = failed ? err_set(&err, err_code_of(failed), "failpoint") : store_job_finish(r->server->store, run->job.id, run->job.attempt, &run->outcome, &err);
+        const bool ok = failed               ? err_set(&err, err_code_of(failed), "failpoint")
+                        : run->n_checkpoints ? err_set(&err, ERR_NO_SPACE, "checkpoints are not kept yet")
+                                             : store_job_finish(r->server->store, run->job.id, run->job.attempt, &run->outcome, &err);
         if (!ok) {
             runner_complain(r, "job not ended", &err);
-            if (!is_fenced(&err) && !r->stopping) { // the disk may have room again soon
+            if (!is_fenced(&err) && !r->stopping) { // the disk may have room again soon: what is of no use any more is in its way
+                if (err.code == ERR_NO_SPACE && run->outcome.status == JOB_SUCCEEDED) job_place_trim(&run->place);
+                else if (err.code == ERR_NO_SPACE) run_clean(run);
                 runner_retry(r);
                 return;
             }
@@ -425,7 +439,7 @@ void run_end_try(struct runner *r) {
         } else {
             failpoint("runner.after_finish");
         }
-        if (ok && job_status_final(run->outcome.status)) job_place_clean(&run->place);
+        if (ok) run_clean(run);
         log_line(LOG_INFO, "job ended", "job", run->job.id, "status", job_status_name(run->outcome.status), "code",
                  run->outcome.error_code ? run->outcome.error_code : "-", NULL);
     }

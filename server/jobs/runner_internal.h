@@ -53,6 +53,7 @@ struct run { // one claim of a job
     struct job_outcome outcome;
     struct stored_model model;
     struct stored_file files[3];
+    size_t n_files; // of them made
 };
 
 struct runner {
