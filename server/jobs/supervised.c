@@ -55,7 +55,9 @@ bool supervised_enter(struct err *err) {
     if (fd >= 0 && write(fd, "500", 3) != 3) fd = (close(fd), -1);
     if (fd >= 0) close(fd);
     limit_set(RLIMIT_CORE, 0);
+#if !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__ // their shadow is terabytes of data
     if (l.memory_bytes) limit_set(RLIMIT_DATA, l.memory_bytes);
+#endif
     if (l.file_bytes) limit_set(RLIMIT_FSIZE, l.file_bytes);
     if (l.open_files) limit_set(RLIMIT_NOFILE, l.open_files);
     signal(SIGXFSZ, SIG_IGN); // write then says EFBIG

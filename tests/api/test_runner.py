@@ -229,10 +229,14 @@ def test_killed_at(nano, reference, point, monkeypatch, tmp_path):
         monkeypatch.setenv("COUPLET_FAILPOINT", point + "=kill")
         monkeypatch.setenv("COUPLET_FAILPOINT_ONCE", str(tmp_path / "once"))
         server.start()
-        job = start(client, **LONG)
+        try:
+            job = start(client, **LONG)
+        except openai.APIConnectionError:  # claimed, and dead, before the answer was out
+            job = None
         if point.startswith("runner."):
             assert server.process.wait(60) == -signal.SIGKILL
             server.start()
+        job = job or client.fine_tuning.jobs.list().data[0].id
         wait_for(client, job, "succeeded")
         assert (tmp_path / "once").exists() and weights(server, job) == reference
         assert [m.id for m in client.models.list()].count(f"ft:nano:local::{job[6:14]}") == 1
