@@ -507,8 +507,8 @@ void run_begin(struct runner *r) {
         run_fail(r, &err);
         return;
     }
-    if (run->job.attempt == 1) job_lines_say(&run->lines, "job_start", "info", "job_start", "Fine-tuning job started");
-    else job_lines_say(&run->lines, NULL, "info", "job_restarted", "The job goes on, from its last checkpoint where it has one");
+    job_lines_say(&run->lines, "job_start", "info", "job_start", "Fine-tuning job started"); // again: a first attempt may have been killed before it was kept
+    if (run->job.attempt > 1) job_lines_say(&run->lines, NULL, "info", "job_restarted", "The job goes on, from its last checkpoint where it has one");
     log_read(r);
     runner_count(r);
     run_stage(r, STAGE_TOKENIZER);

@@ -241,7 +241,7 @@ class Client:
             except Exception as e:  # a mistake of this test must not look like a quiet server
                 self.complain(f"the client: {e!r}")
                 return
-            time.sleep(self.random.uniform(0, 0.1))
+            time.sleep(self.random.uniform(0, 0.05))
 
     # ---- at the end ----
 
