@@ -326,6 +326,15 @@ double member_number(const json_t *object, const char *path) {
     return json_is_number(v) ? json_number_value(v) : NAN;
 }
 
+void more_say(const json_t *list) {
+    const json_t *data = json_object_get(list, "data");
+    struct buf id = {0};
+    buf_add_str(&id, member_text(json_array_get(data, json_array_size(data) - 1), "id"));
+    text_clean(&id, 0);
+    if (json_is_true(json_object_get(list, "has_more"))) fprintf(stderr, "there are more: --after %s\n", buf_str(&id));
+    buf_finish(&id);
+}
+
 void time_write(struct buf *out, double seconds) {
     char text[32] = "-";
     struct tm utc;

@@ -59,6 +59,7 @@ void answer_show(const struct client *c, const struct answer *a, answer_write_fn
 bool client_show(struct client *c, const char *method, char *path, answer_write_fn *write, struct err *err) MUST_CHECK;
 
 void id_write(const json_t *object, struct buf *out); // its id alone, for scripts
+void more_say(const json_t *list); // on stderr, where the list goes on
 const char *member_text(const json_t *object, const char *path); // a string by its dotted path, or ""
 double member_number(const json_t *object, const char *path);    // NaN: none
 void time_write(struct buf *out, double seconds);                // 2026-01-31T12:00:00Z; "-" for NaN

@@ -34,7 +34,7 @@ static void list_write(const json_t *list, struct buf *out) {
         time_write(out, member_number(f, "created_at"));
         buf_printf(out, "  %12.0f  %-17s  %s\n", member_number(f, "bytes"), member_text(f, "purpose"), member_text(f, "filename"));
     }
-    if (json_is_true(json_object_get(list, "has_more"))) buf_printf(out, "more: --after %s\n", member_text(list, "last_id"));
+    more_say(list);
 }
 
 static bool run_list(struct client *c, void *options, const struct option_args *args, struct err *err) {

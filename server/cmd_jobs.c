@@ -295,7 +295,8 @@ static void estimate_write(const json_t *e, struct buf *out) {
                member_number(e, "train_tokens"), member_number(e, "supervised_tokens"));
     buf_printf(out, "%.0f updates in about %.0f:%02.0f minutes, at %.0f tokens/s\n", member_number(e, "steps"), (double)(long long)(seconds / 60),
                (double)((long long)seconds % 60), member_number(e, "tokens_per_second"));
-    buf_printf(out, "%.0f MiB of memory, %.1f MiB of disk a checkpoint\n", member_number(e, "peak_memory_bytes") / mib, member_number(e, "checkpoint_bytes") / mib);
+    buf_printf(out, "%.0f MiB of memory, %.1f MiB of disk a checkpoint\n", member_number(e, "peak_memory_bytes") / mib,
+               member_number(e, "checkpoint_bytes") / mib);
     json_array_foreach(json_object_get(e, "warnings"), i, warning) buf_printf(out, "warning: %s\n", json_string_value(warning));
 }
 
@@ -322,8 +323,7 @@ static void list_write(const json_t *list, struct buf *out) {
         if (member_number(j, "couplet.total_steps") > 0) buf_printf(out, "/%.0f", member_number(j, "couplet.total_steps"));
         buf_printf(out, "  %s%s%s\n", member_text(j, "model"), *tuned ? " -> " : "", tuned);
     }
-    const json_t *data = json_object_get(list, "data");
-    if (json_is_true(json_object_get(list, "has_more"))) buf_printf(out, "more: --after %s\n", member_text(json_array_get(data, json_array_size(data) - 1), "id"));
+    more_say(list);
 }
 
 static void checkpoints_write(const json_t *list, struct buf *out) {
@@ -463,8 +463,10 @@ static const struct option_spec export_specs[] = {CLIENT_OPTION_ROWS,
 #define ID_VERB(name, summary, run) VERB(name, client_specs, ARRAY_LEN(client_specs), "ID", summary, 1, run)
 enum { N_ESTIMATE = ARRAY_LEN(client_specs) + ARRAY_LEN(setting_rows), N_SUBMIT = N_ESTIMATE + 1 };
 static const struct client_verb verbs[] = {
-    VERB("submit", submit_specs, N_SUBMIT, "--model ID --file FILE|ID [OPTIONS]", "Makes a job and prints its id; --watch follows it to the end.", 0, run_submit),
-    VERB("estimate", submit_specs, N_ESTIMATE, "--model ID --file FILE|ID [OPTIONS]", "Says how long the job would take and how much memory.", 0, run_estimate),
+    VERB("submit", submit_specs, N_SUBMIT, "--model ID --file FILE|ID [OPTIONS]",
+         "Makes a job and prints its id; --watch follows it to the end.", 0, run_submit),
+    VERB("estimate", submit_specs, N_ESTIMATE, "--model ID --file FILE|ID [OPTIONS]",
+         "Says how long the job would take and how much memory.", 0, run_estimate),
     VERB("list", list_specs, ARRAY_LEN(list_specs), "[--limit N]", "Lists jobs, newest first.", 0, run_list),
     ID_VERB("show", "Shows a job's settings and state.", run_show),
     ID_VERB("watch", "Follows a job to its end: progress, losses, samples. Ctrl-C leaves it running.", run_watch),
@@ -474,7 +476,8 @@ static const struct client_verb verbs[] = {
     ID_VERB("pause", "Lets a job rest: a checkpoint, then others' turn.", run_pause),
     ID_VERB("resume", "Lets it go on.", run_resume),
     ID_VERB("cancel", "Ends a job.", run_cancel),
-    VERB("export", export_specs, ARRAY_LEN(export_specs), "ID --format NAME --out PATH", "Fetches a finished job's model, checked against the served one.", 1, run_export),
+    VERB("export", export_specs, ARRAY_LEN(export_specs), "ID --format NAME --out PATH",
+         "Fetches a finished job's model, checked against the served one.", 1, run_export),
     {{0}},
 };
 // clang-format on

@@ -105,13 +105,14 @@ static void draw(struct job_view *v) {
     if (v->terminal) {
         frame_draw(v);
     } else {
-        if (p->step < p->total_steps && now - v->last_ns < PLAIN_INTERVAL_NS) return;
+        if (p->step == v->last_step || (p->step < p->total_steps && now - v->last_ns < PLAIN_INTERVAL_NS)) return;
         struct buf line = {0};
         train_progress_write(p, &line);
         puts(line.data);
         fflush(stdout);
         buf_finish(&line);
         v->last_ns = now;
+        v->last_step = p->step;
     }
     v->changed = false;
 }

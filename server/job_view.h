@@ -16,7 +16,7 @@ struct job_view {
     struct buf sample;  // "prompt" -> "text"
     size_t frame_lines; // on the screen, above the cursor
     bool changed;       // since the last frame or progress line
-    uint64_t last_ns;   // of a progress line
+    uint64_t last_ns, last_step; // of a progress line
 };
 
 void job_view_init(struct job_view *v, bool json);
