@@ -9,9 +9,9 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 enum { WARM_UPDATES = 1, TIMED_UPDATES = 2, MOST_UPDATES = 64, EVALUATED_ROWS = 16 };
 #define LEAST_TIMED_SECONDS 1.5 // small models: more updates, for a fair mean
@@ -114,6 +114,16 @@ static bool tokens_count(struct train_job *j, struct train_estimate *e, struct e
     return ok;
 }
 
+// The most memory that this program has had. Not getrusage's: that begins with what the process had before it became this program, so with the server's.
+static uint64_t peak_memory(void) {
+    unsigned long long kib = 0;
+    char line[256];
+    FILE *f = fopen("/proc/self/status", "re");
+    while (f && !kib && fgets(line, sizeof line, f)) (void)!sscanf(line, "VmHWM: %llu", &kib);
+    if (f) fclose(f);
+    return (uint64_t)kib << 10;
+}
+
 bool train_estimate_measure(struct train_job *j, uint64_t began_ns, struct train_estimate *out, struct err *err) {
     const struct train_config *c = &j->config;
     const double opening = (double)(clock_ns() - began_ns) / 1e9;
@@ -124,20 +134,18 @@ bool train_estimate_measure(struct train_job *j, uint64_t began_ns, struct train
     batcher_destroy(b);
     struct data_view longest;
     struct timing hard, fair;
-    struct rusage usage;
     double evaluation = 1;
     view_longest(j, c->batching.batch_size * c->batching.accumulate, &longest);
     bool ok = tokens_count(j, &e, err) && updates_time(j, &longest, 1, &hard, err) &&
               training_time(j, &fair, err) && (!j->validation.n || evaluation_rate(j, &evaluation, err));
     data_view_finish(&longest);
     if (!ok) return false;
-    getrusage(RUSAGE_SELF, &usage);
     e.steps = c->steps ? c->steps : per_epoch * c->epochs;
     const uint64_t every = c->eval_every ? c->eval_every : per_epoch;
     e.evaluations = j->validation.n ? 1 + (e.steps + every - 1) / every : 0;
     e.checkpoints = c->checkpoint_every ? (e.steps + c->checkpoint_every - 1) / c->checkpoint_every : (e.steps + every - 1) / every;
     e.tokens_per_second = (double)fair.tokens / fmax(fair.seconds, LEAST_SECONDS);
-    e.peak_memory_bytes = (uint64_t)usage.ru_maxrss << 10;
+    e.peak_memory_bytes = peak_memory();
     e.checkpoint_bytes = 3 * sizeof(float) * (uint64_t)j->params->n_trained;
     const double epochs = (double)e.steps / (double)per_epoch, tokens = epochs * (double)e.train_tokens;
     e.seconds = opening + tokens / fmax(e.tokens_per_second, LEAST_SECONDS) + (double)e.checkpoints * (double)e.checkpoint_bytes / CHECKPOINT_BYTES_PER_SECOND;
