@@ -14,16 +14,23 @@
 
 enum { BUFFER_TOKENS = 1 << 16 };
 
+// Without a name from the beginning where the file system can: a process that is killed leaves nothing.
+static int nameless_open(const char *dir) {
+    int fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0) return fd;
+    char *path = path_join(dir, ".couplet-tokens-XXXXXX");
+    fd = mkostemp(path, O_CLOEXEC);
+    if (fd >= 0) unlink(path);
+    free(path);
+    return fd;
+}
+
 bool token_store_open(struct token_store *s, const char *dir, struct err *err) {
     *s = (struct token_store){.fd = -1};
     if (!dir) dir = getenv("TMPDIR");
     if (!dir || !*dir) dir = "/tmp";
-    char *path = path_join(dir, "couplet-tokens-XXXXXX");
-    int fd = mkostemp(path, O_CLOEXEC);
-    if (fd < 0) err_set(err, err_code_of(errno), "cannot create a temporary file in %s: %s", dir, strerror(errno));
-    else unlink(path);
-    free(path);
-    if (fd < 0) return false;
+    int fd = nameless_open(dir);
+    if (fd < 0) return err_set(err, err_code_of(errno), "cannot create a temporary file in %s: %s", dir, strerror(errno));
     s->fd = fd;
     s->buffer = mem_alloc(BUFFER_TOKENS, sizeof *s->buffer);
     sha256_init(&s->digest);
