@@ -64,15 +64,18 @@ static bool reply_job(struct http_request *r, struct reply *reply, const struct 
 
 // ---- create ----
 
-static bool may_create(struct http_request *r, struct reply *reply) {
-    const struct server *s = r->server;
-    if (!job_request_read(r, true, &reply->request)) return false;
-    if (reply->request.again) return true;
-    if (!files_disk_ok(s, 0, &r->err)) return false;
-    return store_job_unfinished(s->store, r->key_id) < s->config.jobs_max_queued ||
-           request_fail(r, 429, "rate_limit_exceeded", NULL,
-                        "This key has %zu jobs that have not ended, as many as it may have.",
-                        s->config.jobs_max_queued);
+// The store's answer to a job it does not take.
+static bool create_refused(struct http_request *r) {
+    const struct err why = r->err;
+    if (strcmp(why.param, "idempotency_key") == 0)
+        return request_fail(r, 409, "idempotency_error", "Idempotency-Key",
+                            "This Idempotency-Key came with another request before.");
+    if (strcmp(why.param, "jobs") == 0)
+        return request_fail(r, 429, "rate_limit_exceeded", NULL,
+                            "This key has %zu jobs that have not ended, as many as it may have.",
+                            r->server->config.jobs_max_queued);
+    // A file may have been deleted since it was looked up.
+    return why.code == ERR_NOT_FOUND && request_fail(r, 404, "file_not_found", why.param, "The file does not exist.");
 }
 
 static bool create_work(struct http_request *r) {
@@ -81,17 +84,12 @@ static bool create_work(struct http_request *r) {
     const struct viewer v = http_viewer(r);
     struct stored_job job;
     bool again;
-    if (!may_create(r, reply)) return false;
+    if (!job_request_read(r, true, q)) return false;
     if (q->again) return reply_job(r, reply, &q->job);
-    if (!store_job_create(r->server->store, &v, &q->job, q->idempotency_key, q->hash, &r->arena, &job, &again,
-                          &r->err)) {
-        if (strcmp(r->err.param, "idempotency_key") == 0)
-            return request_fail(r, 409, "idempotency_error", "Idempotency-Key",
-                                "This Idempotency-Key came with another request before.");
-        const struct err why = r->err; // a file may have been deleted since it was looked up
-        return why.code == ERR_NOT_FOUND ? request_fail(r, 404, "file_not_found", why.param, "The file does not exist.")
-                                         : false;
-    }
+    if (!files_disk_ok(r->server, 0, &r->err)) return false;
+    if (!store_job_create(r->server->store, &v, &q->job, q->idempotency_key, q->hash, r->server->config.jobs_max_queued,
+                          &r->arena, &job, &again, &r->err))
+        return create_refused(r);
     if (r->server->runner && !again) runner_wake(r->server->runner);
     return reply_job(r, reply, &job);
 }

@@ -89,9 +89,9 @@ struct stored_job {
 };
 // One transaction: the job and its first event. idempotency_key (may be NULL) belongs to the owner: the second time with the same request_hash *out
 // is the first job and *again true; with another hash ERR_INVALID, param "idempotency_key". The files are looked up under v (ERR_NOT_FOUND,
-// param "training_file" | "validation_file").
+// param "training_file" | "validation_file"). An owner with max_unfinished jobs that have not ended (0: any number) gets no other: ERR_BUSY, param "jobs".
 bool store_job_create(struct store *s, const struct viewer *v, const struct stored_job *j, const char *idempotency_key, const char *request_hash,
-                      struct arena *a, struct stored_job *out, bool *again, struct err *err) MUST_CHECK;
+                      size_t max_unfinished, struct arena *a, struct stored_job *out, bool *again, struct err *err) MUST_CHECK;
 // The job that this owner's key made (*found), without making one; another hash is the same mistake as above.
 bool store_job_by_key(struct store *s, const char *owner, const char *idempotency_key, const char *request_hash, struct arena *a, struct stored_job *out,
                       bool *found, struct err *err) MUST_CHECK;
@@ -104,7 +104,6 @@ struct job_filter {
 bool store_job_list(struct store *s, const struct viewer *v, const struct page *p, const struct job_filter *f, struct arena *a, struct stored_job **out,
                     size_t *n, bool *more, struct err *err) MUST_CHECK;
 bool store_job_counts(struct store *s, size_t counts[JOB_STATUSES], struct err *err) MUST_CHECK;
-size_t store_job_unfinished(struct store *s, const char *owner); // for the quota a key has
 // 1: the next to run. 0: not queued. In the order store_job_claim would take them.
 size_t store_job_place(struct store *s, const char *id);
 

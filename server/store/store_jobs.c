@@ -58,6 +58,13 @@ static bool job_file_visible(struct store *s, const struct viewer *v, const char
     return found || err_set_param(err, ERR_NOT_FOUND, param, "%s names no file", param);
 }
 
+static bool job_allowed(struct store *s, const char *owner, size_t max_unfinished, struct err *err) {
+    int64_t n;
+    if (!max_unfinished) return true;
+    if (!NUMBER(s, err, &n, "SELECT count(*) FROM jobs WHERE owner = ?1 AND status IN (0, 1, 2, 3)", V(owner))) return false;
+    return (size_t)n < max_unfinished || err_set_param(err, ERR_BUSY, "jobs", "%zu jobs of this key have not ended", (size_t)n);
+}
+
 static bool job_insert(struct store *s, const char *id, const struct stored_job *j, struct err *err) {
     return RUN(s, err,
                "INSERT INTO jobs (id, owner, status, kind, model, training_file, validation_file, suffix, metadata, spec, seed, created_s, total_steps,"
@@ -82,7 +89,7 @@ static bool idempotency_find(struct store *s, const char *owner, const char *key
 }
 
 bool store_job_create(struct store *s, const struct viewer *v, const struct stored_job *j, const char *idempotency_key, const char *request_hash,
-                      struct arena *a, struct stored_job *out, bool *again, struct err *err) {
+                      size_t max_unfinished, struct arena *a, struct stored_job *out, bool *again, struct err *err) {
     static const struct viewer everybody = {"", true};
     char made[STORE_ID_SIZE], message[128];
     const char *id = j->id, *before = NULL;
@@ -91,7 +98,7 @@ bool store_job_create(struct store *s, const struct viewer *v, const struct stor
     snprintf(message, sizeof message, "Created fine-tuning job: %s", id);
     bool ok = store_begin(s, err) && idempotency_find(s, j->owner, idempotency_key, request_hash, a, &before, err);
     if (ok && !before) {
-        ok = job_file_visible(s, v, j->training_file, "training_file", err) && job_file_visible(s, v, j->validation_file, "validation_file", err) &&
+        ok = job_allowed(s, j->owner, max_unfinished, err) && job_file_visible(s, v, j->training_file, "training_file", err) && job_file_visible(s, v, j->validation_file, "validation_file", err) &&
              job_insert(s, id, j, err) && store_event_say(s, id, message, err);
         if (ok && idempotency_key)
             ok = RUN(s, err, "INSERT INTO idempotency (owner, key, request_hash, job) VALUES (?1, ?2, ?3, ?4)", V(j->owner), V(idempotency_key),
@@ -170,13 +177,6 @@ bool store_job_counts(struct store *s, size_t counts[JOB_STATUSES], struct err *
     if (!store_end(s, found == 0, err)) return false;
     memcpy(counts, fresh, sizeof fresh);
     return true;
-}
-
-size_t store_job_unfinished(struct store *s, const char *owner) {
-    int64_t n = 0;
-    store_lock(s);
-    bool ok = NUMBER(s, NULL, &n, "SELECT count(*) FROM jobs WHERE owner = ?1 AND status IN (0, 1, 2, 3)", V(owner));
-    return store_end(s, ok, NULL) ? (size_t)n : 0;
 }
 
 size_t store_job_place(struct store *s, const char *id) {

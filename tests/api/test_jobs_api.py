@@ -143,6 +143,31 @@ def test_a_repeated_request_is_answered_whatever_has_changed(nano):
         assert (again.id, again.status) == (first.id, "cancelled"), "the file is gone"
 
 
+def test_one_request_many_times_at_once(nano):
+    """All that ask with one key are answered with the one job, also when it took the last place; without a key one alone is."""
+    with serving(nano, "--jobs-max-queued", "2", *SLEEP) as running, client_of(running) as c:
+        wait_for(c, c.fine_tuning.jobs.create(model="nano", training_file=upload(c)).id, "running")
+        file = upload(c)
+        for i in range(12):
+            headers = {"Idempotency-Key": f"round {i}"} if i % 2 else {}
+            answers, all_here = [], threading.Barrier(4)
+
+            def ask():
+                with httpx.Client(timeout=30) as own:
+                    own.get(running.url + "/healthz")
+                    all_here.wait()
+                    answers.append(own.post(running.url + "/v1/fine_tuning/jobs", json={"model": "nano", "training_file": file}, headers=headers))
+
+            threads = [threading.Thread(target=ask) for _ in range(4)]
+            for t in threads:
+                t.start()
+            for t in threads:
+                t.join()
+            ids = [a.json()["id"] for a in answers if a.status_code == 200]
+            assert len(set(ids)) == 1 and len(ids) == (4 if headers else 1), [a.status_code for a in answers]
+            c.fine_tuning.jobs.cancel(ids[0])
+
+
 def test_lists(client):
     file = upload(client)
     made = [client.fine_tuning.jobs.create(model="nano", training_file=file, metadata={"list": "yes", "n": str(i)}).id for i in range(5)]

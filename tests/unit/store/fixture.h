@@ -46,7 +46,7 @@ __attribute__((unused)) static bool job_add(struct store *s, const char *id, con
     struct stored_job j = {.id = id, .owner = owner, .status = JOB_QUEUED, .kind = "fine_tune", .model = "base", .training_file = file, .metadata = metadata,
                            .spec = "{\"n\":1}", .seed = 7, .total_steps = 100}, out;
     bool again;
-    return store_job_create(s, &(struct viewer){owner, false}, &j, NULL, NULL, &arena, &out, &again, &err);
+    return store_job_create(s, &(struct viewer){owner, false}, &j, NULL, NULL, 0, &arena, &out, &again, &err);
 }
 
 __attribute__((unused)) static enum job_status job_status_of(struct store *s, const char *id) {

@@ -315,7 +315,7 @@ TEST(files_in_use_stay) {
     OK(store_file_add(s, &(struct stored_file){.id = "file-old", .owner = "alice", .filename = "o", .purpose = "fine-tune", .sha256 = "", .expires_s = 100}, &err));
     struct stored_job new = {.id = "ftjob-1", .owner = "alice", .status = JOB_QUEUED, .kind = "fine_tune", .model = "m", .training_file = "file-t", .validation_file = "file-v"};
     bool again;
-    OK(store_job_create(s, &alice, &new, NULL, NULL, &arena, &j, &again, &err));
+    OK(store_job_create(s, &alice, &new, NULL, NULL, 0, &arena, &j, &again, &err));
     OK(job_add(s, "ftjob-bob", "bob", "file-t", NULL));
     FAILS(store_file_remove(s, &alice, "file-t", &arena, &models, &err), ERR_BUSY);
     FAILS(store_file_remove(s, &alice, "file-v", &arena, &models, &err), ERR_BUSY);

@@ -50,7 +50,7 @@ TEST(a_job_comes_back_as_it_was) {
     struct stored_job j = {.owner = "alice", .status = JOB_QUEUED, .kind = "tokenizer", .model = "gpt2", .training_file = "file-a", .validation_file = "file-s",
                            .suffix = "mine", .metadata = "{\"a\":\"b\"}", .spec = "{\"x\":[1,2]}", .seed = -5, .created_s = 1234, .total_steps = 77, .shared = true}, got;
     bool again = true;
-    OK(store_job_create(s, &alice, &j, NULL, NULL, &arena, &got, &again, &err));
+    OK(store_job_create(s, &alice, &j, NULL, NULL, 0, &arena, &got, &again, &err));
     CHECK(!again && strncmp(got.id, "ftjob-", 6) == 0 && strlen(got.id) == 30);
     got = job_of(got.id);
     CHECK_STR(got.owner, "alice");
@@ -82,17 +82,17 @@ TEST(files_are_looked_up_as_the_viewer) {
     begin();
     struct stored_job j = {.owner = "alice", .status = JOB_QUEUED, .kind = "fine_tune", .model = "m", .training_file = "file-b"}, got;
     bool again;
-    FAILS(store_job_create(s, &alice, &j, "key", "hash", &arena, &got, &again, &err), ERR_NOT_FOUND);
+    FAILS(store_job_create(s, &alice, &j, "key", "hash", 0, &arena, &got, &again, &err), ERR_NOT_FOUND);
     CHECK_STR(err.param, "training_file");
     CHECK(!strstr(err.message, "file-b"));
     j.training_file = "file-a", j.validation_file = "../file-a";
-    FAILS(store_job_create(s, &alice, &j, "key", "hash", &arena, &got, &again, &err), ERR_NOT_FOUND);
+    FAILS(store_job_create(s, &alice, &j, "key", "hash", 0, &arena, &got, &again, &err), ERR_NOT_FOUND);
     CHECK_STR(err.param, "validation_file");
     CHECK(rows("jobs") == 0 && rows("events") == 0 && rows("idempotency") == 0);
     j.validation_file = "file-s";
-    OK(store_job_create(s, &alice, &j, "key", "hash", &arena, &got, &again, &err)); // the key was not used up by the failures
+    OK(store_job_create(s, &alice, &j, "key", "hash", 0, &arena, &got, &again, &err)); // the key was not used up by the failures
     j.metadata = "no json";
-    FAILS(store_job_create(s, &alice, &j, NULL, NULL, &arena, &got, &again, &err), ERR_INVALID);
+    FAILS(store_job_create(s, &alice, &j, NULL, NULL, 0, &arena, &got, &again, &err), ERR_INVALID);
     CHECK_INT(rows("jobs"), 1);
     end();
 }
@@ -102,25 +102,44 @@ TEST(one_key_one_job) {
     struct stored_job j = {.owner = "alice", .status = JOB_QUEUED, .kind = "fine_tune", .model = "m", .training_file = "file-a"}, first, got;
     bool again;
     const char *const *models;
-    OK(store_job_create(s, &alice, &j, "key", "hash", &arena, &first, &again, &err));
+    OK(store_job_create(s, &alice, &j, "key", "hash", 0, &arena, &first, &again, &err));
     CHECK(!again);
     for (int i = 0; i < 3; i++) {
-        OK(store_job_create(s, &alice, &j, "key", "hash", &arena, &got, &again, &err));
+        OK(store_job_create(s, &alice, &j, "key", "hash", 0, &arena, &got, &again, &err));
         CHECK(again);
         CHECK_STR(got.id, first.id);
     }
-    FAILS(store_job_create(s, &alice, &j, "key", "other", &arena, &got, &again, &err), ERR_INVALID);
+    FAILS(store_job_create(s, &alice, &j, "key", "other", 0, &arena, &got, &again, &err), ERR_INVALID);
     CHECK_STR(err.param, "idempotency_key");
     // The answer is the job as it is now, even when its file is gone.
     OK(store_job_act(s, &alice, first.id, ACTION_CANCEL, &arena, &got, &err));
     OK(store_file_remove(s, &alice, "file-a", &arena, &models, &err));
-    OK(store_job_create(s, &alice, &j, "key", "hash", &arena, &got, &again, &err));
+    OK(store_job_create(s, &alice, &j, "key", "hash", 0, &arena, &got, &again, &err));
     CHECK(again && got.status == JOB_CANCELLED);
     // Another owner's same key is another key.
     j.owner = "bob", j.training_file = "file-b";
-    OK(store_job_create(s, &bob, &j, "key", "other", &arena, &got, &again, &err));
+    OK(store_job_create(s, &bob, &j, "key", "other", 0, &arena, &got, &again, &err));
     CHECK(!again && strcmp(got.id, first.id) != 0);
     CHECK(rows("jobs") == 2 && rows("idempotency") == 2);
+    end();
+}
+
+TEST(an_owner_has_so_many_unfinished_jobs) {
+    begin();
+    struct stored_job j = {.owner = "alice", .status = JOB_QUEUED, .kind = "fine_tune", .model = "m", .training_file = "file-a"}, first, got;
+    bool again;
+    OK(store_job_create(s, &alice, &j, "key", "hash", 1, &arena, &first, &again, &err));
+    FAILS(store_job_create(s, &alice, &j, NULL, NULL, 1, &arena, &got, &again, &err), ERR_BUSY);
+    CHECK_STR(err.param, "jobs");
+    OK(store_job_create(s, &alice, &j, "key", "hash", 1, &arena, &got, &again, &err)); // a repeated key asks for nothing new
+    CHECK(again);
+    OK(store_job_act(s, &alice, first.id, ACTION_PAUSE, &arena, &got, &err)); // a job that rests has not ended
+    FAILS(store_job_create(s, &alice, &j, NULL, NULL, 1, &arena, &got, &again, &err), ERR_BUSY);
+    OK(store_job_act(s, &alice, first.id, ACTION_CANCEL, &arena, &got, &err));
+    OK(store_job_create(s, &alice, &j, NULL, NULL, 1, &arena, &got, &again, &err));
+    CHECK(!again);
+    j.owner = "bob", j.training_file = "file-b";
+    OK(store_job_create(s, &bob, &j, NULL, NULL, 1, &arena, &got, &again, &err)); // each for itself
     end();
 }
 
@@ -150,8 +169,6 @@ TEST(who_sees_which_job) {
     size_t counts[JOB_STATUSES];
     OK(store_job_counts(s, counts, &err));
     CHECK(counts[JOB_QUEUED] == 1 && counts[JOB_CANCELLED] == 1 && !counts[JOB_RUNNING]);
-    CHECK_INT(store_job_unfinished(s, "alice"), 1);
-    CHECK_INT(store_job_unfinished(s, "bob"), 0);
     end();
 }
 

@@ -22,7 +22,7 @@ static bool work_round(int thread, int round, struct arena *a, struct err *e) {
     enum job_wish wish;
     bool again, more;
     size_t n;
-    if (!store_file_add(s, &f, e) || !store_job_create(s, &v, &j, job, "hash", a, &out, &again, e)) return false;
+    if (!store_file_add(s, &f, e) || !store_job_create(s, &v, &j, job, "hash", 0, a, &out, &again, e)) return false;
     if (!store_job_claim(s, "here", INT64_MAX, a, &out, e)) return false; // somebody's: every thread adds one before it takes one
     __atomic_add_fetch(&claimed, 1, __ATOMIC_RELAXED);
     struct viewer theirs = {out.owner, false};
