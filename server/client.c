@@ -29,7 +29,10 @@ static bool client_open(struct client *c, const struct client_options *o, struct
     const char *from_env = getenv("COUPLET_SERVER"), *name = o->server ? "--server" : "COUPLET_SERVER";
     const char *address = o->server ? o->server : from_env && *from_env ? from_env : "http://127.0.0.1:8080";
     *c = (struct client){.json = o->json};
-    return outbound_open(&c->out, address, name, getenv("COUPLET_API_KEY"), "COUPLET_API_KEY", err);
+    if (!outbound_open(&c->out, address, name, getenv("COUPLET_API_KEY"), "COUPLET_API_KEY", err)) return false;
+    const size_t n = strlen(c->out.endpoint);
+    if (strcmp(c->out.endpoint + n - 3, "/v1") == 0) c->out.endpoint[n - 3] = 0; // as other clients want it
+    return true;
 }
 
 char *client_path(struct client *c, const char *before, const char *id, const char *after) {

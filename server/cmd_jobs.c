@@ -130,7 +130,11 @@ static json_t *file_make(struct client *c, const char *name, struct err *err) {
         return NULL;
     }
     json_t *id = json_string(member_text(a.tree, "id"));
-    fprintf(stderr, "uploaded %s as %s\n", name, id ? json_string_value(id) : "");
+    struct buf line = {0};
+    buf_printf(&line, "uploaded %s as %s\n", name, json_string_value(id));
+    text_clean(&line, 0);
+    fputs(line.data, stderr);
+    buf_finish(&line);
     answer_finish(&a);
     return id;
 }

@@ -73,7 +73,7 @@ def test_files(real, rows, tmp_path):
     shown = couplet("files", "show", file, server=real)
     assert re.search(r"^filename +rows.jsonl$", shown, re.M) and re.search(r"^created_at +20\d\d-\d\d-\d\dT", shown, re.M)
     listed = couplet("files", "list", server=real)
-    assert file in listed and "rows.jsonl" in listed
+    assert file in listed and "rows.jsonl" in listed and couplet("files", "list", server=real.url + "/v1/") == listed
     assert json.loads(couplet("files", "list", "--json", "--limit", "1", server=real))["data"][0]["id"] == file
     other = json.loads(couplet("files", "upload", str(rows), "--purpose", "user_data", "--json", server=real))["id"]
     assert len(couplet("files", "list", "--limit", "1", server=real).splitlines()) == 1 and file in couplet("files", "list", "--after", other, server=real)
