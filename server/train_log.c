@@ -52,7 +52,7 @@ bool train_log_rewind(struct train_log *l, uint64_t position, struct err *err) {
     if (position > l->position)
         return err_set(err, ERR_CORRUPT, "the log has %llu bytes, but had %llu when the checkpoint was written; it is another run's, or was cut",
                        (unsigned long long)l->position, (unsigned long long)position);
-    if (ftruncate(l->fd, (off_t)position) != 0) return err_set(err, ERR_IO, "cannot cut the log back: %s", strerror(errno));
+    if (ftruncate(l->fd, (off_t)position) != 0) return err_set(err, err_code_of(errno), "cannot cut the log back: %s", strerror(errno));
     l->position = position;
     l->resumed = position > 0;
     return true;

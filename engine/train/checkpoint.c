@@ -391,7 +391,7 @@ int checkpoint_lock(const char *dir, struct err *err) {
     free(parent);
     int fd = made ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644) : -1;
     if (fd < 0 && made) {
-        err_set(err, ERR_IO, "cannot open %s: %s", path, strerror(errno));
+        err_set(err, err_code_of(errno), "cannot open %s: %s", path, strerror(errno));
     } else if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
         if (errno == EWOULDBLOCK) err_set(err, ERR_BUSY, "another run is writing checkpoints to %s", dir);
         else err_set(err, ERR_IO, "cannot lock %s: %s", path, strerror(errno));
