@@ -121,7 +121,8 @@ static void run_emit(void *ctx, const struct train_event *e) {
     struct err err = {0};
     const char *plot = r->job.options->plot;
     // Before the line that tells of it.
-    if (e->kind == TRAIN_CHECKPOINT && e->end != TRAIN_END_STOPPED && r->job.options->snapshots && !train_snapshot_write(&r->job, r->snapshot_dir, e->step, &err))
+    const bool snapshot = e->kind == TRAIN_CHECKPOINT && e->end != TRAIN_END_STOPPED && r->job.options->snapshots;
+    if (snapshot && !train_snapshot_write(&r->job, r->snapshot_dir, e->step, &err))
         run_warn(r, "no snapshot", &err);
     train_log_event(&r->log, e);
     if (e->kind == TRAIN_STEP && r->job.options->live_every > 0) live_write(r, e->step);

@@ -5,6 +5,7 @@
 // Thread: the sink's begin and data, and upload_work, on the pool, one after the other; start and end on the loop.
 #include "server/upload.h"
 
+#include "base/failpoint.h"
 #include "base/file.h"
 #include "base/mem.h"
 #include "base/sha256.h"
@@ -201,8 +202,10 @@ bool upload_work(struct http_request *r) {
     sha256_digest(&u->sha, hash);
     hex_write(hash, sizeof hash, hex);
     u->row.sha256 = arena_strndup(&r->arena, hex, 64);
+    failpoint("upload.before_rename");
     bool ok = file_writer_finish(&u->writer, &r->err);
     if (ok) {
+        failpoint("upload.after_rename");
         pthread_mutex_lock(&row_lock);
         ok = quota_ok(r, (uint64_t)u->row.bytes) && store_file_add(r->server->store, &u->row, &r->err);
         pthread_mutex_unlock(&row_lock);

@@ -249,7 +249,9 @@ static void run_judged(struct runner *r, const struct job_exit *e) {
     } else {
         const char *message = v.message ? arena_strndup(&run->arena, v.message, strlen(v.message)) : NULL;
         const char *code = v.code ? arena_strndup(&run->arena, v.code, strlen(v.code)) : NULL;
-        const char *param = !code ? NULL : strcmp(code, "invalid_training_file") == 0 ? "training_file" : strcmp(code, "invalid_validation_file") == 0 ? "validation_file" : NULL;
+        const char *param = code && strcmp(code, "invalid_training_file") == 0     ? "training_file"
+                            : code && strcmp(code, "invalid_validation_file") == 0 ? "validation_file"
+                                                                                   : NULL;
         run_end(r, (struct job_outcome){.status = v.status, .error_code = code, .error_message = message, .error_param = param});
     }
 }
@@ -381,7 +383,8 @@ static void run_stage(struct runner *r, enum stage stage) {
             run->attempts++;
             job_lines_restart(&run->lines);
         }
-        if (stage == STAGE_EVAL && mark_exists(run, "trained") && !mark_exists(run, "results.html") && !mark_exists(run, "result") && !publish_is_done(&run->place))
+        const bool eval_made = mark_exists(run, "results.html") || mark_exists(run, "result") || publish_is_done(&run->place);
+        if (stage == STAGE_EVAL && mark_exists(run, "trained") && !eval_made)
             argv = job_eval_arguments(&run->job, &run->spec, run->place.dir, files_dir, &run->arena);
     }
     free(files_dir);

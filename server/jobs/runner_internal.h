@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What runner.c (thread, queue), run.c (one claim of a job, from its beginning to its end), runner_watch.c (the running process: time, memory, giving way) and runner_tool.c share.
+// What runner.c (thread, queue), run.c (one claim of a job, from its beginning to its end), runner_watch.c (the running process: time, memory,
+// giving way) and runner_tool.c share.
 // Thread: the runner's, but where runner.h says otherwise.
 #pragma once
 
