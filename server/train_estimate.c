@@ -17,6 +17,7 @@ enum { WARM_UPDATES = 1, TIMED_UPDATES = 2, MOST_UPDATES = 64, EVALUATED_ROWS = 
 #define LEAST_TIMED_SECONDS 1.5 // small models: more updates, for a fair mean
 #define CHECKPOINT_BYTES_PER_SECOND 250e6 // hashed, written and synced
 #define LEAST_SECONDS 1e-9
+#define FORWARD_SPEED 3.0 // of a training update's, where nothing is held out to measure it
 
 struct timing {
     uint64_t n, tokens;
@@ -88,6 +89,19 @@ static bool evaluation_rate(struct train_job *j, double *rate, struct err *err) 
     return ok;
 }
 
+// Rows that the sample prompts of one evaluation cost: every token of a continuation is computed from the prompt's beginning.
+static double sampled_rows(const struct train_job *j) {
+    const struct train_config *c = &j->config;
+    double rows = 0;
+    for (size_t i = 0; j->tokenizer && i < c->n_prompts; i++) {
+        struct ids ids = {0};
+        tokenizer_encode(j->tokenizer, c->prompts[i], strlen(c->prompts[i]), true, &ids);
+        rows += (double)c->sample_tokens * ((double)ids.len + (double)c->sample_tokens / 2);
+        ids_finish(&ids);
+    }
+    return rows;
+}
+
 static bool tokens_count(struct train_job *j, struct train_estimate *e, struct err *err) {
     const struct data_view *views[] = {&j->train, &j->validation};
     for (size_t k = 0; k < ARRAY_LEN(views); k++) {
@@ -134,7 +148,7 @@ bool train_estimate_measure(struct train_job *j, uint64_t began_ns, struct train
     batcher_destroy(b);
     struct data_view longest;
     struct timing hard, fair;
-    double evaluation = 1;
+    double evaluation = 0;
     view_longest(j, c->batching.batch_size * c->batching.accumulate, &longest);
     bool ok = tokens_count(j, &e, err) && updates_time(j, &longest, 1, &hard, err) &&
               training_time(j, &fair, err) && (!j->validation.n || evaluation_rate(j, &evaluation, err));
@@ -147,9 +161,12 @@ bool train_estimate_measure(struct train_job *j, uint64_t began_ns, struct train
     e.tokens_per_second = (double)fair.tokens / fmax(fair.seconds, LEAST_SECONDS);
     e.peak_memory_bytes = peak_memory();
     e.checkpoint_bytes = 3 * sizeof(float) * (uint64_t)j->params->n_trained;
+    if (!(evaluation > 0)) evaluation = FORWARD_SPEED * e.tokens_per_second;
     const double epochs = (double)e.steps / (double)per_epoch, tokens = epochs * (double)e.train_tokens;
-    e.seconds = opening + tokens / fmax(e.tokens_per_second, LEAST_SECONDS) + (double)e.checkpoints * (double)e.checkpoint_bytes / CHECKPOINT_BYTES_PER_SECOND;
-    if (j->validation.n) e.seconds += (double)(e.evaluations + 2) * (double)e.valid_tokens / evaluation; // two for the report card
+    const double checked = e.evaluations ? (double)(e.evaluations + 2) * (double)e.valid_tokens : 0; // two for the report card
+    const double sampled = (double)(1 + (e.steps + every - 1) / every) * sampled_rows(j);
+    e.seconds = opening + tokens / fmax(e.tokens_per_second, LEAST_SECONDS) + (checked + sampled) / fmax(evaluation, LEAST_SECONDS) +
+                (double)e.checkpoints * (double)e.checkpoint_bytes / CHECKPOINT_BYTES_PER_SECOND;
     *out = e;
     return true;
 }
