@@ -160,7 +160,8 @@ void http_exchange_gone(struct http_exchange *x) {
     if (x->r.gone) return;
     x->r.gone = true;
     metrics_add(&x->http->server->metrics, METRIC_DISCONNECTS, 1);
-    if (!x->working) exchange_end(x);
+    if (x->working) slow_lane_drop(x->http->slow_lane, &x->slow);
+    else exchange_end(x);
     if (!x->connection) return;
     // A client that closed half its side, or reads nothing, would leave libmicrohttpd waiting: cut, so that it notices too.
     http_cut(x->connection);

@@ -77,8 +77,8 @@ void http_more_work(struct http_request *r, bool (*work)(struct http_request *r)
 void http_slow_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r));
 // The same for what waits for a tool (exports, estimates), perhaps for minutes: one more thread, so that nobody waits behind it for a model.
 void http_tool_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r));
-// Both without a request; loop thread only. fn may not run if the server goes down first.
-void slow_lane_post(struct server *s, void (*fn)(void *ctx), void *ctx);
+// Neither begins for a client that has left.
+// http_more_work without a request; loop thread only. fn may not run if the server goes down first.
 void http_pool_post(struct server *s, void (*fn)(void *ctx), void *ctx);
 
 // One whole answer. `body` is taken over (its memory moves; *body is left empty).

@@ -183,7 +183,9 @@ void http_linger(struct http *h, int fd);
 // slow_lane.c. Loop thread, but for the items' run.
 struct slow_lane *slow_lane_create(struct http *h, struct err *err) MUST_CHECK;
 void slow_lane_add(struct slow_lane *l, struct slow_item *item); // borrowed until its `after`
-void slow_lane_abort(struct slow_lane *l);                       // what has not begun is handed to its `after` with ran false
+// What has not begun is handed to its `after` with ran false: one item (nothing, if it runs or never was added), or all.
+void slow_lane_drop(struct slow_lane *l, struct slow_item *item);
+void slow_lane_abort(struct slow_lane *l);
 bool slow_lane_busy(const struct slow_lane *l);
 void slow_lane_destroy(struct slow_lane *l); // nothing is under way; its handle closes with the loop's next turns
 

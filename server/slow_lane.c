@@ -2,7 +2,7 @@
 // What takes over 50 ms, so that it never fills libuv's pool of four: items in, first come first served, and back to the loop. One thread for our own work
 // (a model that somebody waits for), one that waits for tools (an export may take minutes).
 //
-// Invariants: (1) every item's `after` is called once, on the loop, for each thread in the order they were added but for aborted ones. (2) http->n_working counts
+// Invariants: (1) every item's `after` is called once, on the loop, for each thread in the order they were added but for dropped ones. (2) http->n_working counts
 // what was added and whose `after` has not been called. (3) One mutex, never held during run or after.
 // Thread: loop, but for lane_main.
 #include "server/http_internal.h"
@@ -123,6 +123,16 @@ void slow_lane_add(struct slow_lane *l, struct slow_item *item) {
     uv_mutex_unlock(&l->lock);
 }
 
+void slow_lane_drop(struct slow_lane *l, struct slow_item *item) {
+    struct queue *waiting = &l->workers[item->tool].waiting, rest;
+    queue_init(&rest);
+    uv_mutex_lock(&l->lock);
+    for (struct slow_item *one; (one = queue_take(waiting));) queue_add(one == item ? &l->done : &rest, one);
+    for (struct slow_item *one; (one = queue_take(&rest));) queue_add(waiting, one);
+    uv_mutex_unlock(&l->lock);
+    uv_async_send(&l->done_wake);
+}
+
 void slow_lane_abort(struct slow_lane *l) {
     uv_mutex_lock(&l->lock);
     for (size_t i = 0; i < ARRAY_LEN(l->workers); i++)
@@ -145,41 +155,26 @@ void slow_lane_destroy(struct slow_lane *l) {
 // ---- work without a request ----
 
 struct post {
-    struct slow_item item;
     uv_work_t work;
     struct http *http;
     void (*fn)(void *ctx);
     void *ctx;
 };
 
-static struct post *post_create(struct server *s, void (*fn)(void *ctx), void *ctx) {
-    struct post *p = mem_new(struct post);
-    *p = (struct post){.http = s->http, .fn = fn, .ctx = ctx};
-    s->http->n_working++;
-    return p;
-}
-
-static void post_run(void *ctx) {
-    struct post *p = ctx;
+static void post_run(uv_work_t *w) {
+    struct post *p = w->data;
     p->fn(p->ctx);
 }
-static void post_after(void *ctx, bool ran) {
-    struct post *p = ctx;
+static void post_after(uv_work_t *w, int status) {
+    struct post *p = w->data;
     p->http->n_working--;
     free(p);
 }
-static void post_pool_run(uv_work_t *w) { post_run(w->data); }
-static void post_pool_after(uv_work_t *w, int status) { post_after(w->data, status == 0); }
-
-void slow_lane_post(struct server *s, void (*fn)(void *ctx), void *ctx) {
-    struct post *p = post_create(s, fn, ctx);
-    p->item = (struct slow_item){.run = post_run, .after = post_after, .ctx = p};
-    slow_lane_add(s->http->slow_lane, &p->item);
-}
 
 void http_pool_post(struct server *s, void (*fn)(void *ctx), void *ctx) {
-    struct post *p = post_create(s, fn, ctx);
-    p->work.data = p;
-    int rc = uv_queue_work(s->http->loop, &p->work, post_pool_run, post_pool_after);
+    struct post *p = mem_new(struct post);
+    *p = (struct post){.http = s->http, .fn = fn, .ctx = ctx, .work.data = p};
+    s->http->n_working++;
+    int rc = uv_queue_work(s->http->loop, &p->work, post_run, post_after);
     assert(rc == 0); // fails only for a NULL work function
 }
