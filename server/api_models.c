@@ -136,7 +136,8 @@ static bool delete_model(struct http_request *r, const struct model_info *m) {
     struct server *s = r->server;
     struct model_source source;
     if (registry_source(s->registry, &all, m->id, &r->arena, &source) == REGISTRY_UNKNOWN) return true;
-    if (!store_model_remove(s->store, m->id, &r->err)) return false;
+    if (!store_model_remove(s->store, m->id, &r->err))
+        return r->err.code == ERR_BUSY && refuse(r, "model_in_use", "A job that has not ended begins with this model.");
     registry_remove(s->registry, m->id);
     struct err err = {0};
     if (!dir_remove(source.adapter_dir ? source.adapter_dir : source.base_path, &err))

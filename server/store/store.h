@@ -181,7 +181,8 @@ bool store_checkpoint_list(struct store *s, const struct viewer *v, const char *
 // ---- models and aliases ----
 
 bool store_model_list(struct store *s, struct arena *a, struct stored_model **out, size_t *n, struct err *err) MUST_CHECK; // all, oldest first
-bool store_model_remove(struct store *s, const char *id, struct err *err) MUST_CHECK; // ERR_NOT_FOUND; aliases of it go too
+// ERR_NOT_FOUND; ERR_BUSY: a job that has not ended begins with it. Its aliases go too.
+bool store_model_remove(struct store *s, const char *id, struct err *err) MUST_CHECK;
 struct stored_alias {
     const char *alias, *model, *owner;
     bool shared;

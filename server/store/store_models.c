@@ -44,7 +44,14 @@ bool store_model_list(struct store *s, struct arena *a, struct stored_model **ou
 }
 
 bool store_model_remove(struct store *s, const char *id, struct err *err) {
-    bool ok = store_begin(s, err) && RUN(s, err, "DELETE FROM models WHERE id = ?1", V(id));
+    // A job names what it begins with by its directory, whatever alias was asked for: the last part of a path in its settings.
+    int64_t used = 0;
+    bool ok = store_begin(s, err) && NUMBER(s, err, &used,
+                                            "SELECT EXISTS (SELECT 1 FROM jobs, models AS m WHERE m.id = ?1 AND jobs.status IN (0, 1, 2, 3)"
+                                            " AND instr(jobs.spec, '/' || m.dir || '\"'))",
+                                            V(id));
+    if (ok && used) ok = err_set(err, ERR_BUSY, "a job that has not ended begins with this model; cancel it or wait for its end");
+    ok = ok && RUN(s, err, "DELETE FROM models WHERE id = ?1", V(id));
     if (ok && !sqlite3_changes(s->db)) ok = err_set(err, ERR_NOT_FOUND, "there is no such model");
     ok = ok && RUN(s, err, "DELETE FROM aliases WHERE model = ?1", V(id));
     return store_end(s, ok, err);

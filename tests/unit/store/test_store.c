@@ -346,6 +346,25 @@ TEST(files_in_use_stay) {
 
 // ---- models and aliases ----
 
+TEST(a_model_that_a_job_begins_with_stays) {
+    begin();
+    OK(file_add(s, "file-1", "alice", false));
+    OK(job_add(s, "ftjob-1", "alice", "file-1", NULL));
+    struct stored_job j, next = {.id = "ftjob-2", .owner = "alice", .status = JOB_QUEUED, .kind = "fine_tune", .model = "an-alias", .training_file = "file-1",
+                                 .spec = "{\"base_path\":\"/data/models/model-1-step-5\",\"lora_init\":\"/data/models/model-1\"}"};
+    bool again;
+    OK(store_job_claim(s, "here", INT64_MAX, &arena, &j, &err));
+    const struct stored_model made = {.id = "ft:m", .dir = "models/model-1", .base = "base"};
+    OK(store_job_finish(s, j.id, 1, &(struct job_outcome){.status = JOB_SUCCEEDED, .model = &made}, &err));
+    OK(store_job_create(s, &alice, &next, NULL, NULL, 0, &arena, &j, &again, &err));
+    FAILS(store_model_remove(s, "ft:m", &err), ERR_BUSY);
+    OK(store_job_act(s, &alice, "ftjob-2", ACTION_PAUSE, &arena, &j, &err));
+    FAILS(store_model_remove(s, "ft:m", &err), ERR_BUSY);
+    OK(store_job_act(s, &alice, "ftjob-2", ACTION_CANCEL, &arena, &j, &err));
+    OK(store_model_remove(s, "ft:m", &err));
+    end();
+}
+
 TEST(models_and_aliases) {
     begin();
     struct stored_model *m;
