@@ -259,7 +259,7 @@ static char *directory_of(const char *path) {
 }
 
 static void paths_hide(struct train_log *l, const struct train_options *o) {
-    const char *const paths[] = {o->out, o->data, o->validation, o->model};
+    const char *const paths[] = {o->out, o->data, o->validation, o->model, o->lora_init};
     size_t n = 0;
     for (size_t i = 0; i < ARRAY_LEN(paths); i++)
         if ((l->hidden[n] = directory_of(paths[i]))) n++;

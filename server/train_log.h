@@ -18,7 +18,7 @@ struct train_log {
     bool resumed;          // was cut back to a checkpoint: the start line is there
     const char *facts;     // members of the start line: "\"method\":\"full\",..."; borrowed
     const char *out;       // prefix cut off checkpoints' paths, so that equal runs leave equal logs; borrowed
-    const char *hidden[4]; // directories whose names are left out of every line (of a run for somebody else: a server's paths); borrowed
+    const char *hidden[5]; // directories whose names are left out of every line (of a run for somebody else: a server's paths); borrowed
     struct buf line;
     // Progress.
     bool terminal, open_line; // open_line: the cursor stands behind a progress line
