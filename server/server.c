@@ -78,6 +78,7 @@ static void on_drain_tick(uv_timer_t *t) {
     struct server_private *p = s->priv;
     uint64_t now = uv_hrtime();
     if (http_idle(s->http)) {
+        if (!runner_ended(s->runner)) return; // a second signal still ends at once
         uv_stop(&p->loop);
         return;
     }

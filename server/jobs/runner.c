@@ -127,6 +127,7 @@ static void runner_main(void *ctx) {
     sweep(r);
     claim_next(r);
     uv_run(&r->loop, UV_RUN_DEFAULT);
+    r->ended = true;
 }
 
 struct runner *runner_create(struct server *s, struct err *err) {
@@ -157,6 +158,8 @@ void runner_stop(struct runner *r) {
     if (!r || atomic_exchange(&r->stopping, true)) return;
     uv_async_send(&r->wake);
 }
+
+bool runner_ended(const struct runner *r) { return !r || r->ended; }
 
 void runner_destroy(struct runner *r) {
     if (!r) return;

@@ -29,6 +29,7 @@ struct runner *runner_create(struct server *s, struct err *err) MUST_CHECK;
 // SIGTERM to the trainer, which writes a checkpoint; after the grace SIGKILL. Its job is queued again and goes on at the next start. stop begins it,
 // destroy waits for it. Both accept NULL.
 void runner_stop(struct runner *r);
+bool runner_ended(const struct runner *r); // destroy would not wait; true for NULL
 void runner_destroy(struct runner *r);
 void runner_wake(struct runner *r); // a job was made, or has a wish
 void runner_figures(struct runner *r, struct runner_figures *out);

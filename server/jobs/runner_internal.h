@@ -63,7 +63,7 @@ struct runner {
     uv_loop_t loop;
     uv_async_t wake;
     uv_timer_t tick, flush, beat, retry; // watch; lines to the store; lease and wish; what the store refused
-    _Atomic bool stopping;
+    _Atomic bool stopping, ended;
     uv_mutex_t lock;
     struct runner_figures figures; // under lock
     struct supervised_limits limits;

@@ -293,7 +293,14 @@ def test_deaf_to_sigterm(nano, monkeypatch):
         assert 0.9 < time.monotonic() - begun < 3 and not alive(pid)
         second = start(client, **QUICK)
         wait_until(lambda: trainer_pid(server, second))
-    stop_and_look(server)  # and so does a drain
+        time.sleep(0.5)
+        begun = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(5) == 128 + signal.SIGTERM and time.monotonic() - begun < 0.9, "the second signal ends at once"
+        server.start()
+    stop_and_look(server)  # and a drain ends after the grace
 
 
 def test_a_lost_attempt_publishes_nothing(nano):
