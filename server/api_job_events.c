@@ -20,7 +20,7 @@ struct events {
     char cursor[STORE_ID_SIZE]; // the event after which to go on; "": from the beginning
     bool stream, open;
     bool looking, changed; // changed: while looking
-    bool draining;         // the stream ends without [DONE]: the client comes back with Last-Event-ID
+    bool broken;           // drain, or a store that fails: the stream ends without [DONE], the client comes back with Last-Event-ID
     bool more, final;      // of the last look
 };
 
@@ -75,7 +75,7 @@ static bool stream_look(struct http_request *r) {
 static bool stream_look_on(struct http_request *r) {
     struct events *e = events_of(r);
     if (stream_look(r)) return true;
-    e->final = true;
+    e->broken = true;
     r->err = (struct err){0};
     buf_clear(&e->out);
     return true;
@@ -90,7 +90,7 @@ static void stream_looked(struct http_request *r) {
         static const char done[] = "data: [DONE]\n\n";
         http_stream_send(r, done, sizeof done - 1);
         http_stream_close(r);
-    } else if (e->draining) {
+    } else if (e->broken) {
         e->final = true;
         http_stream_close(r);
     } else if (e->more || e->changed) {
@@ -104,7 +104,7 @@ static void stream_changed(void *ctx, const char *job_id) {
     struct events *e = ctx;
     if (e->r->gone || e->final || (job_id && strcmp(job_id, e->r->tail) != 0)) return;
     if (job_id) e->changed = true;
-    else e->draining = true;
+    else e->broken = true;
     if (!e->looking) stream_looked(e->r);
 }
 
@@ -132,6 +132,7 @@ static void events_start(struct http_request *r) {
     }
     http_stream_open(r);
     e->open = e->changed = true; // what came between the first look and now
+    e->broken = server_state(r->server) == SERVER_DRAINING;
     server_watch_jobs(r->server, stream_changed, e);
     stream_looked(r);
 }

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """/v1/fine_tuning with the stock `openai` client and with raw requests. `idle`: a server whose trainer is a sleep, so that the first job runs for ever
 and the others wait; `busy`: one that trains."""
+import concurrent.futures
 import contextlib
 import io
 import json
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import tarfile
 import threading
@@ -262,6 +264,34 @@ def test_drain_ends_streams(nano):
             running.process.terminate()
             assert "[DONE]" not in [data for _, data in lines]
         assert running.process.wait(20) == 0 and time.monotonic() - begin < 12
+
+
+def test_a_stream_ends_without_done_where_the_job_has_not(nano):
+    """A store that fails under a stream; and a drain that begins while a stream is still being looked up behind a slow disk."""
+    with serving(nano, *SLEEP) as running, client_of(running) as c:
+        job = c.fine_tuning.jobs.create(model="nano", training_file=upload(c)).id
+        wait_for(c, job, "running")
+        url = f"{running.url}/v1/fine_tuning/jobs/{job}"
+        with contextlib.closing(sqlite3.connect(os.path.join(running.data.name, "data", "couplet.db"), isolation_level=None, timeout=20)) as db:
+            with httpx.stream("GET", url + "/events?stream=true", timeout=30) as r:
+                lines = sse(r.iter_lines())
+                next(lines)
+                db.execute("ALTER TABLE events RENAME TO hidden")
+                c.fine_tuning.jobs.pause(job)
+                assert "[DONE]" not in [data for _, data in lines]
+            db.execute("ALTER TABLE hidden RENAME TO events")
+            db.execute("BEGIN IMMEDIATE")
+            with concurrent.futures.ThreadPoolExecutor(2) as others:
+                waits = others.submit(httpx.post, url + "/resume", timeout=30)
+                time.sleep(0.3)
+                late = others.submit(lambda: httpx.get(url + "/events?stream=true", timeout=30).text)
+                time.sleep(0.3)
+                running.process.terminate()
+                time.sleep(0.3)
+                db.execute("ROLLBACK")
+                begin = time.monotonic()
+                assert "[DONE]" not in late.result() and waits.result().status_code == 200
+        assert running.process.wait(40) == 0 and time.monotonic() - begin < 12
 
 
 def add_key(server, name, scope):
