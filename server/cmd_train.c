@@ -28,9 +28,10 @@ static volatile bool stop_asked; // by a signal
 
 static void on_signal(int number) { stop_asked = true; }
 
-// The first signal asks, the second one kills.
-static void signals_catch(void) {
-    const struct sigaction a = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+// The first signal asks, the second one kills; not where a server supervises: it kills for itself, and whoever stops the server may have told its
+// whole group already.
+static void signals_catch(bool supervised) {
+    const struct sigaction a = {.sa_handler = on_signal, .sa_flags = supervised ? 0 : (int)SA_RESETHAND};
     sigaction(SIGINT, &a, NULL);
     sigaction(SIGTERM, &a, NULL);
 }
@@ -268,7 +269,7 @@ static void paths_hide(struct train_log *l, const struct train_options *o) {
 static bool run(const struct train_options *o, uint64_t began_ns, struct err *err) {
     struct run r = {.began_ns = began_ns};
     struct err fault = {0};
-    signals_catch();
+    signals_catch(o->supervised);
     gemm_start();
     train_log_init(&r.log, o->json, o->out);
     if (o->out) {

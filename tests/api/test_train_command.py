@@ -406,6 +406,19 @@ def test_signal_checkpoints(files, nano, whole, tmp_path, number):
     assert weights(out) == weights(whole) and losses(out) == losses(whole)
 
 
+def test_supervised_is_told_twice(files, nano, tmp_path):
+    """By its server, and by whoever stops the server with all that it started."""
+    out = tmp_path / "out"
+    process = start(files, nano, out, "--supervised")
+    while process.poll() is None and steps_so_far(out) < 5:
+        time.sleep(0.002)
+    while process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+    assert process.wait() == 1
+    assert events(out, "done")[-1]["reason"] == "stopped" and list((out / "checkpoints").glob("step-*"))
+
+
 def test_resume_of_another_run_is_refused(files, nano, tmp_path):
     out = tmp_path / "out"
     text_run(files, nano, out, "--checkpoint-every", 2)
