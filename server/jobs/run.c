@@ -133,6 +133,11 @@ static void log_read(struct runner *r) {
 
 // ---- the process ----
 
+static void errors_close(struct run *run) {
+    if (run->errors_fd >= 0) close(run->errors_fd);
+    run->errors_fd = -1;
+}
+
 static void on_output(void *ctx, int fd, const char *bytes, size_t n) {
     struct runner *r = ctx;
     struct run *run = r->run;
@@ -142,7 +147,7 @@ static void on_output(void *ctx, int fd, const char *bytes, size_t n) {
         return;
     }
     const off_t at = run->errors_fd >= 0 ? lseek(run->errors_fd, 0, SEEK_END) : ERRORS_FILE_BYTES;
-    if (at < ERRORS_FILE_BYTES && write(run->errors_fd, bytes, MIN(n, (size_t)(ERRORS_FILE_BYTES - at))) < 0) run->errors_fd = (close(run->errors_fd), -1);
+    if (at < ERRORS_FILE_BYTES && write(run->errors_fd, bytes, MIN(n, (size_t)(ERRORS_FILE_BYTES - at))) < 0) errors_close(run);
     buf_add(&run->errors, bytes, n);
     if (run->errors.len > 2 * ERRORS_KEPT) {
         memmove(run->errors.data, run->errors.data + run->errors.len - ERRORS_KEPT, ERRORS_KEPT + 1);
@@ -182,6 +187,7 @@ static void process_begin(struct runner *r, const char *const *argv) {
     free(path);
     run->process = job_process_start(&config, &err);
     if (!run->process) {
+        errors_close(run);
         run_end(r, (struct job_outcome){.status = JOB_FAILED, .error_code = "internal_error", .error_message = "The training process could not be started."});
         return;
     }
@@ -261,7 +267,7 @@ static void on_ended(void *ctx, int64_t status, int signal) {
     struct run *run = r->run;
     run->process = NULL;
     uv_timer_stop(&r->tick);
-    if (run->errors_fd >= 0) close(run->errors_fd);
+    errors_close(run);
     run->stalls += run->watch.stalled;
     run_read_wish(r);
     const struct job_exit e = exit_of(r, status, signal);
@@ -378,7 +384,8 @@ static void run_stage(struct runner *r, enum stage stage) {
         run->stage = stage;
         if (stage == STAGE_TOKENIZER && !mark_exists(run, "tokenizer/tokenizer.json"))
             argv = job_tokenizer_arguments(&run->job, &run->spec, run->place.dir, files_dir, &run->arena);
-        if (stage == STAGE_TRAIN && strcmp(run->job.kind, "tokenizer") != 0 && !mark_exists(run, "trained")) {
+        const bool trained = mark_exists(run, "trained") || publish_is_done(&run->place); // a full disk may have refused the mark
+        if (stage == STAGE_TRAIN && strcmp(run->job.kind, "tokenizer") != 0 && !trained) {
             argv = job_train_arguments(&run->job, &run->spec, run->place.dir, files_dir, c->train_threads, &run->arena);
             run->attempts++;
             job_lines_restart(&run->lines);

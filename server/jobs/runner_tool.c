@@ -34,6 +34,7 @@ static void on_ended(void *ctx, int64_t status, int signal) {
 
 static void on_timeout(uv_timer_t *timer) {
     struct tool *t = timer->data;
+    if (t->ended) return; // in the same turn of the loop: the process is freed
     t->timed_out = true;
     job_process_kill(t->process, SIGKILL);
 }

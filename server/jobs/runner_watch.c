@@ -12,7 +12,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { FACTS_MS = 1000 };
+enum { FACTS_MS = 1000, LOOKED_MS = 1000 }; // LOOKED_MS: what a look stands for at most; a server that stood still itself saw nothing of the rest
 
 static uint64_t oom_kills_read(void) {
     char line[128];
@@ -50,8 +50,8 @@ void watch_tell(struct runner *r) {
     run->watch.told = true;
     run->watch.told_ns = clock_ns();
     job_process_kill(run->process, SIGTERM);
-    process_go(run, true);
     job_process_kill(run->process, SIGCONT); // whoever stopped it
+    run->watch.stopped = false;
 }
 
 static void process_end(struct run *run) {
@@ -91,7 +91,7 @@ void watch_tick(struct runner *r) {
         r->figures.yield_seconds += (double)passed / 1e9;
         uv_mutex_unlock(&r->lock);
     } else {
-        w->idle_ns += passed;
+        w->idle_ns += MIN(passed, LOOKED_MS * UINT64_C(1000000));
     }
     if (w->told) {
         if (now - w->told_ns > (uint64_t)r->server->config.train_grace_seconds * 1000000000) process_end(run);
