@@ -159,8 +159,8 @@ bool train_estimate_measure(struct train_job *j, uint64_t began_ns, struct train
     e.evaluations = j->validation.n ? 1 + (e.steps + every - 1) / every : 0;
     e.checkpoints = c->checkpoint_every ? (e.steps + c->checkpoint_every - 1) / c->checkpoint_every : (e.steps + every - 1) / every;
     e.tokens_per_second = (double)fair.tokens / fmax(fair.seconds, LEAST_SECONDS);
-    e.peak_memory_bytes = peak_memory();
     e.checkpoint_bytes = 3 * sizeof(float) * (uint64_t)j->params->n_trained;
+    e.peak_memory_bytes = peak_memory() + e.checkpoint_bytes; // a checkpoint is mapped while it is read again
     if (!(evaluation > 0)) evaluation = FORWARD_SPEED * e.tokens_per_second;
     const double epochs = (double)e.steps / (double)per_epoch, tokens = epochs * (double)e.train_tokens;
     const double checked = e.evaluations ? (double)(e.evaluations + 2) * (double)e.valid_tokens : 0; // two for the report card

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -49,6 +50,7 @@ class Service:
     """The calls of this test on a running server."""
 
     def __init__(self, server):
+        self.server, self.jobs = server, []
         self.http = httpx.Client(base_url=server.url + "/v1", timeout=600)
 
     def ask(self, method, path, **options):
@@ -75,6 +77,7 @@ class Service:
             now = self.ask("GET", f"/fine_tuning/jobs/{job}").json()
             if now["status"] in ("succeeded", "failed", "cancelled"):
                 assert now["status"] == "succeeded", now["error"]
+                self.jobs.append(now)
                 return now
             time.sleep(0.1)
         raise AssertionError(f"the job takes too long: {now}")
@@ -124,7 +127,9 @@ def service(tmp_path_factory):
                        check=True)
     models = [word for path in (chat, three, llama, folder / "q4_1.gguf", folder / "q8_0.gguf") for word in ("--model", f"{path.stem}={path}")]
     with Server(*models, "--weights", "f32") as server:
-        yield Service(server)
+        service = Service(server)
+        service.folder = folder
+        yield service
         assert server.stop() == 0, server.output()[-4000:]
 
 
@@ -142,6 +147,21 @@ def test_loss_of_an_adapter_on_a_quantised_base(service, model):
 def test_loss_of_an_adapter_that_was_trained_on(service):
     first = check_losses(service, "llama", PLAIN, LORA, steps=6)
     check_losses(service, first["fine_tuned_model"], PLAIN, ({"type": "lora"}, 1e-2), steps=6)
+
+
+def test_nothing_says_where_the_server_keeps_it(service):
+    """What the jobs above leave to their owners: files, events, the exported adapter, which names its base by id."""
+    if not service.jobs:
+        service.train("q4_1", (service.upload(PLAIN), service.upload(PLAIN[:3])), LORA, 4)
+    for job in service.jobs[-6:]:
+        adapter = job["couplet"]["training_type"]["type"] == "lora"
+        export = service.ask("GET", f"/fine_tuning/jobs/{job['id']}/export", params={"format": "peft" if adapter else "safetensors"}).content
+        told = [service.ask("GET", f"/files/{file}/content").content for file in job["result_files"]]
+        told += [service.ask("GET", f"/fine_tuning/jobs/{job['id']}/events", params={"limit": 1000}).content, json.dumps(job).encode(), export]
+        assert len(told) == len(job["result_files"]) + 3 > 5
+        for text in told:
+            assert service.server.data.name.encode() not in text and str(service.folder).encode() not in text
+        assert not adapter or re.search(rb'"base_model_name_or_path": *"(llama|chat|q4_1|q8_0)"', export)
 
 
 def check_messages(service, model, rows, limits=None):

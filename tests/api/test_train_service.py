@@ -5,6 +5,7 @@ import io
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,34 @@ def test_estimate(base, tmp_path):
     assert said["train_tokens"] * 2 == last["tokens"] and said["supervised_tokens"] == said["train_tokens"], "a text is learned as a whole"
     assert said["seconds"] > 0 and said["peak_memory_bytes"] > 10 << 20 and said["checkpoint_bytes"] > 0
     assert said["evaluations"] == len([line for line in lines if line["event"] == "eval"])
+
+
+def peak_memory(*arguments):
+    """What the kernel counts until shortly before the end."""
+    run = subprocess.Popen([BINARY, "train", *map(str, arguments), "--json", "--threads", "1"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    said, peak = [], 0
+    reader = threading.Thread(target=lambda: said.extend(run.stdout))
+    reader.start()
+    while run.poll() is None:
+        try:
+            lines = Path(f"/proc/{run.pid}/status").read_text().splitlines()
+        except OSError:
+            continue
+        peak = max([peak, *(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))])
+        reader.join(0.005)
+    reader.join()
+    assert run.returncode == 0
+    return peak, json.loads(said[-1])
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_estimate_of_memory(base, tmp_path, method):
+    """Also where the program was started by a much larger one."""
+    ballast = bytearray(os.urandom(1 << 20)) * 300
+    options = ("--model", base / "nano", "--data", base / "text.txt", "--validation-split", 0.2, "--context", 128, "--steps", 12, "--method", method)
+    _, said = peak_memory(*options, "--estimate")
+    peak, _ = peak_memory(*options, "--out", tmp_path / "out")
+    assert len(ballast) and said["peak_memory_bytes"] == pytest.approx(peak, rel=0.15)
 
 
 @pytest.mark.parametrize("code,status,change", [
