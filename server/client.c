@@ -309,14 +309,14 @@ bool client_show(struct client *c, const char *method, char *path, answer_write_
 void id_write(const json_t *object, struct buf *out) { buf_printf(out, "%s\n", member_text(object, "id")); }
 
 static const json_t *member_at(const json_t *object, const char *path) {
-    for (const char *at = path; object; at += strcspn(at, ".") + 1) {
-        const size_t n = strcspn(at, ".");
-        char name[64];
-        snprintf(name, sizeof name, "%.*s", (int)n, at);
+    size_t n;
+    for (char name[64]; (n = strcspn(path, ".")) < sizeof name; path += n + 1) {
+        memcpy(name, path, n);
+        name[n] = 0;
         object = json_object_get(object, name);
-        if (!at[n]) break;
+        if (!path[n]) return object;
     }
-    return object;
+    return NULL;
 }
 
 const char *member_text(const json_t *object, const char *path) {
