@@ -133,7 +133,7 @@ class Killer:
     def __init__(self, life, client, seed):
         self.life, self.client, self.random = life, client, random.Random(seed)
         self.kinds = collections.Counter()
-        self.points, self.slowest = collections.Counter(), 0.0
+        self.points, self.slowest, self.beside_training = collections.Counter(), 0.0, 0
         binary = Path(COUPLET).read_bytes()
         self.has_points, self.has_calls = b"runner.after_claim" in binary, LIBRARY.exists()
 
@@ -214,6 +214,7 @@ class Killer:
                 self.life.process.kill()
             if not any([kill_pid(pid) for pid in victims]):
                 kind = "server"
+        self.beside_training += bool(self.life.trainers())
         self.life.kill()
         self.client.server_goes_down()
         self.kinds[kind] += 1
@@ -293,7 +294,7 @@ def campaign(kills, seed, minutes, folder, say=print):
             life.kill()
     time.sleep(0.2)
     verdict.check(not processes(folder), f"processes are left: {processes(folder)}")
-    figures = {"kills": done, **killer.kinds, "points": dict(killer.points), "slowest_restart_s": round(killer.slowest, 2), **client.figures(), **verdict.figures,
+    figures = {"kills": done, **killer.kinds, "server_kills_beside_training": killer.beside_training, "points": dict(killer.points), "slowest_restart_s": round(killer.slowest, 2), **client.figures(), **verdict.figures,
                "seconds": round(time.monotonic() - began)}
     say(json.dumps(figures))
     wrong = client.wrong + verdict.wrong

@@ -206,7 +206,7 @@ class Client:
         models = [job for job in jobs if job.end and job.end[1] and job.model_state == "there"]
         unanswered = [job for job in self.jobs.values() if job.key and not job.id]
         what = draw.choices(("upload", "submit", "again", "cancel", "pause", "resume", "look", "read", "delete", "generate", "model"),
-                            (4, 6, 3, 0.15, 0.6, 3, 8, 6, 1, 2, 0.3))[0]
+                            (4, 6, 3, 0.15, 0.6, 3, 8, 6, 1, 2, 0.05))[0]
         if unanswered:
             self.send(draw.choice(unanswered))
         elif what == "upload":
