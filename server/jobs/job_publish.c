@@ -192,6 +192,7 @@ void job_place_clean(const struct job_place *p) {
 struct sweep {
     struct store *store;
     const char *data_dir;
+    bool quick; // only jobs that have checkpoints
     const struct stored_model *models;
     size_t n_models;
     struct arena arena;
@@ -221,8 +222,9 @@ static bool entry_sweep_job(void *ctx, const char *dir, const char *name, const 
     struct sweep *s = ctx;
     struct job_place p;
     bool known;
-    if (strncmp(name, "ftjob-", 6) != 0 || job_is_open(s, name, &known)) return true;
+    if (strncmp(name, "ftjob-", 6) != 0) return true;
     job_place_init(&p, s->data_dir, arena_strndup(&s->arena, name, strlen(name)), &s->arena);
+    if ((s->quick && !dir_exists(arena_printf(&s->arena, "%s/checkpoints", p.out))) || job_is_open(s, name, &known)) return true;
     if (!known) return dir_remove(p.dir, err);
     job_place_clean(&p);
     return true;
@@ -235,6 +237,13 @@ bool publish_sweep(struct store *store, const char *data_dir, struct err *err) {
     s.models = models;
     ok = ok && directory_walk(arena_printf(&s.arena, "%s/models", data_dir), entry_sweep_model, &s, err) &&
          directory_walk(arena_printf(&s.arena, "%s/jobs", data_dir), entry_sweep_job, &s, err);
+    arena_finish(&s.arena);
+    return ok;
+}
+
+bool publish_sweep_ended(struct store *store, const char *data_dir, struct err *err) {
+    struct sweep s = {.store = store, .data_dir = data_dir, .quick = true};
+    const bool ok = directory_walk(arena_printf(&s.arena, "%s/jobs", data_dir), entry_sweep_job, &s, err);
     arena_finish(&s.arena);
     return ok;
 }

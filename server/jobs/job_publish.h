@@ -31,3 +31,5 @@ void job_place_trim(const struct job_place *p);
 void job_place_clean(const struct job_place *p);
 // At the start of the server: directories of jobs that are over are cleaned, models that nobody knows removed.
 bool publish_sweep(struct store *s, const char *data_dir, struct err *err) MUST_CHECK;
+// While no job runs: the checkpoints of those that were cancelled while they waited, whose end nobody has seen to.
+bool publish_sweep_ended(struct store *s, const char *data_dir, struct err *err) MUST_CHECK;

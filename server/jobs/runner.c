@@ -40,6 +40,8 @@ static void close_handle(uv_handle_t *h, void *ctx) {
     if (!uv_is_closing(h)) uv_close(h, NULL);
 }
 
+static bool sweep(struct runner *r);
+
 static void claim_next(struct runner *r) {
     struct err err = {0};
     if (r->run) return;
@@ -48,6 +50,11 @@ static void claim_next(struct runner *r) {
         uv_walk(&r->loop, close_handle, NULL);
         return;
     }
+    if (!r->swept && !(r->swept = sweep(r))) {
+        runner_retry(r);
+        return;
+    }
+    if (!publish_sweep_ended(r->server->store, r->server->config.data_dir, &err)) runner_complain(r, "leftovers not removed", &err);
     struct run *run = mem_new(struct run);
     if (store_job_claim(r->server->store, INSTANCE, runner_lease_end(r), &run->arena, &run->job, &err)) {
         r->run = run;
@@ -56,6 +63,7 @@ static void claim_next(struct runner *r) {
     }
     if (err.code != ERR_NOT_FOUND) {
         runner_complain(r, "no job claimed", &err);
+        r->swept = false; // who knows whether the disk has the claim
         runner_retry(r);
     }
     arena_finish(&run->arena);
@@ -104,27 +112,28 @@ static void orphan_end(const struct job_place *p) {
     for (int i = 0; i < 500 && process_look(pid, &facts) && facts.started_ticks == started; i++) uv_sleep(10);
 }
 
-static void sweep(struct runner *r) {
+// False: jobs that nobody runs are still on record as running.
+static bool sweep(struct runner *r) {
     struct arena a = {0};
     struct err err = {0};
     const char *const *ids;
     struct timespec now;
     clock_gettime(CLOCK_REALTIME, &now);
-    if (!store_job_requeue(r->server->store, INSTANCE, (int64_t)now.tv_sec * 1000, &a, &ids, &err)) runner_complain(r, "jobs not queued again", &err);
-    else
-        for (; *ids; ids++) {
-            struct job_place p;
-            job_place_init(&p, r->server->config.data_dir, *ids, &a);
-            orphan_end(&p);
-            log_line(LOG_INFO, "job queued again", "job", *ids, NULL);
-        }
-    if (!publish_sweep(r->server->store, r->server->config.data_dir, &err)) runner_complain(r, "leftovers not removed", &err);
+    const bool ok = store_job_requeue(r->server->store, INSTANCE, (int64_t)now.tv_sec * 1000, &a, &ids, &err);
+    if (!ok) runner_complain(r, "jobs not queued again", &err);
+    for (; ok && *ids; ids++) {
+        struct job_place p;
+        job_place_init(&p, r->server->config.data_dir, *ids, &a);
+        orphan_end(&p);
+        log_line(LOG_INFO, "job queued again", "job", *ids, NULL);
+    }
+    if (ok && !publish_sweep(r->server->store, r->server->config.data_dir, &err)) runner_complain(r, "leftovers not removed", &err);
     arena_finish(&a);
+    return ok;
 }
 
 static void runner_main(void *ctx) {
     struct runner *r = ctx;
-    sweep(r);
     claim_next(r);
     uv_run(&r->loop, UV_RUN_DEFAULT);
     r->ended = true;

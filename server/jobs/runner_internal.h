@@ -68,6 +68,7 @@ struct runner {
     struct runner_figures figures; // under lock
     struct supervised_limits limits;
     struct run *run; // NULL: idle
+    bool swept;      // no job is on record as running but this one
 };
 
 int64_t runner_lease_end(const struct runner *r); // from now

@@ -195,6 +195,36 @@ def test_pause_and_resume_change_nothing(running, client, reference):
     assert [c.step_number for c in client.fine_tuning.jobs.checkpoints.list(job)] == [60, 45, 30, 15]
 
 
+def test_cancelled_while_it_waits(running, client):
+    """Nobody runs its end, and yet its checkpoints go: without a restart."""
+    job = start(client, **LONG)
+    wait_until(lambda: "metrics" in kinds(all_events(client, job)))
+    post(client, job, "pause")
+    wait_for(client, job, "paused")
+    checkpoints = data_dir(running) / "jobs" / job / "out" / "checkpoints"
+    assert list(checkpoints.glob("step-*"))
+    post(client, job, "cancel")
+    assert wait_for(client, job, "cancelled")
+    wait_until(lambda: not checkpoints.exists())
+
+
+def test_a_store_that_refuses_at_the_start(nano):
+    """What the dead server ran is queued again as soon as the store takes it."""
+    with Server("--model", str(nano)) as server:
+        job = start(client_of(server), **LONG)
+        wait_for(client_of(server), job, "running")
+        server.process.kill()
+        server.process.wait()
+        db = sqlite3.connect(data_dir(server) / "couplet.db", isolation_level=None)
+        db.execute("BEGIN IMMEDIATE")
+        server.start()
+        wait_until(lambda: "jobs not queued again" in server.output())
+        db.execute("COMMIT")
+        db.close()
+        wait_for(client_of(server), job, "succeeded")
+        stop_and_look(server)
+
+
 def test_kill_9_loses_nothing(nano, reference):
     """The server, twice; the trainer, once; then a server that is told to stop. The weights are those of a run that was left alone."""
     with Server("--model", str(nano), "--lease-seconds", "3") as server, client_of(server) as client:
