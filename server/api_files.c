@@ -36,15 +36,6 @@ static void reply_end(struct http_request *r) {
 }
 static void reply_start(struct http_request *r) { http_reply_json(r, 200, &((struct reply *)r->state)->body); }
 
-static bool file_absent(struct http_request *r) {
-    return r->err.code == ERR_NOT_FOUND ? request_fail(r, 404, "not_found", "id", "There is no such file.") : false;
-}
-
-static bool file_find(struct http_request *r, struct stored_file *out) {
-    const struct viewer v = http_viewer(r);
-    return store_file_get(r->server->store, &v, r->tail, &r->arena, out, &r->err) || file_absent(r);
-}
-
 // ---- list, one ----
 
 static bool page_read(struct http_request *r, struct page *out) {
@@ -81,7 +72,7 @@ static bool list_work(struct http_request *r) {
 
 static bool one_work(struct http_request *r) {
     struct reply *reply = reply_make(r);
-    if (!file_find(r, &reply->file)) return false;
+    if (!file_find(r, r->tail, "id", &reply->file)) return false;
     file_write_json(&reply->file, &reply->body);
     return true;
 }
@@ -91,7 +82,7 @@ static bool one_work(struct http_request *r) {
 static bool content_work(struct http_request *r) {
     struct reply *reply = reply_make(r);
     struct stat st;
-    if (!file_find(r, &reply->file)) return false;
+    if (!file_find(r, r->tail, "id", &reply->file)) return false;
     reply->fd = open(file_path(r->server, reply->file.id, &r->arena), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (reply->fd < 0 && errno == ENOENT) return request_fail(r, 404, "not_found", "id", "The content of this file is lost.");
     if (reply->fd < 0 || fstat(reply->fd, &st) != 0) return err_set(&r->err, ERR_IO, "%s: %s", reply->file.id, strerror(errno));
@@ -113,7 +104,7 @@ static bool delete_work(struct http_request *r) {
     const struct viewer v = http_viewer(r);
     struct stored_file file;
     const char *const *models;
-    if (!file_find(r, &file)) return false;
+    if (!file_find(r, r->tail, "id", &file)) return false;
     if (!store_file_remove(r->server->store, &v, file.id, &r->arena, &models, &r->err)) {
         if (r->err.code == ERR_BUSY)
             return request_fail(r, 409, "file_in_use", "id", "A job that has not ended uses this file; cancel it or wait for its end.");

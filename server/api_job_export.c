@@ -153,8 +153,7 @@ static void export_reply(struct http_request *r) {
     e->fd = -1;
     if (e->difference[0]) http_set_header(r, "couplet-logit-difference", e->difference);
     http_reply_file(r, 200, gguf ? "application/octet-stream" : "application/x-tar", fd, e->size,
-                    arena_printf(&r->arena, "%s%s%s", r->tail, gguf ? "" : "-",
-                                 gguf ? ".gguf" : arena_printf(&r->arena, "%s.tar", e->format)));
+                    gguf ? arena_printf(&r->arena, "%s.gguf", r->tail) : arena_printf(&r->arena, "%s-%s.tar", r->tail, e->format));
 }
 static void export_start(struct http_request *r) { http_tool_work(r, export_work, export_reply); }
 

@@ -64,20 +64,6 @@ static bool reply_job(struct http_request *r, struct reply *reply, const struct 
 
 // ---- create ----
 
-// The store's answer to a job it does not take.
-static bool create_refused(struct http_request *r) {
-    const struct err why = r->err;
-    if (strcmp(why.param, "idempotency_key") == 0)
-        return request_fail(r, 409, "idempotency_error", "Idempotency-Key",
-                            "This Idempotency-Key came with another request before.");
-    if (strcmp(why.param, "jobs") == 0)
-        return request_fail(r, 429, "rate_limit_exceeded", NULL,
-                            "This key has %zu jobs that have not ended, as many as it may have.",
-                            r->server->config.jobs_max_queued);
-    // A file may have been deleted since it was looked up.
-    return why.code == ERR_NOT_FOUND && request_fail(r, 404, "file_not_found", why.param, "The file does not exist.");
-}
-
 static bool create_work(struct http_request *r) {
     struct reply *reply = reply_make(r);
     struct job_request *q = &reply->request;
@@ -89,7 +75,7 @@ static bool create_work(struct http_request *r) {
     if (!files_disk_ok(r->server, 0, &r->err)) return false;
     if (!store_job_create(r->server->store, &v, &q->job, q->idempotency_key, q->hash, r->server->config.jobs_max_queued,
                           &r->arena, &job, &again, &r->err))
-        return create_refused(r);
+        return job_refused(r);
     if (r->server->runner && !again) runner_wake(r->server->runner);
     return reply_job(r, reply, &job);
 }
@@ -141,12 +127,6 @@ static bool list_work(struct http_request *r) {
     return true;
 }
 
-static void put_id(struct buf *out, const char *name, const char *id) {
-    buf_printf(out, ",\"%s\":", name);
-    if (id) buf_add_json_string(out, id, strlen(id));
-    else buf_add_str(out, "null");
-}
-
 static bool checkpoints_work(struct http_request *r) {
     struct reply *reply = reply_make(r);
     const struct viewer v = http_viewer(r);
@@ -163,8 +143,8 @@ static bool checkpoints_work(struct http_request *r) {
         job_checkpoint_write(r->tail, &rows[i], &reply->body);
     }
     buf_add_byte(&reply->body, ']');
-    put_id(&reply->body, "first_id", n ? rows[0].id : NULL);
-    put_id(&reply->body, "last_id", n ? rows[n - 1].id : NULL);
+    job_text_write(&reply->body, "first_id", n ? rows[0].id : NULL);
+    job_text_write(&reply->body, "last_id", n ? rows[n - 1].id : NULL);
     buf_printf(&reply->body, ",\"has_more\":%s}", more ? "true" : "false");
     return true;
 }

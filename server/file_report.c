@@ -21,12 +21,6 @@ struct file_report {
     struct buf body;
 };
 
-static bool file_find(struct http_request *r, const char *id, const char *param, struct stored_file *out) {
-    const struct viewer v = http_viewer(r);
-    if (store_file_get(r->server->store, &v, id, &r->arena, out, &r->err)) return true;
-    return r->err.code == ERR_NOT_FOUND ? request_fail(r, 404, "not_found", param, "There is no such file.") : false;
-}
-
 // ?model=, or the first one served. True also where r->cold is set.
 static bool model_find(struct http_request *r, struct file_report *p) {
     const char *id = http_query(r, "model");

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "server/json_body.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -17,6 +18,12 @@ enum { SWEEP_ROWS = 1000 };
 
 const char *file_path(const struct server *s, const char *id, struct arena *a) {
     return arena_printf(a, "%s/files/%s", s->config.data_dir, id);
+}
+
+bool file_find(struct http_request *r, const char *id, const char *param, struct stored_file *out) {
+    const struct viewer v = http_viewer(r);
+    if (store_file_get(r->server->store, &v, id, &r->arena, out, &r->err)) return true;
+    return r->err.code == ERR_NOT_FOUND && request_fail(r, 404, "not_found", param, "There is no such file.");
 }
 
 void file_write_json(const struct stored_file *f, struct buf *out) {

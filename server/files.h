@@ -9,6 +9,9 @@
 
 // DATA_DIR/files/ID, in the arena. id is of the server's making: from a row, or store_make_id.
 const char *file_path(const struct server *s, const char *id, struct arena *a);
+struct http_request;
+// The file as the asking key sees it; false: r->err (404 under `param`). Not on the loop.
+bool file_find(struct http_request *r, const char *id, const char *param, struct stored_file *out) MUST_CHECK;
 void file_write_json(const struct stored_file *f, struct buf *out); // OpenAI's file object
 
 // Before the server listens: removes entries of files/ that have no row (crashed uploads) and logs rows that have no bytes.

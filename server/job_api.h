@@ -25,6 +25,7 @@ struct job_outlook {
     int64_t now_s;
     double remaining_s, whole_s; // of the running job; NaN: not known, 0: none runs
 };
+void job_text_write(struct buf *out, const char *name, const char *value); // ,"name":"value", or null
 void job_outlook_init(struct job_outlook *o, struct store *store, struct arena *a);
 
 bool job_write(const struct job_outlook *o, const struct stored_job *j, struct arena *a, struct buf *out, struct err *err) MUST_CHECK; // fine_tuning.job
@@ -34,5 +35,6 @@ void job_checkpoint_write(const char *job_id, const struct stored_checkpoint *c,
 // A job by r->tail; false: r->err (404 job_not_found).
 bool job_find(struct http_request *r, struct stored_job *out) MUST_CHECK;
 bool job_absent(struct http_request *r); // the store's ERR_NOT_FOUND becomes that 404; returns false
+bool job_refused(struct http_request *r); // r->err is the store's, to a job it does not take: becomes what the client hears; returns false
 // ?after=, ?limit=1..most (default: limit) of a list. False: r->err.
 bool job_page_read(struct http_request *r, size_t limit, size_t most, struct page *out) MUST_CHECK;

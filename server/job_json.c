@@ -9,7 +9,7 @@
 #include <string.h>
 #include <time.h>
 
-static void put_text(struct buf *out, const char *name, const char *value) {
+void job_text_write(struct buf *out, const char *name, const char *value) {
     buf_printf(out, ",\"%s\":", name);
     if (value) buf_add_json_string(out, value, strlen(value));
     else buf_add_str(out, "null");
@@ -87,7 +87,7 @@ static void write_settings(const struct job_spec *s, struct buf *out) {
     }
     buf_add_byte(out, '}');
     put_real(out, "learning_rate", s->learning_rate);
-    put_text(out, "lr_scheduler", s->lr_scheduler);
+    job_text_write(out, "lr_scheduler", s->lr_scheduler);
     put_real(out, "warmup_ratio", s->warmup_ratio);
     put_real(out, "weight_decay", s->weight_decay);
     put_real(out, "max_grad_norm", s->max_grad_norm);
@@ -101,8 +101,8 @@ static void write_settings(const struct job_spec *s, struct buf *out) {
     put_count(out, "n_checkpoints", s->n_checkpoints, true);
     put_real(out, "validation_split", s->validation_split > 0 ? s->validation_split : NAN);
     put_count(out, "early_stopping", s->early_stopping, s->early_stopping);
-    put_text(out, "excess_length", s->excess_length);
-    put_text(out, "from_checkpoint", s->from_checkpoint);
+    job_text_write(out, "excess_length", s->excess_length);
+    job_text_write(out, "from_checkpoint", s->from_checkpoint);
     buf_add_str(out, ",\"sample_prompts\":[");
     for (size_t i = 0; i < s->n_sample_prompts; i++) {
         if (i) buf_add_byte(out, ',');
@@ -112,7 +112,7 @@ static void write_settings(const struct job_spec *s, struct buf *out) {
     if (!s->architecture) return;
     if (s->architecture[0] == '{') buf_printf(out, ",\"architecture\":%s", s->architecture);
     else buf_printf(out, ",\"architecture\":{\"preset\":\"%s\"}", s->architecture);
-    put_text(out, "tokenizer", s->tokenizer_model ? s->tokenizer_model : "train");
+    job_text_write(out, "tokenizer", s->tokenizer_model ? s->tokenizer_model : "train");
     put_count(out, "vocab_size", s->vocab_size, s->vocab_size);
 }
 
@@ -126,7 +126,7 @@ static void write_progress(const struct job_outlook *o, const struct stored_job 
     put_count(out, "total_steps", j->total_steps, j->total_steps);
     put_real(out, "seconds_per_step", j->seconds_per_step > 0 ? j->seconds_per_step : NAN);
     put_count(out, "attempt", (uint64_t)j->attempt, true);
-    put_text(out, "requested", j->wish == WISH_CANCEL ? "cancel" : j->wish == WISH_PAUSE ? "pause" : NULL);
+    job_text_write(out, "requested", j->wish == WISH_CANCEL ? "cancel" : j->wish == WISH_PAUSE ? "pause" : NULL);
     put_flag(out, "shared", j->shared);
 }
 
@@ -137,8 +137,8 @@ static void write_error(const struct stored_job *j, struct buf *out) {
     }
     buf_add_str(out, ",\"error\":{\"code\":");
     buf_add_json_string(out, j->error_code, strlen(j->error_code));
-    put_text(out, "message", j->error_message ? j->error_message : "");
-    put_text(out, "param", j->error_param);
+    job_text_write(out, "message", j->error_message ? j->error_message : "");
+    job_text_write(out, "param", j->error_param);
     buf_add_byte(out, '}');
 }
 
@@ -148,27 +148,27 @@ bool job_write(const struct job_outlook *o, const struct stored_job *j, struct a
     if (!job_spec_read(j->spec, a, &s, err)) return false;
     const int64_t finish = expected_finish(o, j);
     buf_add_str(out, "{\"object\":\"fine_tuning.job\"");
-    put_text(out, "id", j->id);
+    job_text_write(out, "id", j->id);
     put_count(out, "created_at", (uint64_t)j->created_s, true);
     write_error(j, out);
-    put_text(out, "fine_tuned_model", j->status == JOB_SUCCEEDED ? j->fine_tuned_model : NULL);
+    job_text_write(out, "fine_tuned_model", j->status == JOB_SUCCEEDED ? j->fine_tuned_model : NULL);
     put_count(out, "finished_at", (uint64_t)j->finished_s, j->finished_s);
     buf_add_byte(out, ',');
     write_hyperparameters(&s, out);
-    put_text(out, "model", j->model);
+    job_text_write(out, "model", j->model);
     buf_add_str(out, ",\"organization_id\":\"local\"");
     buf_printf(out, ",\"result_files\":%s", j->result_files ? j->result_files : "[]");
-    put_text(out, "status", job_status_name(j->status));
+    job_text_write(out, "status", job_status_name(j->status));
     put_count(out, "trained_tokens", j->trained_tokens, job_status_final(j->status));
-    put_text(out, "training_file", j->training_file);
-    put_text(out, "validation_file", j->validation_file);
+    job_text_write(out, "training_file", j->training_file);
+    job_text_write(out, "validation_file", j->validation_file);
     buf_add_str(out, ",\"integrations\":[]");
     buf_printf(out, ",\"seed\":%" PRId64, j->seed);
     put_count(out, "estimated_finish", (uint64_t)finish, finish);
     buf_add_str(out, ",\"method\":{\"type\":\"supervised\",\"supervised\":{");
     write_hyperparameters(&s, out);
     buf_printf(out, "}},\"metadata\":%s", j->metadata && strcmp(j->metadata, "{}") != 0 ? j->metadata : "null");
-    put_text(out, "user_provided_suffix", j->suffix);
+    job_text_write(out, "user_provided_suffix", j->suffix);
     buf_add_str(out, ",\"couplet\":{");
     write_settings(&s, out);
     write_progress(o, j, out);
@@ -180,20 +180,20 @@ bool job_write(const struct job_outlook *o, const struct stored_job *j, struct a
 
 void job_event_write(const struct stored_event *e, struct buf *out) {
     buf_add_str(out, "{\"object\":\"fine_tuning.job.event\"");
-    put_text(out, "id", e->id);
+    job_text_write(out, "id", e->id);
     put_count(out, "created_at", (uint64_t)e->created_s, true);
-    put_text(out, "level", e->level);
-    put_text(out, "message", e->message);
-    put_text(out, "type", e->type);
+    job_text_write(out, "level", e->level);
+    job_text_write(out, "message", e->message);
+    job_text_write(out, "type", e->type);
     buf_printf(out, ",\"data\":%s}", e->data ? e->data : "null");
 }
 
 void job_checkpoint_write(const char *job_id, const struct stored_checkpoint *c, struct buf *out) {
     buf_add_str(out, "{\"object\":\"fine_tuning.job.checkpoint\"");
-    put_text(out, "id", c->id);
+    job_text_write(out, "id", c->id);
     put_count(out, "created_at", (uint64_t)c->created_s, true);
-    put_text(out, "fine_tuned_model_checkpoint", c->model);
+    job_text_write(out, "fine_tuned_model_checkpoint", c->model);
     put_count(out, "step_number", c->step, true);
-    put_text(out, "fine_tuning_job_id", job_id);
+    job_text_write(out, "fine_tuning_job_id", job_id);
     buf_printf(out, ",\"metrics\":%s}", c->metrics ? c->metrics : "{}");
 }

@@ -375,15 +375,26 @@ static const char *ignored_members(struct http_request *r, const json_t *tree) {
     return outer;
 }
 
+bool job_refused(struct http_request *r) {
+    const struct err why = r->err;
+    if (strcmp(why.param, "idempotency_key") == 0)
+        return request_fail(r, 409, "idempotency_error", "Idempotency-Key",
+                            "This Idempotency-Key came with another request before.");
+    if (strcmp(why.param, "jobs") == 0)
+        return request_fail(r, 429, "rate_limit_exceeded", NULL,
+                            "This key has %zu jobs that have not ended, as many as it may have.",
+                            r->server->config.jobs_max_queued);
+    // A file may have been deleted since it was looked up.
+    return why.code == ERR_NOT_FOUND && request_fail(r, 404, "file_not_found", why.param, "The file does not exist.");
+}
+
 // The job that this key made before, if any.
 static bool read_again(struct reading *q) {
     struct http_request *r = q->r;
     struct job_request *out = q->out;
     if (!out->idempotency_key) return true;
-    if (store_job_by_key(r->server->store, r->key_id, out->idempotency_key, out->hash, &r->arena, &out->job, &out->again, &r->err)) return true;
-    return strcmp(r->err.param, "idempotency_key") == 0 ? request_fail(r, 409, "idempotency_error", "Idempotency-Key",
-                                                                       "This Idempotency-Key came with another request before.")
-                                                        : false;
+    return store_job_by_key(r->server->store, r->key_id, out->idempotency_key, out->hash, &r->arena, &out->job, &out->again, &r->err) ||
+           job_refused(r);
 }
 
 static bool read_tree(struct http_request *r, const json_t *tree, bool create, struct job_request *out) {

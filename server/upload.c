@@ -24,6 +24,7 @@
 
 enum {
     FORM_OVERHEAD_BYTES = 64 << 10, // of a request's body beside its file
+    FILES_MAX = 100000, // of one key: a quota of bytes alone lets in any number of small ones
     FIELD_BYTES = 256,
     FILENAME_BYTES = 255,
     LEAST_SECONDS = 3600, // OpenAI's bounds of expires_after
@@ -54,6 +55,7 @@ static bool quota_ok(struct http_request *r, uint64_t bytes) {
     const struct viewer v = http_viewer(r);
     struct file_usage usage;
     if (!store_file_usage(r->server->store, &v, &usage, &r->err)) return false;
+    if (usage.own_files >= FILES_MAX) return err_set(&r->err, ERR_NO_SPACE, "This key has %d files, as many as it may have; delete some first.", FILES_MAX);
     if (usage.own_bytes + bytes > (uint64_t)c->files_quota_mb << 20)
         return err_set(&r->err, ERR_NO_SPACE, "This key's files would be over its quota of %zu MiB; delete some first.", c->files_quota_mb);
     if (usage.all_bytes + bytes > (uint64_t)c->files_total_mb << 20)

@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum key_kind { KEY_TEXT, KEY_SIZE, KEY_U64, KEY_REAL, KEY_FLAG };
+enum key_kind { KEY_TEXT, KEY_SIZE, KEY_REAL, KEY_FLAG };
+_Static_assert(_Generic((uint64_t)0, size_t: true, default: false), "KEY_SIZE reads both");
 
 // clang-format off
 #define KEY(member, kind) {#member, kind, offsetof(struct job_spec, member)}
@@ -26,12 +27,12 @@ static const struct key {
     KEY(lora, KEY_FLAG),              KEY(training_name, KEY_TEXT),   KEY(validation_name, KEY_TEXT),
     KEY(n_epochs, KEY_SIZE),          KEY(batch_size, KEY_SIZE),      KEY(lora_r, KEY_SIZE),
     KEY(context_length, KEY_SIZE),    KEY(stride, KEY_SIZE),          KEY(n_evals, KEY_SIZE),
-    KEY(n_checkpoints, KEY_SIZE),     KEY(early_stopping, KEY_SIZE),  KEY(max_steps, KEY_U64),
+    KEY(n_checkpoints, KEY_SIZE),     KEY(early_stopping, KEY_SIZE),  KEY(max_steps, KEY_SIZE),
     KEY(learning_rate, KEY_REAL),     KEY(warmup_ratio, KEY_REAL),    KEY(learning_rate_multiplier, KEY_REAL),
     KEY(weight_decay, KEY_REAL),      KEY(max_grad_norm, KEY_REAL),   KEY(lora_alpha, KEY_REAL),
     KEY(lora_dropout, KEY_REAL),      KEY(dropout, KEY_REAL),         KEY(validation_split, KEY_REAL),
     KEY(lr_scheduler, KEY_TEXT),      KEY(lora_modules, KEY_TEXT),    KEY(excess_length, KEY_TEXT),
-    KEY(packing, KEY_FLAG),           KEY(train_on_inputs, KEY_FLAG), KEY(seed, KEY_U64),
+    KEY(packing, KEY_FLAG),           KEY(train_on_inputs, KEY_FLAG), KEY(seed, KEY_SIZE),
     KEY(from_checkpoint, KEY_TEXT),   KEY(tokenizer_model, KEY_TEXT),
 };
 // clang-format on
@@ -43,7 +44,6 @@ static json_t *key_value(const struct key *k, const struct job_spec *s) {
     switch (k->kind) {
     case KEY_TEXT: return *(const char *const *)at ? json_string(*(const char *const *)at) : json_null();
     case KEY_SIZE: return json_integer((json_int_t) * (const size_t *)at);
-    case KEY_U64: return json_integer((json_int_t) * (const uint64_t *)at);
     case KEY_REAL: return json_real(*(const double *)at);
     case KEY_FLAG: return json_boolean(*(const bool *)at);
     }
@@ -78,10 +78,6 @@ static bool key_read(const struct key *k, const json_t *v, struct arena *a, stru
     case KEY_SIZE:
         if (!json_is_integer(v) || json_integer_value(v) < 0) return false;
         *(size_t *)at = (size_t)json_integer_value(v);
-        return true;
-    case KEY_U64:
-        if (!json_is_integer(v) || json_integer_value(v) < 0) return false;
-        *(uint64_t *)at = (uint64_t)json_integer_value(v);
         return true;
     case KEY_REAL:
         if (!json_is_number(v)) return false;
@@ -231,6 +227,7 @@ const char *const *job_estimate_arguments(const struct stored_job *j, const stru
                                           const char *files_dir, size_t threads, struct arena *a) {
     struct arguments l = train_arguments(j, s, job_dir, files_dir, threads, a);
     add(&l, "--estimate");
+    add(&l, "--supervised");
     add(&l, "--json");
     return l.items;
 }
@@ -269,7 +266,7 @@ const char *const *job_eval_arguments(const struct stored_job *j, const struct j
     add_count(&l, "--context", s->context_length);
     add_text(&l, "--excess-length", s->excess_length);
     add(&l, "--metrics=exact_match,token_f1,rouge_l"); // the losses are the run's own already
-    add(&l, "--limit=8");
-    add(&l, "--max-tokens=64");
+    add_count(&l, "--limit", RESULTS_ANSWERS);
+    add_count(&l, "--max-tokens", RESULTS_ANSWER_TOKENS);
     return l.items;
 }

@@ -46,7 +46,7 @@ struct stored_file {
 };
 struct file_usage {
     uint64_t own_bytes, all_bytes; // of the viewer's key; of everybody
-    size_t own_files, all_files;
+    size_t own_files;
 };
 bool store_file_add(struct store *s, const struct stored_file *f, struct err *err) MUST_CHECK;
 // ERR_NOT_FOUND

@@ -80,13 +80,12 @@ bool store_file_remove(struct store *s, const struct viewer *v, const char *id, 
 bool store_file_usage(struct store *s, const struct viewer *v, struct file_usage *out, struct err *err) {
     store_lock(s);
     sqlite3_stmt *q = QUERY(s, err,
-                            "SELECT coalesce(sum(bytes) FILTER (WHERE owner = ?1), 0), coalesce(sum(bytes), 0), count(*) FILTER (WHERE owner = ?1),"
-                            " count(*) FROM files",
+                            "SELECT coalesce(sum(bytes) FILTER (WHERE owner = ?1), 0), coalesce(sum(bytes), 0), count(*) FILTER (WHERE owner = ?1)"
+                            " FROM files",
                             V(v->key));
     bool ok = q && store_step(s, q, err) == 1;
     if (ok)
-        *out = (struct file_usage){(uint64_t)sqlite3_column_int64(q, 0), (uint64_t)sqlite3_column_int64(q, 1), (size_t)sqlite3_column_int64(q, 2),
-                                   (size_t)sqlite3_column_int64(q, 3)};
+        *out = (struct file_usage){(uint64_t)sqlite3_column_int64(q, 0), (uint64_t)sqlite3_column_int64(q, 1), (size_t)sqlite3_column_int64(q, 2)};
     return store_end(s, ok, err);
 }
 

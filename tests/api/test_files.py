@@ -271,6 +271,20 @@ def test_limits(start_server):
     wait_until(lambda: entries(server) == sorted(listed(server)), what="nothing left of what was refused")
 
 
+def test_so_many_files_a_key(start_server):
+    """Small ones would never come to a quota of bytes."""
+    server = start_server()
+    with sqlite3.connect(Path(server.data.name) / "data" / "couplet.db", timeout=30) as db:
+        db.execute("WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 99999) INSERT INTO files"
+                   " (id, owner, filename, purpose, sha256, bytes, created_s, expires_s, shared) SELECT 'file-' || i, '', 'a', 'evals', '', 1, 1, 0, 0 FROM n")
+    db.close()
+    last = upload(server)
+    assert last.status == 200 and upload(server).error()["code"] == "insufficient_storage"
+    assert ask(server, "DELETE", f"/v1/files/{last.json()['id']}").status == 200 and upload(server).status == 200
+    page = ask(server, "GET", "/v1/files?purpose=evals").json()
+    assert len(page["data"]) == 10000 and page["has_more"]
+
+
 def test_low_disk_is_said_before_the_body_comes(start_server):
     server = start_server("--disk-low-mb", str(1 << 30))
     head = request_bytes("POST", "/v1/files", [type_of(), "Content-Length: 400000000", "Expect: 100-continue"])
