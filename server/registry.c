@@ -306,6 +306,9 @@ void registry_remove(struct registry *r, const char *id) {
     struct registry_entry *e = registry_entry_of(r, id);
     if (!e) aliases_remove(r, id, NULL);
     else if (e->origin != MODEL_LIVE) aliases_remove(r, NULL, id);
+    struct registry_entry *live = e && e->origin != MODEL_LIVE && !e->adapter ? r->entries : NULL;
+    while (live && !(live->origin == MODEL_LIVE && !live->adapter && strcmp(live->path, e->path) == 0)) live = live->next;
+    if (live) entry_replace(r, live, NULL);
     if (e) entry_replace(r, e, NULL);
     registry_end(r);
 }

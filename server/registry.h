@@ -63,7 +63,8 @@ void registry_list(struct registry *r, const struct viewer *v, struct model_info
 
 // Makes a job's model findable, or replaces it (live weights). load: at once, so that the first request does not wait.
 bool registry_put(struct registry *r, const struct stored_model *m, enum registry_origin origin, bool load, struct err *err) MUST_CHECK;
-// A model, with its aliases (those of live weights stay: a job that goes on brings them back), or an alias; unknown ids are ignored.
+// A model, with its aliases (those of live weights stay: a job that goes on brings them back) and live weights that are the same files, or an alias;
+// unknown ids are ignored.
 void registry_remove(struct registry *r, const char *id);
 // New, or pointed elsewhere by its owner. ERR_INVALID: the name is a model's, or another key's; ERR_NOT_FOUND: no such target.
 bool registry_alias(struct registry *r, const struct stored_alias *a, struct err *err) MUST_CHECK;

@@ -230,6 +230,21 @@ TEST(cold_warm_replaced_removed) {
     registry_destroy(r);
 }
 
+// A running job's newest whole checkpoint is its live weights too: they go with their files, and the next checkpoint brings them back.
+TEST(live_weights_of_a_checkpoint_that_goes) {
+    struct registry *r = open_with(4, LIST(spec("base", "base")));
+    make("full", 31, NULL), make("newer", 32, NULL);
+    CHECK(put(r, tuned("t:1", "full", "key-a", MODEL_FULL), MODEL_CHECKPOINT, false) && put(r, tuned("t:live", "full", "key-a", MODEL_FULL), MODEL_LIVE, false));
+    CHECK(put(r, tuned("t:2", "newer", "key-a", MODEL_FULL), MODEL_CHECKPOINT, false));
+    registry_remove(r, "t:2");
+    check_list(r, &anna, "base t:1 t:live");
+    registry_remove(r, "t:1");
+    check_list(r, &anna, "base");
+    CHECK(put(r, tuned("t:live", "newer", "key-a", MODEL_FULL), MODEL_LIVE, true));
+    CHECK_INT(number(r, &anna, "t:live"), 32);
+    registry_destroy(r);
+}
+
 TEST(who_sees_what) {
     struct registry *r = open_with(4, LIST(spec("base", "base")));
     struct stored_model shared = tuned("s", "two", "key-b", MODEL_ADAPTER);
