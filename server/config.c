@@ -48,7 +48,7 @@ static const struct config_key {
      "Bounds the pause between two tokens of a stream while other prompts are read."},
     {"kv_cache_mb", KIND_SIZE, AT(kv_cache_mb), "1024", 1, 1 << 24, NULL, "MIB", "most memory of the key/value cache, per model",
      "Committed as it is used."},
-    {"max_loaded", KIND_SIZE, AT(max_loaded), "4", 1, 1024, NULL, "N", "full models made by jobs that stay in memory",
+    {"max_loaded", KIND_SIZE, AT(max_loaded), "4", 1, 32, NULL, "N", "full models made by jobs that stay in memory",
      "The one unused longest makes room for another. Adapters do not count: they share their base's weights."},
     {"jobs_max_queued", KIND_SIZE, AT(jobs_max_queued), "100", 1, 1 << 20, NULL, "N", "fine-tuning jobs that one key may have unfinished",
      "Past it new ones are answered 429."},

@@ -26,7 +26,7 @@ struct server {
     struct registry *registry; // of use once the state has left SERVER_LOADING
     struct engine *engine;    // NULL while loading
     struct store *store;      // server/store/store.h; open from the start on
-    struct runner *runner;    // server/jobs/runner.h; NULL while loading
+    struct runner *_Atomic runner; // server/jobs/runner.h; NULL while loading. The pool's threads look
     struct metrics metrics;
     struct keys keys;
     struct http *http; // http_internal.h
