@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "server/jobs/job_spec.h"
 #include "server/report_card.h"
 
 #include <inttypes.h>
@@ -102,6 +103,15 @@ static double sampled_rows(const struct train_job *j) {
     return rows;
 }
 
+// What a service's job does after training: answers of two models to a few rows (job_eval_arguments). Their tokens are counted as an evaluation's:
+// each takes longer, but most answers end before the limit.
+static double results_seconds(const struct train_job *j, const struct train_estimate *e, double opening, double rate) {
+    const size_t models = j->file ? 2 : 1, answers = MIN(e->valid_rows ? e->valid_rows : e->train_rows, (size_t)RESULTS_ANSWERS);
+    if (!j->options->supervised || dataset_format(j->data) == DATA_TEXT) return 0;
+    const double row = (double)e->train_tokens / (double)e->train_rows;
+    return (double)models * (opening + (double)answers * (row + RESULTS_ANSWER_TOKENS) / rate);
+}
+
 static bool tokens_count(struct train_job *j, struct train_estimate *e, struct err *err) {
     const struct data_view *views[] = {&j->train, &j->validation};
     for (size_t k = 0; k < ARRAY_LEN(views); k++) {
@@ -165,7 +175,8 @@ bool train_estimate_measure(struct train_job *j, uint64_t began_ns, struct train
     const double epochs = (double)e.steps / (double)per_epoch, tokens = epochs * (double)e.train_tokens;
     const double checked = e.evaluations ? (double)(e.evaluations + 2) * (double)e.valid_tokens : 0; // two for the report card
     const double sampled = (double)(1 + (e.steps + every - 1) / every) * sampled_rows(j);
-    e.seconds = opening + tokens / fmax(e.tokens_per_second, LEAST_SECONDS) + (checked + sampled) / fmax(evaluation, LEAST_SECONDS) +
+    evaluation = fmax(evaluation, LEAST_SECONDS);
+    e.seconds = opening + results_seconds(j, &e, opening, evaluation) + tokens / fmax(e.tokens_per_second, LEAST_SECONDS) + (checked + sampled) / evaluation +
                 (double)e.checkpoints * (double)e.checkpoint_bytes / CHECKPOINT_BYTES_PER_SECOND;
     *out = e;
     return true;

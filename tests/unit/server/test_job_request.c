@@ -369,7 +369,7 @@ TEST(arguments) {
                           .lr_scheduler = "constant", .validation_split = 0.5};
     CHECK_STR(joined(job_estimate_arguments(&(struct stored_job){.training_file = "f"}, &s, "/job", "/files", 3, &a)),
               "train|--init=/job/config.json|--tokenizer=/job/tokenizer|--method=full|--data=/files/f|--data-name=a.txt|--validation-split=0.5|--stride=4|--steps=5|"
-              "--lr=0|--schedule=constant|--warmup-ratio=0|--weight-decay=0|--clip=0|--dropout=0|--seed=0|--threads=3|--estimate|--json|");
+              "--lr=0|--schedule=constant|--warmup-ratio=0|--weight-decay=0|--clip=0|--dropout=0|--seed=0|--threads=3|--estimate|--supervised|--json|");
     CHECK_STR(joined(job_tokenizer_arguments(&j, &s, "/job", "/files", &a)), "tokenizer|train|--vocab-size=300|--out=/job/tokenizer|/files/file-1|");
     s.training_name = "a.json";
     CHECK_STR(joined(job_eval_arguments(&(struct stored_job){.training_file = "f"}, &s, "/job", "/files", &a)),
