@@ -213,8 +213,9 @@ static void mark_make(struct runner *r, const char *name) {
 
 static struct job_exit exit_of(const struct runner *r, int64_t status, int signal) {
     struct run *run = r->run;
+    const bool quit = run->stage == STAGE_TRAIN && !status && !run->lines.done; // whatever a launcher makes of a failure
     struct job_exit e = {
-        .status = status,
+        .status = quit ? 1 : status,
         .signal = signal,
         .wish = run->wish,
         .draining = r->stopping,
@@ -379,7 +380,7 @@ static void run_stage(struct runner *r, enum stage stage) {
     char *files_dir = path_join(run->place.data_dir, "files");
     const char *const *argv = NULL;
     run->stage = stage;
-    if (r->stopping) stage = STAGE_PUBLISH + 1;
+    if (r->stopping || run->wish == WISH_PAUSE) stage = STAGE_PUBLISH + 1;
     for (; !argv && stage < STAGE_PUBLISH; stage++) {
         run->stage = stage;
         if (stage == STAGE_TOKENIZER && !mark_exists(run, "tokenizer/tokenizer.json"))
@@ -401,7 +402,7 @@ static void run_stage(struct runner *r, enum stage stage) {
         run->stage = stage;
         run_publish(r);
     } else {
-        run_end(r, (struct job_outcome){.status = JOB_QUEUED});
+        run_end(r, (struct job_outcome){.status = run->wish == WISH_PAUSE ? JOB_PAUSED : JOB_QUEUED});
     }
 }
 

@@ -284,6 +284,7 @@ MISDEEDS = [
     ("stop", "failed", "trainer_stalled", 2),
     ("silent", "failed", "trainer_stalled", 2),
     ("mute", "failed", "trainer_failed", 2),
+    ("quit", "failed", "trainer_failed", 2),
     ("error", "failed", "invalid_training_file", 0),
     ("full", "failed", "no_space", 0),
     ("orphan", "succeeded", None, 0),

@@ -86,6 +86,8 @@ def main():
         sys.exit(1)
     elif how == "mute":
         sys.exit(7)
+    elif how == "quit":
+        sys.exit(0)
     elif how == "orphan":
         subprocess.Popen(["sleep", "1000"])  # in the group, holding stdout
     elif how == "garbage":
