@@ -283,7 +283,9 @@ static bool run(const struct train_options *o, uint64_t began_ns, struct err *er
     bool ok = (o->estimate || out_check(o, r.checkpoint_dir, err)) && train_job_open(&r.job, o, err) &&
               (o->check_gradients ? run_check_gradients(&r, err) : o->estimate ? run_estimate(&r, err) : run_train(&r, err)) &&
               train_log_whole(&r.log, err);
-    if (!ok && err->code != ERR_BUSY && strcmp(err->param, "stopped") != 0) train_log_error(&r.log, failure_code(&r, err), err); // busy: the log is another run's
+    if (!ok) train_log_hide(&r.log, err->message);
+    // Busy: the log is another run's.
+    if (!ok && err->code != ERR_BUSY && strcmp(err->param, "stopped") != 0) train_log_error(&r.log, failure_code(&r, err), err);
     if (!train_log_close(&r.log, &fault) && ok) {
         *err = fault;
         ok = false;

@@ -149,7 +149,7 @@ static struct dataset *data_open(struct train_job *j, const char *path, const ch
                                      },
                                      &report, err);
     free(temp);
-    problems_report(j, path, &report, !d);
+    problems_report(j, name ? name : path, &report, !d);
     dataset_report_finish(&report);
     return d;
 }
@@ -271,7 +271,7 @@ static bool facts_fill(struct train_job *j, struct err *err) {
     put_text(b, "model", o->model ? o->model : o->init);
     put_text(b, "method", o->method_name);
     buf_printf(b, ",\"parameters\":%zu,\"trainable\":%zu", j->params->n_parameters, j->params->n_trainable);
-    put_text(b, "data", o->data);
+    put_text(b, "data", o->data_name ? o->data_name : o->data);
     buf_printf(b, ",\"rows\":%zu,\"validation_rows\":%zu,\"tokens_per_epoch\":%llu,\"updates_per_epoch\":%zu", j->train.n, j->validation.n,
                (unsigned long long)tokens, per_epoch);
     buf_printf(b, ",\"vocabulary\":%zu,\"context\":%zu,\"batch_size\":%zu,\"accumulate\":%zu", j->init.config.n_vocab, j->context, c->batching.batch_size,

@@ -86,17 +86,17 @@ static void put_text(struct train_log *l, const char *name, const char *s) {
     buf_add_json_string(&l->line, s, strlen(s));
 }
 
-static void text_cut(struct buf *b, const char *text) {
-    const size_t n = strlen(text);
-    for (char *at = b->data; n && (at = strstr(at, text));) {
-        memmove(at, at + n, strlen(at + n) + 1);
-        b->len -= n;
+void train_log_hide(const struct train_log *l, char *text) {
+    for (size_t i = 0; i < sizeof l->hidden / sizeof *l->hidden && l->hidden[i]; i++) {
+        const size_t n = strlen(l->hidden[i]);
+        for (char *at = text; n && (at = strstr(at, l->hidden[i]));) memmove(at, at + n, strlen(at + n) + 1);
     }
 }
 
 static void line_end(struct train_log *l, bool file) {
     buf_add_str(&l->line, "}\n");
-    for (size_t i = 0; i < sizeof l->hidden / sizeof *l->hidden && l->hidden[i]; i++) text_cut(&l->line, l->hidden[i]);
+    train_log_hide(l, l->line.data);
+    l->line.len = strlen(l->line.data);
     if (l->json) write_all(STDOUT_FILENO, l->line.data, l->line.len, &l->out_error);
     if (!file || l->fd < 0) return;
     write_all(l->fd, l->line.data, l->line.len, &l->error);

@@ -34,6 +34,9 @@ struct train_progress {
 double train_progress_pace(double average, double seconds); // with another step's seconds; average 0: the first
 void train_progress_write(const struct train_progress *p, struct buf *out);
 
+// Cuts the hidden directories out of a text, in place.
+void train_log_hide(const struct train_log *l, char *text);
+
 void train_log_init(struct train_log *l, bool json, const char *out); // without a file
 // `keep`: what is there stays, until the trainer cuts it back (--resume); otherwise the file begins empty.
 bool train_log_open(struct train_log *l, const char *path, bool keep, struct err *err) MUST_CHECK;

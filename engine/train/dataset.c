@@ -35,8 +35,8 @@ void loader_problem(struct loader *l, size_t line, bool fatal, const char *forma
     err_set(&clean, ERR_INVALID, "%s", text); // rows are quoted: without control characters
     r->n_problems++;
     if (fatal && !r->n_fatal++) {
-        if (line) err_set(&l->failure, ERR_INVALID, "%s line %zu: %s", l->path, line, clean.message);
-        else err_set(&l->failure, ERR_INVALID, "%s: %s", l->path, clean.message);
+        if (line) err_set(&l->failure, ERR_INVALID, "%s line %zu: %s", l->name, line, clean.message);
+        else err_set(&l->failure, ERR_INVALID, "%s: %s", l->name, clean.message);
     }
     if (r->n_problems_kept >= (fatal ? PROBLEMS_MAX : NOTES_MAX)) return;
     mem_grow(&r->problems, &r->problems_cap, r->n_problems_kept + 1);
@@ -69,7 +69,7 @@ void loader_advance(struct loader *l, size_t at) {
 
 bool loader_add_example(struct loader *l, const uint32_t *tokens, size_t n, size_t n_supervised, size_t line, struct err *err) {
     struct dataset *d = l->d;
-    if (d->count == DATASET_MAX_EXAMPLES) return err_set(err, ERR_TOO_LARGE, "%s has more than %zu rows", l->path, d->count);
+    if (d->count == DATASET_MAX_EXAMPLES) return err_set(err, ERR_TOO_LARGE, "%s has more than %zu rows", l->name, d->count);
     if (d->count == d->cap) {
         size_t cap = MAX(d->cap * 2, 256);
         struct example *grown = mem_try_alloc(cap, sizeof *grown, "the list of examples", err);
@@ -114,7 +114,7 @@ static bool loader_start(struct loader *l, struct err *err) {
     l->text = (const char *)l->map.data;
     l->len = l->map.len;
     if (l->len >= 3 && memcmp(l->text, "\xef\xbb\xbf", 3) == 0) l->text += 3, l->len -= 3;
-    return l->len || err_set(err, ERR_INVALID, "%s is empty", l->path);
+    return l->len || err_set(err, ERR_INVALID, "%s is empty", l->name);
 }
 
 static bool loader_end(struct loader *l, struct err *err) {
@@ -126,21 +126,21 @@ static bool loader_end(struct loader *l, struct err *err) {
         return false;
     }
     if (r->n_examples) return true;
-    if (r->n_rows) return err_set(err, ERR_INVALID, "%s: no example is left, all %zu rows were dropped", l->path, r->n_rows);
-    return err_set(err, ERR_INVALID, "%s holds no rows", l->path);
+    if (r->n_rows) return err_set(err, ERR_INVALID, "%s: no example is left, all %zu rows were dropped", l->name, r->n_rows);
+    return err_set(err, ERR_INVALID, "%s holds no rows", l->name);
 }
 
 struct dataset *dataset_open(const char *path, const struct dataset_options *o, struct dataset_report *report, struct err *err) {
     assert(o->context > 0 && o->context < UINT32_MAX - 1 && o->n_vocab > 0 && o->n_vocab <= TOKEN_SUPERVISED);
     struct dataset *d = mem_new(struct dataset);
     struct dataset_report own = {0};
-    struct loader l = {.d = d, .o = o, .path = path, .report = report ? report : &own};
+    struct loader l = {.d = d, .o = o, .path = path, .name = o->name ? o->name : path, .report = report ? report : &own};
     *l.report = own;
     d->context = o->context;
     d->stride = o->stride ? o->stride : o->context;
     bool ok = token_store_open(&d->store, o->temp_dir, err) && loader_start(&l, err);
     if (ok) {
-        enum shape shape = file_shape(o->name ? o->name : path, l.text, l.len);
+        enum shape shape = file_shape(l.name, l.text, l.len);
         d->format = shape == SHAPE_TEXT ? DATA_TEXT : DATA_ROWS;
         ok = shape == SHAPE_TEXT ? dataset_load_text(&l, err) : dataset_load_rows(&l, shape == SHAPE_ARRAY, err);
         ok = ok && loader_end(&l, err);

@@ -29,7 +29,7 @@ enum data_format { DATA_TEXT, DATA_ROWS };
 enum excess_length { EXCESS_ERROR, EXCESS_TRUNCATE, EXCESS_DROP };
 
 struct dataset_options {
-    const char *name;                   // decides the format in place of the path (an upload kept under its id); NULL: the path
+    const char *name;                   // stands for the path in messages and decides the format (an upload kept under its id); NULL: the path
     const struct tokenizer *tokenizer;  // NULL: only {"tokens"} rows
     const struct chat_template *chat;   // NULL: messages rows are refused
     size_t n_vocab, context, stride;    // context counts inputs; stride 0: context

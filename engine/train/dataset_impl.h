@@ -29,7 +29,7 @@ struct dataset {
 struct loader {
     struct dataset *d;
     const struct dataset_options *o;
-    const char *path;
+    const char *path, *name; // name: what messages call it
     struct file_map map;
     const char *text; // the file behind its byte order mark
     size_t len, released;

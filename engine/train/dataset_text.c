@@ -118,7 +118,7 @@ static bool add_windows(struct loader *l, struct err *err) {
     }
     uint64_t windows = n > d->context ? (n - 1 - d->context) / d->stride + 1 : 1;
     if (windows > DATASET_MAX_EXAMPLES)
-        return err_set(err, ERR_TOO_LARGE, "%s gives %llu windows at stride %zu, more than %zu", l->path, (unsigned long long)windows,
+        return err_set(err, ERR_TOO_LARGE, "%s gives %llu windows at stride %zu, more than %zu", l->name, (unsigned long long)windows,
                        d->stride, DATASET_MAX_EXAMPLES);
     d->count = (size_t)windows;
     r->n_tokens = n;
@@ -138,7 +138,7 @@ static void encode_documents(const struct cutter *c, const struct tokenizer *t, 
 
 bool dataset_load_text(struct loader *l, struct err *err) {
     const struct tokenizer *t = l->o->tokenizer;
-    if (!t) return err_set(err, ERR_INVALID, "%s is a text, and the model has no tokenizer: only {\"tokens\"} rows can be read", l->path);
+    if (!t) return err_set(err, ERR_INVALID, "%s is a text, and the model has no tokenizer: only {\"tokens\"} rows can be read", l->name);
     struct cutter c;
     struct ids ids = {0};
     cutter_init(&c, t, l->text, l->len);
@@ -146,7 +146,7 @@ bool dataset_load_text(struct loader *l, struct err *err) {
     for (size_t at = 0, end; ok && at < l->len && !l->d->store.error; at = end) { // a full disk comes out at the store's finish
         end = chunk_end(&c, at);
         if (!end) {
-            ok = err_set(err, ERR_TOO_LARGE, "%s: %zu bytes without a letter or a number that something else follows", l->path, CHUNK_MAX);
+            ok = err_set(err, ERR_TOO_LARGE, "%s: %zu bytes without a letter or a number that something else follows", l->name, CHUNK_MAX);
             break;
         }
         ids.len = 0;

@@ -141,4 +141,9 @@ def test_supervised_lines_hold_no_paths(base, tmp_path):
     (base / "wrong.jsonl").write_text('{"text":"fine"}\n{"text":\n')
     done = couplet("train", "--model", base / "nano", "--data", base / "wrong.jsonl", "--out", tmp_path / "out", "--steps", 1, "--json", "--supervised")
     line = json.loads(done.stdout.splitlines()[-1])
-    assert line["message"].startswith("wrong.jsonl line 2") and str(base) not in done.stdout
+    assert line["message"].startswith("wrong.jsonl line 2") and str(base) not in done.stdout and str(base) not in done.stderr
+    named = couplet("train", "--model", base / "nano", "--data", base / "wrong.jsonl", "--data-name", "mine.jsonl", "--estimate", "--supervised")
+    assert "mine.jsonl line 2" in named.stderr and str(base) not in named.stderr, "the name that its owner knows"
+    (base / "twice.jsonl").write_text('{"text":"one two three"}\n' * 2)
+    said = couplet("train", "--model", base / "nano", "--data", base / "twice.jsonl", "--data-name", "mine.jsonl", "--estimate", "--supervised", "--json")
+    assert any("mine.jsonl" in w for w in json.loads(said.stdout)["warnings"]) and "twice" not in said.stdout and str(base) not in said.stdout
