@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// See file_report.h. The scan reads every row, so it runs on the slow lane. A file that cannot be trained on is a report that says why, not an error.
+// See file_report.h. The scan reads every row, so it runs on the tools' lane. A file that cannot be trained on is a report that says why, not an error.
 #include "server/file_report.h"
 
 #include "base/mem.h"
@@ -66,7 +66,7 @@ bool file_report_work(struct http_request *r) {
     return model_find(r, p) && (r->cold || options_read(r, p));
 }
 
-// ---- the scan, on the slow lane ----
+// ---- the scan, on the tools' lane ----
 
 static struct dataset *data_open(struct http_request *r, const struct stored_file *f, struct dataset_report *report, struct err *err) {
     struct file_report *p = r->state;
@@ -200,7 +200,7 @@ static void report_then(struct http_request *r) { http_reply_json(r, 200, &((str
 
 void file_report_start(struct http_request *r) {
     if (r->cold) request_warm(r);
-    else http_slow_work(r, scan_work, report_then);
+    else http_tool_work(r, scan_work, report_then);
 }
 
 void file_report_end(struct http_request *r) {

@@ -72,10 +72,10 @@ struct viewer http_viewer(const struct http_request *r); // who asks, for the st
 // Between the two nothing else is called, not even end.
 void http_more_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r));
 
-// The same for what takes over 50 ms (scans of data sets, model loads): one thread, first come first served. What runs when
+// The same for what takes over 50 ms (model loads and removals): one thread, first come first served. What runs when
 // the drain's deadline passes is cut off with the process, so it must survive that as it survives kill -9.
 void http_slow_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r));
-// The same for what waits for a tool (exports, estimates), perhaps for minutes: one more thread, so that nobody waits behind it for a model.
+// The same for what takes minutes (scans of data sets, exports, estimates): one more thread, so that nobody waits behind it for a model.
 void http_tool_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r));
 // Neither begins for a client that has left.
 // http_more_work without a request; loop thread only. fn may not run if the server goes down first.

@@ -88,7 +88,7 @@ struct slow_item {
     void (*run)(void *ctx);             // slow lane's thread
     void (*after)(void *ctx, bool ran); // loop
     void *ctx;
-    bool tool; // waits for a process of ours
+    bool tool; // http_tool_work's
     bool ran;
 };
 

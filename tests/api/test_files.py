@@ -536,3 +536,18 @@ def test_report_of_leaks(server):
 def test_report_parameters(server, query, status, param):
     answer = report(server, ROWS, query=query)
     assert answer.status == status and answer.error()["param"] == param
+
+
+def test_nobody_waits_for_a_model_behind_a_report(server):
+    rows = "".join(json.dumps({"prompt": f"question {i} {i * 7919}:", "completion": f" answer {i}"}) + "\n" for i in range(100000)).encode()
+    f, ends = upload(server, data=rows).json()["id"], {}
+
+    def timed(name, *request):
+        ends[name] = (ask(server, *request).status, time.monotonic())
+
+    report = threading.Thread(target=timed, args=("report", "GET", f"/v1/files/{f}/report"))
+    report.start()
+    time.sleep(0.2)
+    timed("model", "DELETE", "/v1/models/none")  # where models are loaded, too
+    report.join()
+    assert ends["report"][0] == 200 and ends["model"][0] == 404 and ends["model"][1] < ends["report"][1]
