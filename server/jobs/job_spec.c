@@ -228,7 +228,6 @@ const char *const *job_estimate_arguments(const struct stored_job *j, const stru
     struct arguments l = train_arguments(j, s, job_dir, files_dir, threads, a);
     add(&l, "--estimate");
     add(&l, "--supervised");
-    add(&l, "--supervised");
     add(&l, "--json");
     return l.items;
 }
