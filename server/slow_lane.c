@@ -2,8 +2,8 @@
 // What takes over 50 ms, so that it never fills libuv's pool of four: items in, first come first served, and back to the loop. One thread for models
 // that somebody waits for, one for what may take minutes: data sets, and tools that are waited for.
 //
-// Invariants: (1) every item's `after` is called once, on the loop, for each thread in the order they were added but for dropped ones. (2) http->n_working counts
-// what was added and whose `after` has not been called. (3) One mutex, never held during run or after.
+// Invariants: (1) every item's `after` is called once, on the loop, for each thread in the order they were added but for dropped ones. (2) http->n_working
+// counts what was added and whose `after` has not been called. (3) One mutex, never held during run or after.
 // Thread: loop, but for lane_main.
 #include "server/http_internal.h"
 

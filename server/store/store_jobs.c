@@ -98,8 +98,8 @@ bool store_job_create(struct store *s, const struct viewer *v, const struct stor
     snprintf(message, sizeof message, "Created fine-tuning job: %s", id);
     bool ok = store_begin(s, err) && idempotency_find(s, j->owner, idempotency_key, request_hash, a, &before, err);
     if (ok && !before) {
-        ok = job_allowed(s, j->owner, max_unfinished, err) && job_file_visible(s, v, j->training_file, "training_file", err) && job_file_visible(s, v, j->validation_file, "validation_file", err) &&
-             job_insert(s, id, j, err) && store_event_say(s, id, message, err);
+        ok = job_allowed(s, j->owner, max_unfinished, err) && job_file_visible(s, v, j->training_file, "training_file", err) &&
+             job_file_visible(s, v, j->validation_file, "validation_file", err) && job_insert(s, id, j, err) && store_event_say(s, id, message, err);
         if (ok && idempotency_key)
             ok = RUN(s, err, "INSERT INTO idempotency (owner, key, request_hash, job) VALUES (?1, ?2, ?3, ?4)", V(j->owner), V(idempotency_key),
                      V(request_hash), V(id));

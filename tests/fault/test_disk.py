@@ -74,7 +74,7 @@ class Small(Server):
                                              f'mount -t tmpfs -o size=2m none "{self.hidden}" && exec "$@"', "sh", *self.command]
         super().start()
         self.command = plain
-        self.data_dir = Path(f"/proc/{self.process.pid}/root{self.hidden}")
+        self.data_dir = Path("/proc", str(self.process.pid), "root", *self.hidden.parts[1:])
 
 
 @pytest.fixture
