@@ -124,10 +124,9 @@ bool store_job_requeue(struct store *s, const char *instance, int64_t now_ms, st
 
 struct stored_event {
     const char *id;      // "ftevent-..."; made by the store when NULL
-    const char *once;    // unique in the job ("step-12"): the second one is left out without a word; NULL: always added
+    const char *once;    // in: unique in the job ("step-12"): the second one is left out without a word; NULL: always added
     const char *level, *message, *type, *data; // "info"|"warn"|"error"; type "message"|"metrics"; data: JSON object or NULL
     int64_t created_s;   // 0: now
-    int64_t seq;         // out: order in the store
 };
 struct stored_checkpoint {
     const char *id;    // made by the store when NULL

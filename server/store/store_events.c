@@ -2,19 +2,17 @@
 // What happened in a job: events and checkpoints. Both are only added, in transactions of the job's. Invariants, threads: store_internal.h.
 #include "server/store/store_internal.h"
 
-#define EVENT_COLUMNS "id, once, level, message, type, data, created_s, seq"
+#define EVENT_COLUMNS "id, level, message, type, data, created_s"
 #define CHECKPOINT_COLUMNS "id, step, model, metrics, created_s"
 
 static void event_read_row(sqlite3_stmt *q, struct arena *a, void *row) {
     struct stored_event *e = row;
     e->id = column_text(q, 0, a);
-    e->once = column_text(q, 1, a);
-    e->level = column_text(q, 2, a);
-    e->message = column_text(q, 3, a);
-    e->type = column_text(q, 4, a);
-    e->data = column_text(q, 5, a);
-    e->created_s = sqlite3_column_int64(q, 6);
-    e->seq = sqlite3_column_int64(q, 7);
+    e->level = column_text(q, 1, a);
+    e->message = column_text(q, 2, a);
+    e->type = column_text(q, 3, a);
+    e->data = column_text(q, 4, a);
+    e->created_s = sqlite3_column_int64(q, 5);
 }
 
 static void checkpoint_read_row(sqlite3_stmt *q, struct arena *a, void *row) {
