@@ -331,6 +331,8 @@ static bool read_metadata(struct reading *q) {
         const json_t *v = json_object_iter_value(at);
         if (!json_is_string(v))
             return refuse(q, "invalid_type", "metadata", "The values of 'metadata' must be strings.");
+        if (strlen(json_string_value(v)) != json_string_length(v)) // SQLite compares up to it: a filter would find what it should not
+            return out_of_range(q, "metadata", "The values of 'metadata' must not hold a NUL.");
         if (!*key || utf8_count(key, strlen(key)) > METADATA_KEY ||
             utf8_count(json_string_value(v), json_string_length(v)) > METADATA_VALUE)
             return out_of_range(q, "metadata", "Keys of 'metadata' have 1 to 64 characters, values at most 512.");

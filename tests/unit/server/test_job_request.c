@@ -223,6 +223,7 @@ static const struct {
     {JOB(",\"metadata\":[]"), 400, "invalid_type", "metadata"},
     {JOB(",\"metadata\":{\"a\":1}"), 400, "invalid_type", "metadata"},
     {JOB(",\"metadata\":{\"\":\"a\"}"), 400, "value_out_of_range", "metadata"},
+    {JOB(",\"metadata\":{\"a\":\"b\\u0000c\"}"), 400, "value_out_of_range", "metadata"},
     {JOB(",\"metadata\":{\"a\":\"\",\"b\":\"\",\"c\":\"\",\"d\":\"\",\"e\":\"\",\"f\":\"\",\"g\":\"\",\"h\":\"\",\"i\":\"\",\"j\":\"\",\"k\":\"\",\"l\":\"\","
          "\"m\":\"\",\"n\":\"\",\"o\":\"\",\"p\":\"\",\"q\":\"\"}"), 400, "value_out_of_range", "metadata"},
     {JOB(",\"method\":{\"type\":\"dpo\"}"), 400, "value_out_of_range", "method.type"},
