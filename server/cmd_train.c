@@ -16,6 +16,7 @@
 #include "server/train_log.h"
 #include "server/train_result.h"
 
+#include <assert.h>
 #include <dirent.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -162,12 +163,28 @@ static bool report_write(struct run *r, bool best, struct err *err) {
         .best_weights = best,
     };
     struct buf line = {0};
-    if (r->job.validation.n && !held_out_measure(&r->after, r->job.params, &r->job.validation, r->job.pool, err)) return false;
+    const bool told = r->after.rows.whole && r->after.rows.step == r->result.steps && !best; // by the last evaluation
+    if (r->job.validation.n && !told) {
+        held_out_finish(&r->after);
+        if (!held_out_measure(&r->after, r->job.params, &r->job.validation, r->job.pool, err)) return false;
+    }
+    assert(!r->job.validation.n || r->before.rows.whole);
     held_out_compare(&r->before, &r->after, &card.comparison);
     report_card_headline(&card, &line);
     fprintf(o->json ? stderr : stdout, "%s\n", buf_str(&line));
     buf_finish(&line);
     return report_card_write(&card, o->out, err);
+}
+
+// The run's own first and last evaluation tell what the report compares. One that goes on from a checkpoint makes no first one.
+static bool held_out_prepare(struct run *r, struct err *err) {
+    struct train_job *j = &r->job;
+    const bool goes_on = j->options->config.resume && dir_holds(r->checkpoint_dir, "step-");
+    if (!(goes_on ? held_out_measure(&r->before, j->params, &j->validation, j->pool, err) : held_out_init(&r->before, &j->validation, err))) return false;
+    if (!held_out_init(&r->after, &j->validation, err)) return false;
+    j->config.first = &r->before.rows;
+    j->config.last = &r->after.rows;
+    return true;
 }
 
 static bool run_train(struct run *r, struct err *err) {
@@ -178,7 +195,7 @@ static bool run_train(struct run *r, struct err *err) {
     j->config.stop = &stop_asked;
     j->config.checkpoint_dir = r->checkpoint_dir;
     if (!places_open(r, err)) return false;
-    if (j->validation.n && !held_out_measure(&r->before, j->params, &j->validation, j->pool, err)) return false;
+    if (j->validation.n && !held_out_prepare(r, err)) return false;
     train_job_hash(j, j->config.run_hash);
     r->log.facts = buf_str(&j->facts);
     if (!trainer_run(j->params, &j->config, &j->train, &j->validation, j->tokenizer, &hooks, j->pool, &r->result, err)) return false;

@@ -15,24 +15,30 @@
 
 enum { MEASURE_ROWS = 1024 }; // tokens a forward pass, or the longest row
 
+bool held_out_init(struct held_out *h, const struct data_view *v, struct err *err) {
+    *h = (struct held_out){.n = v->n};
+    h->rows.loss = mem_try_alloc(v->n, sizeof(*h->rows.loss), "the held-out losses", err);
+    h->rows.n_targets = h->rows.loss ? mem_try_alloc(v->n, sizeof(*h->rows.n_targets), "the held-out losses", err) : NULL;
+    if (!h->rows.n_targets) held_out_finish(h);
+    return h->rows.n_targets;
+}
+
 bool held_out_measure(struct held_out *h, struct params *p, const struct data_view *v, struct pool *pool, struct err *err) {
     struct network_config c = {.max_segment = 1, .inference = true};
     struct network *net = NULL;
     for (size_t i = 0; i < v->n; i++) c.max_segment = MAX(c.max_segment, dataset_length(v->data, v->items[i]));
     c.max_rows = MAX(c.max_segment, (size_t)MEASURE_ROWS);
-    *h = (struct held_out){.n = v->n};
-    h->loss = mem_try_alloc(v->n, sizeof(*h->loss), "the held-out losses", err);
-    h->targets = h->loss ? mem_try_alloc(v->n, sizeof(*h->targets), "the held-out losses", err) : NULL;
-    if (h->targets) net = network_create(p, &c, pool, err);
-    const bool ok = net && view_losses(net, v, c.max_rows, h->loss, h->targets, err);
+    if (held_out_init(h, v, err)) net = network_create(p, &c, pool, err);
+    const bool ok = net && view_losses(net, v, c.max_rows, h->rows.loss, h->rows.n_targets, err);
+    h->rows.whole = ok;
     network_destroy(net);
     if (!ok) held_out_finish(h);
     return ok;
 }
 
 void held_out_finish(struct held_out *h) {
-    free(h->loss);
-    free(h->targets);
+    free(h->rows.loss);
+    free(h->rows.n_targets);
     *h = (struct held_out){0};
 }
 
@@ -49,15 +55,15 @@ void held_out_compare(const struct held_out *before, const struct held_out *afte
     double sum = 0, squares = 0, loss_before = 0, loss_after = 0;
     size_t targets = 0;
     for (size_t i = 0; i < before->n; i++) {
-        if (!before->targets[i]) continue;
-        const double d = (after->loss[i] - before->loss[i]) / (double)before->targets[i];
+        if (!before->rows.n_targets[i]) continue;
+        const double d = (after->rows.loss[i] - before->rows.loss[i]) / (double)before->rows.n_targets[i];
         sum += d;
         squares += d * d;
         out->n_rows++;
         out->n_gained += d < 0;
-        loss_before += before->loss[i];
-        loss_after += after->loss[i];
-        targets += before->targets[i];
+        loss_before += before->rows.loss[i];
+        loss_after += after->rows.loss[i];
+        targets += before->rows.n_targets[i];
     }
     if (!out->n_rows) return;
     const double n = (double)out->n_rows, mean = sum / n, variance = n > 1 ? fmax(squares - n * mean * mean, 0) / (n - 1) : 0;

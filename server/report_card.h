@@ -8,9 +8,9 @@
 
 struct held_out { // loss of every row of a view, in its order
     size_t n;
-    double *loss;    // [n] sum over the row's supervised tokens
-    size_t *targets; // [n] how many those are
+    struct example_losses rows; // [n]
 };
+bool held_out_init(struct held_out *h, const struct data_view *v, struct err *err) MUST_CHECK; // for an evaluation to fill
 // Forward passes over the view with a network of its own, released again.
 bool held_out_measure(struct held_out *h, struct params *p, const struct data_view *v, struct pool *pool, struct err *err) MUST_CHECK;
 void held_out_finish(struct held_out *h); // accepts a zeroed one

@@ -173,7 +173,7 @@ bool train_estimate_measure(struct train_job *j, uint64_t began_ns, struct train
     e.peak_memory_bytes = peak_memory() + e.checkpoint_bytes; // a checkpoint is mapped while it is read again
     if (!(evaluation > 0)) evaluation = FORWARD_SPEED * e.tokens_per_second;
     const double epochs = (double)e.steps / (double)per_epoch, tokens = epochs * (double)e.train_tokens;
-    const double checked = e.evaluations ? (double)(e.evaluations + 2) * (double)e.valid_tokens : 0; // two for the report card
+    const double checked = e.evaluations ? (double)(e.evaluations + (c->early_stopping > 0)) * (double)e.valid_tokens : 0; // the best weights' own
     const double sampled = (double)(1 + (e.steps + every - 1) / every) * sampled_rows(j);
     evaluation = fmax(evaluation, LEAST_SECONDS);
     e.seconds = opening + results_seconds(j, &e, opening, evaluation) + tokens / fmax(e.tokens_per_second, LEAST_SECONDS) + (checked + sampled) / evaluation +

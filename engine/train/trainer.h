@@ -13,6 +13,14 @@
 #include "engine/train/network.h"
 #include "engine/train/optimizer.h"
 
+// What an evaluation says of each example of the validation view; arrays of its length, the caller's.
+struct example_losses {
+    double *loss;      // sums over the supervised targets
+    size_t *n_targets; // how many those are
+    bool whole;        // filled by an evaluation that came to its end
+    uint64_t step;     // of that evaluation
+};
+
 struct train_config {
     uint64_t epochs, steps; // steps > 0: that many updates, round the data as often as needed; otherwise epochs (>= 1)
     struct batcher_config batching;
@@ -34,6 +42,7 @@ struct train_config {
     const char *checkpoint_dir;      // OUT/checkpoints, locked while the run lasts; without `resume` there are none in it. NULL: none are written
     bool resume;
     unsigned char run_hash[32]; // over everything that decides numbers (data, options, base): a checkpoint of another run is refused
+    struct example_losses *first, *last; // of the evaluation before the first update, and of the newest; may be NULL
     const bool volatile *stop;  // set by a signal: the update or evaluation in progress is given up, checkpoint, return. May be NULL
 };
 

@@ -86,6 +86,13 @@ static bool view_evaluate_until(struct network *n, const struct data_view *v, co
     return ok;
 }
 
+static void losses_clear(struct example_losses *l, size_t n) {
+    if (!l) return;
+    memset(l->loss, 0, n * sizeof(*l->loss));
+    memset(l->n_targets, 0, n * sizeof(*l->n_targets));
+    l->whole = false;
+}
+
 bool view_evaluate(struct network *n, const struct data_view *v, const struct tokenizer *tokenizer, size_t max_rows, struct view_scores *out,
                    struct err *err) {
     bool complete;
@@ -95,8 +102,7 @@ bool view_evaluate(struct network *n, const struct data_view *v, const struct to
 bool view_losses(struct network *n, const struct data_view *v, size_t max_rows, double *loss, size_t *n_targets, struct err *err) {
     struct view_scores scores;
     bool complete;
-    memset(loss, 0, v->n * sizeof(*loss));
-    memset(n_targets, 0, v->n * sizeof(*n_targets));
+    losses_clear(&(struct example_losses){.loss = loss, .n_targets = n_targets}, v->n);
     return view_evaluate_until(n, v, NULL, max_rows, NULL, loss, n_targets, &scores, &complete, err);
 }
 
@@ -113,9 +119,14 @@ bool trainer_evaluate(struct trainer *t, struct err *err) {
     struct checkpoint_state *s = &t->state;
     if (t->validation) {
         struct view_scores scores;
+        struct example_losses *keep = s->step == 0 ? t->config->first : t->config->last;
         bool complete, best;
-        if (!view_evaluate_until(t->network, t->validation, t->tokenizer, t->max_rows, t->config->stop, NULL, NULL, &scores, &complete, err)) return false;
+        losses_clear(keep, t->validation->n);
+        if (!view_evaluate_until(t->network, t->validation, t->tokenizer, t->max_rows, t->config->stop, keep ? keep->loss : NULL,
+                                 keep ? keep->n_targets : NULL, &scores, &complete, err))
+            return false;
         if (!complete) return true;
+        if (keep) keep->whole = true, keep->step = s->step;
         const double n = (double)scores.sums.n_targets, loss = scores.sums.loss / n;
         state_take_loss(s, loss, &best);
         trainer_emit(t, (struct train_event){
