@@ -203,14 +203,6 @@ void registry_list(struct registry *r, const struct viewer *v, struct model_info
     pthread_mutex_unlock(&r->lock);
 }
 
-size_t registry_count(struct registry *r) {
-    size_t n = 0;
-    pthread_mutex_lock(&r->lock);
-    for (const struct registry_entry *e = r->entries; e; e = e->next) n += e->id && e->origin == MODEL_SERVED;
-    pthread_mutex_unlock(&r->lock);
-    return n;
-}
-
 void registry_figures(struct registry *r, struct registry_figures *out) {
     *out = (struct registry_figures){0};
     pthread_mutex_lock(&r->lock);

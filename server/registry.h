@@ -46,7 +46,6 @@ void registry_destroy(struct registry *r); // accepts NULL; after the engine
 bool registry_add(struct registry *r, const char *spec, const char *adapter, struct err *err) MUST_CHECK;
 // Opens and packs every model of the command line, then makes what the store knows findable (store may be NULL). Once, on the loader thread.
 bool registry_load(struct registry *r, const struct registry_config *c, struct store *store, struct err *err) MUST_CHECK;
-size_t registry_count(struct registry *r); // of the command line
 struct registry_figures {
     size_t full, adapters, cold; // full, adapters: loaded
 };
