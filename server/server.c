@@ -67,7 +67,8 @@ static void on_loaded(uv_async_t *async) {
     }
     struct err err = {0};
     int expected = SERVER_LOADING;
-    if (server_state(s) == SERVER_LOADING && !(s->runner = runner_create(s, &err))) log_line(LOG_ERROR, "no jobs", "message", err.message, NULL);
+    if (server_state(s) == SERVER_LOADING) s->runner = runner_create(s, &err);
+    if (err.code) log_line(LOG_ERROR, "no jobs", "message", err.message, NULL);
     if (atomic_compare_exchange_strong(&s->state, &expected, SERVER_READY)) log_line(LOG_INFO, "ready", NULL);
 }
 
