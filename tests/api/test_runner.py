@@ -208,6 +208,25 @@ def test_cancelled_while_it_waits(running, client):
     wait_until(lambda: not checkpoints.exists())
 
 
+def test_a_group_that_stands_still(nano):
+    """Stopped by somebody: it can be cancelled all the same, and it dies with its server."""
+    with Server("--model", str(nano)) as server:
+        for end in ("cancelled", "running"):
+            job = start(client_of(server), **LONG)
+            wait_until(lambda: "metrics" in kinds(all_events(client_of(server), job)))
+            pid = trainer_pid(server, job)
+            os.killpg(pid, signal.SIGSTOP)
+            if end == "cancelled":
+                post(client_of(server), job, "cancel")
+            else:
+                server.process.kill()
+                server.process.wait()
+            wait_until(lambda: not alive(pid), 5)
+        server.start()
+        wait_for(client_of(server), job, "succeeded")
+        stop_and_look(server)
+
+
 def test_a_store_that_refuses_at_the_start(nano):
     """What the dead server ran is queued again as soon as the store takes it."""
     with Server("--model", str(nano)) as server:
