@@ -171,7 +171,13 @@ static bool resume_work(struct http_request *r) { return act(r, ACTION_RESUME, "
 
 // ---- estimate ----
 
-static bool estimate_read(struct http_request *r) { return job_request_read(r, false, &reply_make(r)->request); }
+static bool estimate_read(struct http_request *r) {
+    struct job_request *q = &reply_make(r)->request;
+    return job_request_read(r, false, q) &&
+           (strcmp(q->job.kind, "tokenizer") != 0 ||
+            request_fail(r, 400, "unsupported_parameter", "couplet.architecture",
+                         "Only training is estimated: a tokenizer alone takes seconds."));
+}
 
 // What must lie beside a new model: its configuration, its vocabulary.
 static bool estimate_prepare(struct http_request *r, const struct job_request *q, const char *dir,

@@ -62,7 +62,7 @@ static const struct field couplet_fields[] = {
     ROW(sample_prompts, FIELD_STRINGS, .min = 1, .max = 4096, .max_items = 16, .doc = "Continued at every evaluation, as events."),
     ROW(early_stopping, FIELD_INTEGER, .min = 1, .max = 1e6, .doc = "Evaluations without a lower loss that end the job."),
     ROW(from_checkpoint, FIELD_STRING, .min = 1, .max = 1024, .doc = "Id of a checkpoint's model, of the same base, to go on from."),
-    {.name = "architecture", .kind = FIELD_OBJECT, .object = &architecture_table, .doc = "With model \"new\": its size."},
+    {.name = "architecture", .kind = FIELD_OBJECT, .object = &architecture_table, .doc = "With model \"new\": its size; without one and with tokenizer \"train\" the job makes a tokenizer alone."},
     ROW(tokenizer, FIELD_STRING, .min = 1, .max = 1024, .doc = "With model \"new\": a model's id, or \"train\": made from the training file."),
     ROW(vocab_size, FIELD_INTEGER, .min = 257, .max = 1 << 20, .automatic = true, .doc = "With tokenizer \"train\" (1024)."),
     ROW(shared, FIELD_BOOLEAN, .default_text = "false", .doc = "Other keys may see the job and use its models."),

@@ -109,9 +109,9 @@ static void write_settings(const struct job_spec *s, struct buf *out) {
         buf_add_json_string(out, s->sample_prompts[i], strlen(s->sample_prompts[i]));
     }
     buf_add_byte(out, ']');
-    if (!s->architecture) return;
-    if (s->architecture[0] == '{') buf_printf(out, ",\"architecture\":%s", s->architecture);
-    else buf_printf(out, ",\"architecture\":{\"preset\":\"%s\"}", s->architecture);
+    if (!s->tokenizer) return;
+    if (s->architecture && s->architecture[0] == '{') buf_printf(out, ",\"architecture\":%s", s->architecture);
+    else if (s->architecture) buf_printf(out, ",\"architecture\":{\"preset\":\"%s\"}", s->architecture);
     job_text_write(out, "tokenizer", s->tokenizer_model ? s->tokenizer_model : "train");
     put_count(out, "vocab_size", s->vocab_size, s->vocab_size);
 }

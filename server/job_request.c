@@ -205,6 +205,10 @@ static bool read_architecture(struct reading *q) {
     return true;
 }
 
+static bool has_architecture(const struct job_fields *f) {
+    return f->preset.s || is_given(f->n_layer) || is_given(f->n_head) || is_given(f->n_embd) || is_given(f->n_ctx);
+}
+
 static bool read_new(struct reading *q) {
     const struct job_fields *f = &q->f;
     struct job_spec *s = &q->out->spec;
@@ -221,6 +225,10 @@ static bool read_new(struct reading *q) {
             return unsupported(q, "couplet.tokenizer", "A tokenizer is made from text, not from rows.");
         s->tokenizer = "train";
         s->vocab_size = count_or(f->vocab_size, NEW_VOCABULARY);
+        if (!has_architecture(f)) { // the tokenizer alone
+            q->out->job.kind = "tokenizer";
+            return true;
+        }
         return read_architecture(q);
     }
     if (is_given(f->vocab_size))
@@ -407,6 +415,7 @@ static bool read_tree(struct http_request *r, const json_t *tree, bool create, s
     hash_body(tree, out->hash);
     if (!read_names(&q) || (create && !read_again(&q))) return false;
     if (out->again) return true;
+    out->job.kind = "fine_tune";
     if (!read_files(&q) || !(is_text(q.f.model, "new") ? read_new(&q) : read_base(&q)) ||
         !read_numbers(&q))
         return false;
@@ -415,7 +424,6 @@ static bool read_tree(struct http_request *r, const json_t *tree, bool create, s
     buf_finish(&spec);
     out->job.owner = r->key_id;
     out->job.status = JOB_QUEUED;
-    out->job.kind = "fine_tune";
     out->job.model = q.f.model.s;
     out->job.suffix = q.f.suffix.s;
     out->job.result_files = "[]";

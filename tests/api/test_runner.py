@@ -155,6 +155,16 @@ def test_a_new_model(client, tokenizer):
     assert client.completions.create(model=done.fine_tuned_model, prompt="The mill", max_tokens=4).choices[0].finish_reason
 
 
+def test_a_tokenizer_alone(client):
+    """Without an architecture the job ends with the vocabulary's files."""
+    job = start(client, model="new", couplet={"tokenizer": "train", "vocab_size": 300})
+    done = wait_for(client, job, "succeeded", "failed")
+    assert done.status == "succeeded" and done.fine_tuned_model is None, done.error
+    names = [client.files.retrieve(file).filename for file in done.result_files]
+    assert names == ["tokenizer.json", "vocab.json", "merges.txt"]
+    assert len(json.loads(client.files.content(done.result_files[1]).text)) == 300
+
+
 def test_live_weights_while_it_runs(running, client):
     job = start(client, **LONG)
     live = f"ft:nano:local::{job[6:14]}:live"

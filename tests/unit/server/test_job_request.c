@@ -256,7 +256,7 @@ static const struct {
     {TEXT_COUPLET("\"excess_length\":\"drop\""), 400, "unsupported_parameter", "couplet.excess_length"},
     {TEXT_COUPLET("\"context_length\":32,\"stride\":33"), 400, "value_out_of_range", "couplet.stride"},
     {NEW("\"architecture\":{\"preset\":\"gpt2-nano\"}"), 400, "missing_required_parameter", "couplet.tokenizer"},
-    {NEW("\"tokenizer\":\"train\""), 400, "missing_required_parameter", "couplet.architecture"},
+    {NEW("\"tokenizer\":\"OTHER\""), 404, "model_not_found", "couplet.tokenizer"},
     {NEW("\"tokenizer\":\"train\",\"architecture\":{\"n_layer\":2}"), 400, "value_out_of_range", "couplet.architecture"},
     {NEW("\"tokenizer\":\"train\",\"architecture\":{\"n_layer\":2,\"n_head\":3,\"n_embd\":32,\"n_ctx\":8}"), 400, "value_out_of_range", "couplet.architecture.n_embd"},
     {NEW("\"tokenizer\":\"train\",\"architecture\":{\"preset\":\"gpt2-nano\"},\"training_type\":{\"type\":\"lora\"}"), 400, "unsupported_parameter",
