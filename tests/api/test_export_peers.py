@@ -79,7 +79,7 @@ class Service:
             to.write_bytes(data)
             return to
         with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            archive.extractall(to, filter="data")
+            archive.extractall(to)
         (inside,) = to.iterdir()
         return inside
 

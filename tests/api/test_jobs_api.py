@@ -369,7 +369,7 @@ def test_estimate(busy):
 def unpack(answer, into):
     assert answer.status_code == 200, answer.text
     with tarfile.open(fileobj=io.BytesIO(answer.content)) as archive:
-        archive.extractall(into, filter="data")
+        archive.extractall(into)
     (folder,) = into.iterdir()
     return folder
 

@@ -254,10 +254,14 @@ def test_a_store_that_refuses_at_the_start(nano):
         stop_and_look(server)
 
 
-def test_kill_9_loses_nothing(nano, reference):
+def test_kill_9_loses_nothing(nano):
     """The server, twice; the trainer, once; then a server that is told to stop. The weights are those of a run that was left alone."""
+    long = {**LONG, "couplet": {**LONG["couplet"], "max_steps": 300, "n_evals": 10, "n_checkpoints": 10}}  # still under way when the last one dies
     with Server("--model", str(nano), "--lease-seconds", "3") as server, client_of(server) as client:
-        job = start(client, **LONG)
+        undisturbed = start(client, **long)
+        wait_for(client, undisturbed, "succeeded", seconds=240)
+        reference, n_models = weights(server, undisturbed), len(list((data_dir(server) / "models").iterdir()))
+        job = start(client, **long)
         for _ in range(2):
             pid = wait_until(lambda: trainer_pid(server, job))
             time.sleep(0.7)
@@ -272,11 +276,11 @@ def test_kill_9_loses_nothing(nano, reference):
         time.sleep(0.5)
         assert server.stop() == 0
         server.start()
-        wait_for(client, job, "succeeded")
+        wait_for(client, job, "succeeded", seconds=240)
         assert weights(server, job) == reference
         steps = [e.data["step"] for e in all_events(client, job) if e.type == "metrics" and "grad_norm" in e.data]
-        assert sorted(steps) == list(range(1, 61))
-        assert len(list((data_dir(server) / "models").iterdir())) == 5
+        assert sorted(steps) == list(range(1, 301))
+        assert n_models == 11 and len(list((data_dir(server) / "models").iterdir())) == 2 * n_models
 
 
 @pytest.mark.skipif(not FAILPOINTS, reason="built without -Dfailpoints=true")
