@@ -6,8 +6,8 @@
 #include "server/plot.h"
 
 #include "base/file.h"
-#include "base/json.h"
 #include "base/mem.h"
+#include "server/loss_lines.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -39,41 +39,16 @@ static void series_add(struct series *s, struct point p) {
 
 // ---- reading ----
 
-static bool number_or_null(struct json *j, double *out, struct err *err) {
-    return json_peek(j) == JSON_NULL ? json_read_null(j, err) : json_read_double(j, out, err);
-}
-
-static void line_read(const char *text, size_t len, struct losses *l) {
-    struct json j;
-    struct buf key = {0}, event = {0};
-    double epoch = NAN, tokens = 0, train = NAN, valid = NAN;
-    json_init(&j, text, len);
-    bool ok = json_open(&j, '{', NULL);
-    while (ok && json_next_key(&j, &key, NULL)) {
-        if (buf_is(&key, "event")) ok = json_read_string(&j, &event, NULL);
-        else if (buf_is(&key, "epoch")) ok = number_or_null(&j, &epoch, NULL);
-        else if (buf_is(&key, "tokens") && json_peek(&j) == JSON_NUMBER) ok = json_read_double(&j, &tokens, NULL);
-        else if (buf_is(&key, "train_loss")) ok = number_or_null(&j, &train, NULL);
-        else if (buf_is(&key, "valid_loss")) ok = number_or_null(&j, &valid, NULL);
-        else ok = json_skip(&j, NULL);
+static void line_take(void *ctx, const struct loss_line *line) {
+    struct losses *l = ctx;
+    if (!line->eval) {
+        series_add(&l->steps, (struct point){line->epoch, line->tokens, line->train_loss});
+        return;
     }
-    if (ok && !j.failed && buf_is(&event, "step")) series_add(&l->steps, (struct point){epoch, tokens, train});
-    if (ok && !j.failed && buf_is(&event, "eval")) { // a mean over the updates since the last one belongs in their middle
-        const double since = l->valid.n ? l->valid.points[l->valid.n - 1].epoch : 0;
-        series_add(&l->train, (struct point){(since + epoch) / 2, tokens, train});
-        series_add(&l->valid, (struct point){epoch, tokens, valid});
-    }
-    buf_finish(&key);
-    buf_finish(&event);
-}
-
-static void log_read(const char *log, size_t len, struct losses *l) {
-    for (const char *at = log, *end = log + len; at < end;) {
-        const char *stop = memchr(at, '\n', (size_t)(end - at));
-        if (!stop) break; // torn
-        line_read(at, (size_t)(stop - at), l);
-        at = stop + 1;
-    }
+    // A mean over the updates since the last one belongs in their middle.
+    const double since = l->valid.n ? l->valid.points[l->valid.n - 1].epoch : 0;
+    series_add(&l->train, (struct point){(since + line->epoch) / 2, line->tokens, line->train_loss});
+    series_add(&l->valid, (struct point){line->epoch, line->tokens, line->valid_loss});
 }
 
 // At most n points, each the mean of its neighbours.
@@ -223,7 +198,7 @@ static void draw(struct buf *o, const struct losses *l, const struct series *thi
 
 bool plot_losses(const char *log, size_t len, struct buf *svg, struct err *err) {
     struct losses l = {0};
-    log_read(log, len, &l);
+    loss_lines_each(log, len, line_take, &l);
     const bool ok = l.steps.n || l.valid.n;
     if (ok) { // with fewer than two evaluations there is no curve of means: the updates' own, smoothed
         struct series thin = series_thin(&l.steps, THIN_POINTS), smooth = series_thin(&l.steps, SOLID_POINTS);

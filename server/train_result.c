@@ -3,10 +3,10 @@
 #include "server/train_result.h"
 
 #include "base/file.h"
-#include "base/json.h"
 #include "base/mem.h"
 #include "engine/model/adapter.h"
 #include "engine/model/model_write.h"
+#include "server/loss_lines.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -109,44 +109,20 @@ void train_snapshots_prune(const char *parent) {
 
 // ---- losses ----
 
-struct csv_row {
-    uint64_t step;
-    double train_loss, train_accuracy, valid_loss, valid_accuracy; // NaN: not known
-};
 struct csv_table {
-    struct csv_row *rows; // by step, one after the other
+    struct loss_line *rows; // updates, one after the other, each with what was evaluated after it
     size_t n, cap;
 };
 
-static bool number_or_null(struct json *j, double *out) {
-    return json_peek(j) == JSON_NULL ? json_read_null(j, NULL) : json_read_double(j, out, NULL);
-}
-
-static void csv_line(struct csv_table *t, const char *text, size_t len) {
-    struct json j;
-    struct buf key = {0}, event = {0};
-    double step = 0, loss = NAN, accuracy = NAN, valid = NAN, valid_accuracy = NAN;
-    json_init(&j, text, len);
-    bool ok = json_open(&j, '{', NULL);
-    while (ok && json_next_key(&j, &key, NULL)) {
-        if (buf_is(&key, "event")) ok = json_read_string(&j, &event, NULL);
-        else if (buf_is(&key, "step")) ok = json_read_double(&j, &step, NULL);
-        else if (buf_is(&key, "train_loss")) ok = number_or_null(&j, &loss);
-        else if (buf_is(&key, "train_accuracy")) ok = number_or_null(&j, &accuracy);
-        else if (buf_is(&key, "valid_loss")) ok = number_or_null(&j, &valid);
-        else if (buf_is(&key, "token_accuracy")) ok = number_or_null(&j, &valid_accuracy);
-        else ok = json_skip(&j, NULL);
-    }
-    struct csv_row *last = t->n ? &t->rows[t->n - 1] : NULL;
-    if (ok && !j.failed && buf_is(&event, "step")) {
+static void csv_line(void *ctx, const struct loss_line *line) {
+    struct csv_table *t = ctx;
+    if (!line->eval) {
         mem_grow(&t->rows, &t->cap, t->n + 1);
-        t->rows[t->n++] = (struct csv_row){(uint64_t)step, loss, accuracy, NAN, NAN};
-    } else if (ok && !j.failed && buf_is(&event, "eval") && last && last->step == (uint64_t)step) {
-        last->valid_loss = valid;
-        last->valid_accuracy = valid_accuracy;
+        t->rows[t->n++] = *line;
+    } else if (t->n && t->rows[t->n - 1].step == line->step) {
+        t->rows[t->n - 1].valid_loss = line->valid_loss;
+        t->rows[t->n - 1].valid_accuracy = line->valid_accuracy;
     }
-    buf_finish(&key);
-    buf_finish(&event);
 }
 
 static void csv_number(struct buf *out, double v, char end) {
@@ -160,10 +136,10 @@ bool train_results_csv(const char *log_path, const char *csv_path, struct err *e
     size_t len;
     char *log = file_read(log_path, MAX_LOG_BYTES, &len, err);
     if (!log) return false;
-    for (const char *at = log, *stop; (stop = memchr(at, '\n', (size_t)(log + len - at))); at = stop + 1) csv_line(&t, at, (size_t)(stop - at));
+    loss_lines_each(log, len, csv_line, &t);
     buf_add_str(&out, "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy\n");
     for (size_t i = 0; i < t.n; i++) {
-        const struct csv_row *r = &t.rows[i];
+        const struct loss_line *r = &t.rows[i];
         buf_printf(&out, "%" PRIu64 ",", r->step);
         csv_number(&out, r->train_loss, ',');
         csv_number(&out, r->train_accuracy, ',');
