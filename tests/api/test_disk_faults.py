@@ -2,43 +2,15 @@
 """A disk that is full or broken under a running server: each call that changes the data directory fails once in turn while a client uploads, submits,
 cancels and deletes. Refusals are clear, what was there stays, nothing half done is left, and everything works the moment the disk does."""
 import json
-import os
 import uuid
 
 import httpx
 import pytest
-from serving import COUPLET, Server
-from pathlib import Path
+from faulty import LIBRARY, Faulty
 
-LIBRARY = Path(COUPLET).resolve().parents[1] / "tests" / "fault" / "libfail_io.so"
 pytestmark = pytest.mark.skipif(not LIBRARY.exists(), reason="a sanitizer's build has no library to preload")
 SLEEP = [word for argument in ("sh", "-c", "exec sleep 1000") for word in ("--train-launcher", argument)]
 ROWS = "".join(json.dumps({"prompt": f"Question {i}: ", "completion": f"answer {i % 7}."}) + "\n" for i in range(400)).encode()
-
-
-class Faulty(Server):
-    """A server whose disk does what fail() says."""
-
-    def start(self):
-        self.data_dir = Path(self.data.name) / "data"
-        self.control = Path(self.data.name) / "control"
-        self.fail("")
-        extra = {"LD_PRELOAD": str(LIBRARY), "FAIL_IO_BELOW": str(self.data_dir), "FAIL_IO_CONTROL": str(self.control)}
-        os.environ.update(extra)
-        try:
-            super().start()
-        finally:
-            for name in extra:
-                del os.environ[name]
-
-    def fail(self, rule):
-        fresh = self.control.with_suffix(".new")
-        fresh.write_text(rule)
-        self.control.with_name("control.hit").unlink(missing_ok=True)
-        fresh.rename(self.control)
-
-    def was_hit(self):
-        return self.control.with_name("control.hit").exists()
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import COUPLET, Server
+from faulty import LIBRARY, Faulty
+from serving import Server
 
-LIBRARY = Path(COUPLET).resolve().parents[1] / "tests" / "fault" / "libfail_io.so"
 ROWS = "".join(json.dumps({"prompt": f"Question {i}: ", "completion": f"answer {i % 7}."}) + "\n" for i in range(24)).encode()
 LORA = {"max_steps": 4, "n_checkpoints": 2, "training_type": {"type": "lora", "lora_r": 1}}
 FULL = {"max_steps": 4, "n_checkpoints": 2, "training_type": {"type": "full"}}
@@ -132,38 +132,10 @@ def test_training_fills_the_disk(small):
 
 # ---- each call fails ----
 
-class Faulty(Server):
-    """A server whose disk, or whose trainers' disk, does what fail() says."""
-
-    def __init__(self, command, *arguments):
-        self.faulty_command = command
-        super().__init__(*arguments)
-
-    def start(self):
-        self.data_dir, self.control = Path(self.data.name) / "data", Path(self.data.name) / "control"
-        self.fail("")
-        extra = {"LD_PRELOAD": str(LIBRARY), "FAIL_IO_BELOW": str(self.data_dir), "FAIL_IO_CONTROL": str(self.control), "FAIL_IO_COMMAND": self.faulty_command}
-        os.environ.update(extra)
-        try:
-            super().start()
-        finally:
-            for name in extra:
-                del os.environ[name]
-
-    def fail(self, rule):
-        fresh = self.control.with_suffix(".new")
-        fresh.write_text(rule)
-        self.control.with_name("control.hit").unlink(missing_ok=True)
-        fresh.rename(self.control)
-
-    def was_hit(self):
-        return self.control.with_name("control.hit").exists()
-
-
 def faulty(command, nano):
     if not LIBRARY.exists():
         pytest.skip("a sanitizer's build has no library to preload")
-    return Faulty(command, "--model", str(nano), "--train-threads", "1", "--log-level", "warn")
+    return Faulty("--model", str(nano), "--train-threads", "1", "--log-level", "warn", command=command)
 
 
 def one_fault(running, http, kept, how, rule, codes):
