@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/sha256.h"
 #include "base/utf8.h"
 #include "server/json_body.h"
 #include "server/request_model.h"
@@ -22,9 +23,10 @@ enum { LOOP_REPLY_BYTES = 64 << 10 }; // a larger reply is put together on the p
 // -- Making ------------------------------------------------------------------------------------------------------------------
 static void make_id(char *out, size_t size, const char *prefix) {
     unsigned char random[12];
+    char hex[2 * sizeof random + 1];
     random_bytes(random, sizeof random);
-    int len = snprintf(out, size, "%s-", prefix);
-    for (size_t i = 0; i < sizeof random; i++) len += snprintf(out + len, size - (size_t)len, "%02x", random[i]);
+    hex_write(random, sizeof random, hex);
+    snprintf(out, size, "%s-%s", prefix, hex);
 }
 
 bool generation_init(struct generation *g, struct http_request *r, const struct sampling_fields *f,

@@ -224,7 +224,7 @@ static bool bytes_check(struct transfer *t, struct err *err) {
     unsigned char digest[32];
     char hex[65];
     sha256_digest(&t->hash, digest);
-    for (size_t i = 0; i < 32; i++) snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    hex_write(digest, sizeof digest, hex);
     return !t->f->sha256[0] || strcmp(hex, t->f->sha256) == 0 ||
            err_set(err, ERR_CORRUPT, "%s is damaged and was removed: its sha256 is %s, the hub states %s", t->f->name, hex, t->f->sha256);
 }

@@ -139,9 +139,9 @@ static bool keys_write(const struct keys *k, struct err *err) {
     struct buf text = {0};
     for (size_t i = 0; i < k->n; i++) {
         const struct key *key = &k->items[i];
-        buf_printf(&text, "%s %s %" PRId64 " ", key->id, scope_name(key->scope), key->created_s);
-        for (size_t b = 0; b < sizeof key->hash; b++) buf_printf(&text, "%02x", key->hash[b]);
-        buf_printf(&text, " %s\n", key->name);
+        char hash[2 * sizeof key->hash + 1];
+        hex_write(key->hash, sizeof key->hash, hash);
+        buf_printf(&text, "%s %s %" PRId64 " %s %s\n", key->id, scope_name(key->scope), key->created_s, hash, key->name);
     }
     bool ok = file_write_atomic(k->path, text.data, text.len, 0600, err);
     buf_finish(&text);
@@ -187,12 +187,14 @@ bool keys_add(struct keys *k, const char *name, enum http_scope scope, char text
     if (k->n == KEYS_MAX) return err_set(err, ERR_TOO_LARGE, "there are %d keys already", KEYS_MAX);
     unsigned char random[KEY_TEXT_BYTES];
     if (!random_fill(random, sizeof random, err)) return false;
-    char key_text[64];
-    int n = snprintf(key_text, sizeof key_text, "%s", key_prefix);
-    for (size_t i = 0; i < sizeof random; i++) n += snprintf(key_text + n, sizeof key_text - (size_t)n, "%02x", random[i]);
+    char key_text[64], hex[2 * sizeof random + 1];
+    hex_write(random, sizeof random, hex);
+    int n = snprintf(key_text, sizeof key_text, "%s%s", key_prefix, hex);
+    explicit_bzero(hex, sizeof hex);
     struct key key = {.scope = scope, .created_s = (int64_t)time(NULL)};
     hash_text(key_text, (size_t)n, key.hash);
-    snprintf(key.id, sizeof key.id, "key-%02x%02x%02x%02x%02x%02x", key.hash[0], key.hash[1], key.hash[2], key.hash[3], key.hash[4], key.hash[5]);
+    memcpy(key.id, "key-", 4);
+    hex_write(key.hash, 6, key.id + 4);
     snprintf(key.name, sizeof key.name, "%s", name);
     mem_grow(&k->items, &k->cap, k->n + 1);
     k->items[k->n++] = key;
