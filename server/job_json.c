@@ -28,6 +28,11 @@ static void put_flag(struct buf *out, const char *name, bool value) {
 
 // ---- when ----
 
+// NaN: not known.
+static double remaining_seconds(const struct stored_job *j) {
+    return j->seconds_per_step > 0 && j->total_steps >= j->step ? (double)(j->total_steps - j->step) * j->seconds_per_step : NAN;
+}
+
 void job_outlook_init(struct job_outlook *o, struct store *store, struct arena *a) {
     static const struct viewer everybody = {"", true};
     static const struct page one = {.limit = 1};
@@ -38,10 +43,8 @@ void job_outlook_init(struct job_outlook *o, struct store *store, struct arena *
     struct err ignored;
     *o = (struct job_outlook){.store = store, .now_s = (int64_t)time(NULL)};
     if (!store_job_list(store, &everybody, &one, &running, a, &jobs, &n, &more, &ignored) || !n) return;
-    const struct stored_job *j = jobs;
-    const bool known = j->seconds_per_step > 0 && j->total_steps >= j->step;
-    o->remaining_s = known ? (double)(j->total_steps - j->step) * j->seconds_per_step : NAN;
-    o->whole_s = known ? (double)j->total_steps * j->seconds_per_step : NAN;
+    o->remaining_s = remaining_seconds(jobs);
+    o->whole_s = isfinite(o->remaining_s) ? (double)jobs->total_steps * jobs->seconds_per_step : NAN;
 }
 
 // The running job's rest, and for those between as long as it takes in all: what they really take nobody knows. 0: not known.
@@ -51,8 +54,8 @@ static int64_t expected_start(const struct job_outlook *o, size_t place) {
 }
 
 static int64_t expected_finish(const struct job_outlook *o, const struct stored_job *j) {
-    if (j->status != JOB_RUNNING || !(j->seconds_per_step > 0) || j->total_steps < j->step) return 0;
-    return o->now_s + (int64_t)ceil((double)(j->total_steps - j->step) * j->seconds_per_step);
+    const double rest = j->status == JOB_RUNNING ? remaining_seconds(j) : NAN;
+    return isfinite(rest) ? o->now_s + (int64_t)ceil(rest) : 0;
 }
 
 // ---- a job ----
