@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Writes the playground's files as a C source: one array a file, its type and ETag, and one exact route each.
+"""Writes the playground's files as a C source: each file as it is and, where that is smaller, gzipped; and one exact route each.
 
-usage: embed.py OUT.c FILE...      index.html is also the answer to "/"."""
+usage: embed.py OUT.c ROOT FILE...
+A file under ROOT is served at its path there, any other (made in the build folder) from the last "vendor/" of its path on; ROOT/index.html is
+also the answer to "/". The same files always give the same source."""
+import gzip
 import hashlib
-import os
 import sys
+from pathlib import Path
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -19,20 +22,37 @@ TYPES = {
 }
 
 
+def url_of(path, root):
+    if path.is_relative_to(root):
+        return "/" + path.relative_to(root).as_posix()
+    before, vendor, name = path.as_posix().rpartition("/vendor/")
+    if not vendor:
+        sys.exit(f"embed.py: {path} is neither under {root} nor in a folder named vendor")
+    return vendor + name
+
+
+def byte_array(name, data):
+    lines = [",".join(map(str, data[at : at + 40])) for at in range(0, len(data), 40)]
+    return "static const unsigned char %s[] = {\n%s\n};" % (name, ",\n".join(lines) or "0")
+
+
 def main():
-    out, files = sys.argv[1], sorted(sys.argv[2:])
+    out, root = sys.argv[1], Path(sys.argv[2]).resolve()
+    files = {url_of(path, root): path for path in (Path(name).resolve() for name in sys.argv[3:])}
+    if len(files) != len(sys.argv) - 3:
+        sys.exit("embed.py: two files have the same URL")
     arrays, rows, routes = [], [], []
-    for i, path in enumerate(files):
-        name = os.path.basename(path)
-        with open(path, "rb") as f:
-            data = f.read()
-        kind = TYPES[os.path.splitext(name)[1]]
-        tag = hashlib.sha256(data).hexdigest()[:16]
-        lines = [",".join(str(b) for b in data[at : at + 40]) for at in range(0, len(data), 40)]
-        arrays.append("static const unsigned char file_%d[] = {\n%s\n};" % (i, ",\n".join(lines) or "0"))
-        for url in ["/" + name] + (["/"] if name == "index.html" else []):
-            rows.append('    {"%s", "%s", "\\"%s\\"", file_%d, %d},' % (url, kind, tag, i, len(data)))
-            routes.append('    {"GET", "%s", SCOPE_PUBLIC, NULL, static_reply, NULL, "The playground"},' % url)
+    for i, (url, path) in enumerate(sorted(files.items())):
+        data, tag = path.read_bytes(), hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        arrays.append(byte_array(f"file_{i}", data))
+        bodies = '{"\\"%s\\"", file_%d, %d}' % (tag, i, len(data))
+        packed = gzip.compress(data, 9, mtime=0)
+        if len(packed) < len(data):
+            arrays.append(byte_array(f"file_{i}_gzip", packed))
+            bodies += ', {"\\"%s-gzip\\"", file_%d_gzip, %d}' % (tag, i, len(packed))
+        for at in [url] + (["/"] if url == "/index.html" else []):
+            rows.append('    {"%s", "%s", %s},' % (at, TYPES[path.suffix], bodies))
+            routes.append('    {"GET", "%s", SCOPE_PUBLIC, NULL, static_reply, NULL, "The playground"},' % at)
     with open(out, "w", encoding="ascii") as f:
         f.write("// SPDX-License-Identifier: MIT\n// Written by server/embed.py from web/.\n")
         f.write('#include "server/routes.h"\n#include "server/static.h"\n\n')

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The life of connections, requests and the process: clients that leave, dawdle or flood; drain; keys; who may ask. Nothing here sleeps
 for luck: every wait polls for what it waits for, with a deadline."""
+import gzip
 import json
 import os
 import random
@@ -564,13 +565,32 @@ def test_page(server):
     answer = ask(server, "GET", "/")
     assert answer.status == 200 and answer.headers["content-type"] == "text/html; charset=utf-8"
     policy = answer.headers["content-security-policy"]
-    assert "default-src 'self'" in policy and "unsafe" not in policy
+    assert "default-src 'none'" in policy and "form-action 'none'" in policy and "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
     tag = answer.headers["etag"]
     assert ask(server, "GET", "/", [f"If-None-Match: {tag}"]).status == 304
     assert ask(server, "GET", "/app.js").headers["content-type"].startswith("text/javascript")
     assert ask(server, "GET", "/style.css").headers["content-type"].startswith("text/css")
     for hostile in ("/../server/main.c", "/%2e%2e/x", "/app.js/", "//app.js", "/.git/config", "/web/app.js"):
         assert ask(server, "GET", hostile).status == 404
+
+
+GZIP_ACCEPTED = {"gzip": True, "br, GZIP;q=0.5": True, "*": True, "gzip ; q=0.001": True, "deflate, br": False, "gzip;q=0": False, "gzip;q=0, *": False,
+    "gzip; Q=0.000, identity": False, "*;q=0": False, "xgzip": False, ",": False, "": False}
+
+
+@pytest.mark.parametrize("accepted", GZIP_ACCEPTED)
+def test_page_is_gzipped_for_whoever_takes_that(server, accepted):
+    plain, answer = ask(server, "GET", "/"), ask(server, "GET", "/", [f"Accept-Encoding: {accepted}"])
+    packed = "content-encoding" in answer.headers
+    assert packed == GZIP_ACCEPTED[accepted] and answer.headers["vary"] == plain.headers["vary"] == "Accept-Encoding"
+    assert (gzip.decompress(answer.body) if packed else answer.body) == plain.body
+    assert len(answer.body) < len(plain.body) / 2 or not packed
+    assert (answer.headers["etag"] != plain.headers["etag"]) == packed
+    for tag, held in ((answer.headers["etag"], True), (plain.headers["etag"], not packed)):
+        again = ask(server, "GET", "/", [f"Accept-Encoding: {accepted}", f"If-None-Match: {tag}"])
+        assert (again.status == 304 and not again.body) if held else again.status == 200
+        assert again.headers["etag"] == answer.headers["etag"] and again.headers["vary"] == "Accept-Encoding"
 
 
 def test_metrics_text_is_well_formed(server):
