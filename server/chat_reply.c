@@ -4,7 +4,7 @@
 
 #include "base/mem.h"
 
-// {"token":...,"logprob":...,"bytes":[...] without the closing brace.
+// {"token":...,"logprob":...,"bytes":[...], and "id" where ids are asked for, without the closing brace.
 static void add_entry(const struct generation *g, uint32_t id, float logprob, struct buf *out) {
     struct buf text = {0};
     token_text(g, id, "", &text);
@@ -21,6 +21,7 @@ static void add_entry(const struct generation *g, uint32_t id, float logprob, st
     } else {
         buf_add_str(out, ",\"bytes\":null");
     }
+    if (g->fields.return_token_ids) buf_printf(out, ",\"id\":%u", id);
     buf_finish(&text);
 }
 

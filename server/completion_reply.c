@@ -20,19 +20,21 @@ static void add_joined(struct buf *out, const char *head, const struct buf *item
 
 struct top_key {
     size_t at, len; // in a buffer of names
+    uint32_t id;
     float logprob;
 };
 
 // {"text": logprob, ...}: the best tokens and the chosen one. Two tokens may read the same: the likelier one's number stays, or a client
-// that looks for the arg max would not find it.
-static void add_top(const struct generation *g, const struct token_record *t, struct buf *out) {
+// that looks for the arg max would not find it. And, where asked for, their ids in the same order: [id, ...].
+static void add_top(const struct generation *g, const struct token_record *t, struct buf *out, struct buf *ids) {
+    bool with_ids = g->fields.return_token_ids;
     struct top_key keys[ENGINE_MAX_LOGPROBS + 1];
     struct buf names = {0};
     size_t n = 0;
     for (size_t i = 0; i <= t->n_top; i++) {
         bool chosen = i == t->n_top; // last: descending order for the rest
         uint32_t id = chosen ? t->id : t->top[i].id;
-        struct top_key key = {.at = names.len, .logprob = chosen ? t->logprob : t->top[i].logprob};
+        struct top_key key = {.at = names.len, .id = id, .logprob = chosen ? t->logprob : t->top[i].logprob};
         token_text(g, id, "bytes:", &names);
         key.len = names.len - key.at;
         size_t same = 0;
@@ -40,7 +42,7 @@ static void add_top(const struct generation *g, const struct token_record *t, st
                             memcmp(buf_str(&names) + keys[same].at, buf_str(&names) + key.at, key.len) != 0))
             same++;
         if (same == n) keys[n++] = key;
-        else if (key.logprob > keys[same].logprob) keys[same].logprob = key.logprob;
+        else if (key.logprob > keys[same].logprob) keys[same].id = id, keys[same].logprob = key.logprob;
     }
     buf_add_byte(out, '{');
     for (size_t i = 0; i < n; i++) {
@@ -50,6 +52,8 @@ static void add_top(const struct generation *g, const struct token_record *t, st
         buf_add_json_float(out, keys[i].logprob);
     }
     buf_add_byte(out, '}');
+    for (size_t i = 0; with_ids && i < n; i++) buf_printf(ids, "%c%u", i ? ',' : '[', keys[i].id);
+    if (with_ids) buf_add_byte(ids, ']');
     buf_finish(&names);
 }
 
@@ -86,12 +90,14 @@ static void add_token(struct choice *c, const struct token_record *t, enum token
     buf_printf(&c->text_offset, "%zu", token_offset(c, t, place));
     add_comma(&c->token_logprobs);
     add_comma(&c->top_logprobs);
+    if (g->fields.return_token_ids) add_comma(&c->top_token_ids);
     if (t->has_logprob) {
         buf_add_json_float(&c->token_logprobs, t->logprob);
-        add_top(g, t, &c->top_logprobs);
+        add_top(g, t, &c->top_logprobs, &c->top_token_ids);
     } else {
         buf_add_str(&c->token_logprobs, "null");
         buf_add_str(&c->top_logprobs, "null");
+        if (g->fields.return_token_ids) buf_add_str(&c->top_token_ids, "null");
     }
     if (of_prompt) c->n_prompt_seen++;
 }
@@ -115,6 +121,7 @@ static void write_logprobs(const struct choice *c, struct buf *out) {
     add_joined(out, ",\"logprobs\":{\"tokens\":[", &c->tokens);
     add_joined(out, ",\"token_logprobs\":[", &c->token_logprobs);
     add_joined(out, ",\"top_logprobs\":[", &c->top_logprobs);
+    if (c->generation->fields.return_token_ids) add_joined(out, ",\"top_token_ids\":[", &c->top_token_ids);
     add_joined(out, ",\"text_offset\":[", &c->text_offset);
     buf_add_byte(out, '}');
 }
@@ -156,7 +163,7 @@ static void send_chunks(struct choice *c, enum event_kind kind) {
     }
     buf_finish(&text);
     buf_finish(&json);
-    struct buf *sent[] = {&c->text, &c->tokens, &c->token_logprobs, &c->top_logprobs, &c->text_offset, &c->token_ids};
+    struct buf *sent[] = {&c->text, &c->tokens, &c->token_logprobs, &c->top_logprobs, &c->top_token_ids, &c->text_offset, &c->token_ids};
     for (size_t i = 0; i < ARRAY_LEN(sent); i++) buf_clear(sent[i]);
 }
 

@@ -228,8 +228,8 @@ static void rank_choices(struct generation *g, size_t first, size_t *order) {
 }
 
 static void choice_finish(struct choice *c) {
-    struct buf *bufs[] = {&c->text,        &c->tokens,  &c->token_logprobs, &c->top_logprobs,
-                          &c->text_offset, &c->content, &c->token_ids};
+    struct buf *bufs[] = {&c->text,          &c->tokens,      &c->token_logprobs, &c->top_logprobs,
+                          &c->top_token_ids, &c->text_offset, &c->content,        &c->token_ids};
     for (size_t i = 0; i < ARRAY_LEN(bufs); i++) buf_finish(bufs[i]);
 }
 
@@ -261,8 +261,8 @@ static void finish_reply(struct generation *g) {
     size_t bytes = 0;
     for (size_t i = 0; i < g->n_choices; i++) {
         const struct choice *c = &g->choices[i];
-        bytes += c->text.len + c->tokens.len + c->token_logprobs.len + c->top_logprobs.len + c->text_offset.len +
-                 c->content.len + c->token_ids.len + c->prompt->ids_json_len + (g->echo ? c->prompt->text_len : 0);
+        bytes += c->text.len + c->tokens.len + c->token_logprobs.len + c->top_logprobs.len + c->top_token_ids.len +
+                 c->text_offset.len + c->content.len + c->token_ids.len + c->prompt->ids_json_len + (g->echo ? c->prompt->text_len : 0);
     }
     g->over = true;
     if (bytes > LOOP_REPLY_BYTES) {

@@ -105,6 +105,10 @@ def test_logprobs_join_to_the_message(http):
     for e in content:
         assert len(e["top_logprobs"]) == 4 and e["logprob"] <= e["top_logprobs"][0]["logprob"] <= 0
         assert [t["logprob"] for t in e["top_logprobs"]] == sorted((t["logprob"] for t in e["top_logprobs"]), reverse=True)
+    assert [e["id"] for e in content] == c["token_ids"][:len(content)]
+    assert all(t["logprob"] == e["logprob"] for e in content for t in e["top_logprobs"] if t["id"] == e["id"])
+    first = chat(http, TALKS[1], max_tokens=1, logprobs=True, logit_bias={str(content[0]["top_logprobs"][2]["id"]): 100})["choices"][0]["logprobs"]
+    assert first["content"][0]["logprob"] == content[0]["top_logprobs"][2]["logprob"]
 
 
 def test_n_stop_and_seed(http):

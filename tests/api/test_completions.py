@@ -205,6 +205,23 @@ def test_stream_equals_whole(ask):
             assert got[c["index"]][key] == c[key]
 
 
+def test_alternatives_have_ids(ask):
+    """One list a token beside top_logprobs, in its order, and each id is the one that has the logprob: the prompt's tokens too."""
+    ids = ids_of(ask, "seven seas")
+    c = ask(prompt=ids, max_tokens=3, logprobs=4, echo=True, temperature=1, seed=3, return_token_ids=True)["choices"][0]
+    lp, sequence = c["logprobs"], c["prompt_token_ids"] + c["token_ids"]
+    assert len(lp["top_token_ids"]) == len(lp["tokens"]) == len(sequence) and lp["top_token_ids"][0] is None
+    for i, (top, alternatives) in enumerate(zip(lp["top_logprobs"], lp["top_token_ids"])):
+        if i == 0:
+            continue
+        assert len(top) == len(alternatives) and list(top.values()) == sorted(top.values(), reverse=True)
+        chosen = alternatives.index(sequence[i])
+        assert list(top.values())[chosen] == lp["token_logprobs"][i]
+    forced = ask(prompt=sequence[:5] + [lp["top_token_ids"][5][2]], max_tokens=0, logprobs=0, echo=True)["choices"][0]["logprobs"]
+    assert forced["token_logprobs"][5] == list(lp["top_logprobs"][5].values())[2]
+    assert "top_token_ids" not in ask(prompt="a", logprobs=1)["choices"][0]["logprobs"]
+
+
 def test_nothing_varies_but_id_time_and_cache(ask):
     answers = []
     for _ in range(3):
