@@ -135,22 +135,92 @@ void buf_add_json_number(struct buf *b, double v) {
     buf_add_str(b, text);
 }
 
-void buf_add_json_float(struct buf *b, float v) {
-    if (isnan(v) || (isinf(v) && v > 0)) {
-        buf_add_str(b, "null");
-        return;
+// 10^0..10^22 are exact in a double, so that scaling by one rounds once or twice.
+static double scale_by_power(double v, int power) {
+    static const double powers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                                    1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+    for (; power > 22; power -= 22) v *= 1e22;
+    for (; power < -22; power += 22) v /= 1e22;
+    return power < 0 ? v / powers[-power] : v * powers[power];
+}
+
+// The text of digits x 10^(exponent - precision + 1) as "%.*g" writes it. Returns its length.
+static size_t float_write(char *out, bool negative, uint32_t digits, int precision, int exponent) {
+    char text[FLT_DECIMAL_DIG];
+    size_t n = 0;
+    int len = precision;
+    for (int i = len; i-- > 0; digits /= 10) text[i] = (char)('0' + digits % 10);
+    while (len > 1 && text[len - 1] == '0') len--;
+    if (negative) out[n++] = '-';
+    bool scientific = exponent < -4 || exponent >= precision;
+    int point = scientific ? 1 : exponent + 1; // digits before it
+    if (point <= 0) out[n++] = '0', out[n++] = '.';
+    for (int zeros = point; zeros < 0; zeros++) out[n++] = '0';
+    for (int i = 0; i < MAX(len, point); i++) {
+        if (i == point && i > 0) out[n++] = '.';
+        out[n++] = i < len ? text[i] : '0';
     }
-    if (v < -9999.0f) {
-        buf_add_str(b, "-9999.0");
+    if (scientific) n += (size_t)sprintf(out + n, "e%c%02d", exponent < 0 ? '-' : '+', abs(exponent));
+    return n;
+}
+
+// The shortest text by arithmetic in doubles, which leaves a relative error below 1e-15: where that could decide between two digits or two floats,
+// 0. v: normal, positive.
+static size_t float_shorten(float v, bool negative, char *out) {
+    const double margin = 1e-14;
+    int exponent = (int)floor(log10((double)v));
+    double nine = scale_by_power((double)v, 8 - exponent); // 1e8 <= nine < 1e9
+    if (nine < 1e8 * (1 + margin) || nine > 1e9 * (1 - 1e-9)) return 0;
+    for (int precision = FLT_DIG; precision <= FLT_DECIMAL_DIG; precision++) {
+        double whole = scale_by_power(nine, precision - FLT_DECIMAL_DIG), digits = rint(whole);
+        if (fabs(fabs(whole - digits) - 0.5) < 1e-5 || digits >= scale_by_power(1, precision)) return 0;
+        double back = scale_by_power(digits, exponent - precision + 1);
+        bool below = (float)(back * (1 - margin)) == v, above = (float)(back * (1 + margin)) == v;
+        if (below != above) return 0;
+        if (below) return float_write(out, negative, (uint32_t)digits, precision, exponent);
+    }
+    return 0;
+}
+
+void buf_add_float(struct buf *b, float v) {
+    if (!isfinite(v)) {
+        buf_add_str(b, "null");
         return;
     }
     if (buf_add_negative_zero(b, (double)v)) return;
     char text[32];
-    for (int digits = isnormal(v) || v == 0 ? FLT_DIG : 1; digits <= FLT_DECIMAL_DIG; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, (double)v);
-        if (strtof(text, NULL) == v) break;
+    size_t len = isnormal(v) ? float_shorten(fabsf(v), v < 0, text) : 0;
+    for (int digits = isnormal(v) || v == 0 ? FLT_DIG : 1; !len && digits <= FLT_DECIMAL_DIG; digits++) {
+        int n = snprintf(text, sizeof text, "%.*g", digits, (double)v);
+        if (strtof(text, NULL) == v) len = (size_t)n;
     }
-    buf_add_str(b, text);
+    buf_add(b, text, len);
+}
+
+void buf_add_json_float(struct buf *b, float v) {
+    if (v < -9999.0f) buf_add_str(b, "-9999.0");
+    else buf_add_float(b, v);
+}
+
+void buf_add_base64(struct buf *b, const void *data, size_t len) {
+    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const unsigned char *in = data;
+    buf_reserve(b, len / 3 * 4 + 4);
+    char *out = b->data + b->len;
+    for (; len >= 3; len -= 3, in += 3) {
+        *out++ = letters[in[0] >> 2];
+        *out++ = letters[(in[0] & 3) << 4 | in[1] >> 4];
+        *out++ = letters[(in[1] & 15) << 2 | in[2] >> 6];
+        *out++ = letters[in[2] & 63];
+    }
+    if (len) {
+        *out++ = letters[in[0] >> 2];
+        *out++ = letters[(in[0] & 3) << 4 | (len > 1 ? in[1] >> 4 : 0)];
+        *out++ = len > 1 ? letters[(in[1] & 15) << 2] : '=';
+        *out++ = '=';
+    }
+    *out = 0;
+    b->len = (size_t)(out - b->data);
 }
 
 char *buf_detach(struct buf *b) {

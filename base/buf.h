@@ -24,7 +24,9 @@ void buf_printf(struct buf *b, const char *format, ...) PRINTF_LIKE(2, 3);
 void buf_add_json_string(struct buf *b, const char *s, size_t len);
 // A JSON number that reads back to the same double (%.17g shortened); NaN and infinities become null.
 void buf_add_json_number(struct buf *b, double v);
-// The shortest decimal text that reads back to the same float; -inf and anything below -9999 becomes -9999.0.
-void buf_add_json_float(struct buf *b, float v);
+// The shortest decimal text that reads back to the same float; NaN and infinities become null.
+void buf_add_float(struct buf *b, float v);
+void buf_add_json_float(struct buf *b, float v); // the same for log-probabilities: -inf and anything below -9999 becomes -9999.0
+void buf_add_base64(struct buf *b, const void *data, size_t len); // RFC 4648, padded
 char *buf_detach(struct buf *b); // hands the bytes to the caller (free()), NUL-terminated, never NULL; b becomes empty
 const char *buf_str(const struct buf *b); // "" when empty

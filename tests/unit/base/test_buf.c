@@ -91,6 +91,20 @@ TEST(json_numbers) {
     buf_finish(&b);
 }
 
+TEST(base64) {
+    static const char *const coded[] = {"", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"}; // RFC 4648, section 10
+    struct buf b = {0};
+    for (size_t n = 0; n < ARRAY_LEN(coded); n++) {
+        buf_clear(&b);
+        buf_add_base64(&b, "foobar", n);
+        CHECK_STR(buf_str(&b), coded[n]);
+    }
+    buf_clear(&b);
+    buf_add_base64(&b, "\xfb\xff\xfe", 3);
+    CHECK_STR(buf_str(&b), "+//+");
+    buf_finish(&b);
+}
+
 // Walks the floats' bit patterns with a prime step: each must read back, and no shorter precision may.
 TEST(floats_read_back_and_are_shortest) {
     struct buf b = {0};
@@ -100,13 +114,21 @@ TEST(floats_read_back_and_are_shortest) {
         uint32_t word = (uint32_t)bits;
         float v;
         memcpy(&v, &word, 4);
-        const char *text = json_float(&b, v);
+        buf_clear(&b);
+        buf_add_float(&b, v);
+        const char *text = b.data;
         bad += strtof(text, NULL) != v;
         int digits = 0;
         for (const char *p = text; *p && *p != 'e'; p++) digits += *p >= '0' && *p <= '9';
         for (int d = 1; d < digits && d < 9; d++) {
             snprintf(shorter, sizeof shorter, "%.*g", d, (double)v);
             bad += strlen(shorter) < strlen(text) && strtof(shorter, NULL) == v;
+        }
+        for (int d = isnormal(v) ? FLT_DIG : 1; v != 0 && d <= FLT_DECIMAL_DIG; d++) { // and as printf writes it
+            snprintf(shorter, sizeof shorter, "%.*g", d, (double)v);
+            if (strtof(shorter, NULL) != v) continue;
+            bad += strcmp(shorter, text) != 0;
+            break;
         }
     }
     CHECK_INT(bad, 0);
