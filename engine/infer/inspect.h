@@ -53,7 +53,7 @@ struct inspect_request {
     size_t lens_rows; // the lens looks at the last so many tokens; 0: all
     size_t max_bytes; // of all arrays of the answer together; ERR_TOO_LARGE past it, before anything is computed
     size_t n_threads; // of the forward
-    bool (*cancelled)(void *ctx); // asked between layers and every few milliseconds; may be NULL. true: ends with ERR_BUSY
+    bool (*cancelled)(void *ctx); // asked between layers and every few milliseconds of other work; may be NULL. true: ends with ERR_BUSY
     void *ctx;
 };
 
@@ -96,7 +96,10 @@ struct inspect_matrices {
     size_t d_o;
     bool no_mask;
     struct inspect_dropout dropout;
+    size_t max_bytes; // as in struct inspect_request, as are the others
+    bool (*cancelled)(void *ctx);
+    void *ctx;
 };
 // Fills q, k, v (where there are W), scores, weights, context, scale; *output: [T][n_heads * head size] heads side by side, times w_o where there
-// is one.
-void inspect_matrices(const struct inspect_matrices *m, struct inspection *out, struct inspect_array *output);
+// is one; its data is the caller's to free().
+bool inspect_matrices(const struct inspect_matrices *m, struct inspection *out, struct inspect_array *output, struct err *err) MUST_CHECK;

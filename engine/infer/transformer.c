@@ -151,10 +151,15 @@ static void rope_row(struct transformer *t, size_t row) {
     }
 }
 
+static bool has_position(const struct transformer *t, size_t row) {
+    const struct tap *tap = t->step->sequences[t->row_sequence[row]].tap;
+    return !tap || !tap->no_positions;
+}
+
 static void embed_row(struct transformer *t, size_t row) {
     float *x = row_of(&t->x, row);
     tensor_row(t->w->embedding, t->step->ids[row], x);
-    if (t->w->positions) t->kernels->add(x, t->w->positions + t->row_position[row] * t->c->n_embd, t->c->n_embd);
+    if (t->w->positions && has_position(t, row)) t->kernels->add(x, t->w->positions + t->row_position[row] * t->c->n_embd, t->c->n_embd);
     if (t->w->rope_frequency) rope_row(t, row);
 }
 
@@ -186,7 +191,7 @@ static void cache_row(struct transformer *t, size_t row) {
     const struct kv_layout *l = kv_cache_layout(t->kv);
     size_t HS = c->head_size, position = t->row_position[row], slot = position % KV_BLOCK;
     float *q = row_of(&t->qkv, row), *k = q + c->n_head * HS, *v = k + c->n_kv_head * HS;
-    if (t->w->rope_frequency) {
+    if (t->w->rope_frequency && has_position(t, row)) {
         const float *cos = row_of(&t->rope, row), *sin = cos + HS / 2;
         t->kernels->rope(q, cos, sin, c->n_head, HS);
         t->kernels->rope(k, cos, sin, c->n_kv_head, HS);
@@ -223,24 +228,89 @@ static void attention_unit_run(void *ctx, size_t part) {
     t->kernels->attention(&task);
 }
 
-// Plain C, row by row, so that the softmax itself can be shown.
-static void attention_tapped(struct transformer *t, const struct step_sequence *s) {
-    size_t group = t->c->n_head / t->c->n_kv_head, positions = s->position + s->n_rows;
-    float *weights = mem_alloc(group * s->n_rows * positions, sizeof *weights); // [group][rows][positions]
-    for (size_t kv_head = 0; kv_head < t->c->n_kv_head; kv_head++) {
-        memset(weights, 0, group * s->n_rows * positions * sizeof *weights);
-        for (size_t r = 0; r < s->n_rows; r++) {
-            struct attention_unit u = {s, r, 1, kv_head};
-            struct attention_task task = attention_task_of(t, &u, t->scores);
-            kernels_c.attention(&task);
-            for (size_t g = 0; g < group; g++)
-                memcpy(weights + (g * s->n_rows + r) * positions, task.scores + g * task.score_stride, (s->position + r + 1) * sizeof *weights);
+// One key/value head of a tapped sequence. Each row goes through the kernel alone, which gives it the bits that it has in any company; without
+// a mask it is told to stand at the last position.
+struct tapped {
+    struct transformer *t;
+    const struct step_sequence *sequence;
+    size_t kv_head, n_positions;
+    float *scores, *weights; // [group][rows][positions]
+};
+
+static struct attention_task tapped_task(const struct tapped *a, size_t row) {
+    struct attention_unit u = {a->sequence, row, 1, a->kv_head};
+    struct attention_task task = attention_task_of(a->t, &u, a->t->scores + pool_self() * a->t->score_size);
+    if (a->sequence->tap->no_mask) task.position = a->n_positions - 1;
+    return task;
+}
+
+static size_t tapped_at(const struct tapped *a, size_t group, size_t row) { return (group * a->sequence->n_rows + row) * a->n_positions; }
+
+// A block of keys lies as a panel of packed weights does.
+_Static_assert(KV_BLOCK == PANEL, "keys are panels");
+static void tapped_scores(const struct tapped *a, const struct attention_task *task, size_t row) {
+    for (size_t g = 0; g < task->n_group; g++) {
+        float *s = a->scores + tapped_at(a, g, row);
+        for (size_t p = 0; p < a->n_positions; p += KV_BLOCK) {
+            const struct packed keys = {.type = PACK_F32, .n_out = MIN((size_t)KV_BLOCK, a->n_positions - p), .n_in = task->head_size, .n_panels = 1,
+                                        .panel_bytes = task->head_size * PANEL * sizeof(float),
+                                        .data = (unsigned char *)(uintptr_t)attention_keys(task, p / KV_BLOCK)};
+            a->t->kernels->matmul(&keys, 0, 1, task->q + g * task->head_size, task->q_stride, 1, s + p, a->n_positions);
         }
-        for (size_t g = 0; g < group; g++)
-            s->tap->see(s->tap->ctx, "weights", (int)t->layer, (int)(kv_head * group + g), weights + g * s->n_rows * positions,
-                        (size_t[]){s->n_rows, positions}, 2);
+        for (size_t p = task->position + 1; p < a->n_positions; p++) s[p] = -INFINITY;
     }
-    free(weights);
+}
+
+static void tapped_weights(void *ctx, size_t row) {
+    const struct tapped *a = ctx;
+    struct attention_task task = tapped_task(a, row);
+    a->t->kernels->attention(&task); // leaves e^(score - max)
+    tapped_scores(a, &task, row);
+    for (size_t g = 0; g < task.n_group; g++) {
+        const float *e = task.scores + g * task.score_stride;
+        float *w = a->weights + tapped_at(a, g, row);
+        size_t n = task.position + 1;
+        double sum = 0;
+        for (size_t p = 0; p < n; p++) sum += e[p];
+        for (size_t p = 0; p < n; p++) w[p] = e[p] / (float)sum;
+        memset(w + n, 0, (a->n_positions - n) * sizeof *w);
+    }
+}
+
+// The context anew, from weights that were changed.
+static void tapped_context(void *ctx, size_t row) {
+    const struct tapped *a = ctx;
+    const struct attention_task task = tapped_task(a, row);
+    for (size_t g = 0; g < task.n_group; g++) {
+        const float *w = a->weights + tapped_at(a, g, row);
+        float *out = task.out + g * task.head_size;
+        memset(out, 0, task.head_size * sizeof *out);
+        for (size_t p = 0; p <= task.position; p++) {
+            const float *v = attention_values(&task, p / KV_BLOCK) + p % KV_BLOCK * task.v_stride;
+            for (size_t d = 0; d < task.head_size; d++) out[d] += w[p] * v[d];
+        }
+    }
+}
+
+static void attention_tapped(struct transformer *t, const struct step_sequence *s) {
+    const struct tap *tap = s->tap;
+    const int layer = (int)t->layer, group = (int)(t->c->n_head / t->c->n_kv_head);
+    struct tapped a = {t, s, 0, s->position + s->n_rows, NULL, NULL};
+    size_t size = s->n_rows * a.n_positions;
+    a.scores = mem_alloc((size_t)group * size, 2 * sizeof *a.scores);
+    a.weights = a.scores + (size_t)group * size;
+    for (; a.kv_head < t->c->n_kv_head; a.kv_head++) {
+        const int head = (int)a.kv_head * group;
+        pool_run(t->pool, tapped_weights, &a, s->n_rows);
+        for (int g = 0; tap->change && g < group; g++) tap->change(tap->ctx, layer, head + g, a.weights + (size_t)g * size, s->n_rows, a.n_positions);
+        if (tap->change) pool_run(t->pool, tapped_context, &a, s->n_rows);
+        for (int g = 0; g < group; g++) {
+            const size_t shape[] = {s->n_rows, a.n_positions};
+            tap->see(tap->ctx, "scores", layer, head + g, a.scores + (size_t)g * size, shape, 2);
+            tap->see(tap->ctx, "weights", layer, head + g, a.weights + (size_t)g * size, shape, 2);
+        }
+    }
+    free(a.scores);
 }
 
 static void attention_run(struct transformer *t) {
@@ -270,6 +340,14 @@ static void show(const struct transformer *t, const char *name, int layer, const
         s->tap->see(s->tap->ctx, name, layer, -1, copy, (size_t[]){s->n_rows, width}, 2);
         free(copy);
     }
+}
+
+static bool stopped(const struct transformer *t) {
+    for (size_t i = 0; i < t->step->n_sequences; i++) {
+        const struct tap *tap = t->step->sequences[i].tap;
+        if (tap && tap->stop && tap->stop(tap->ctx, (int)t->layer)) return true;
+    }
+    return false;
 }
 
 // ---- the pass -----------------------------------------------------------------------------------------------------------
@@ -336,8 +414,8 @@ void transformer_forward(struct transformer *t, struct kv_cache *kv, const struc
         }
     for_rows(t, embed_row, step->n_rows);            // x [T][C]
     show(t, "embedding", -1, &t->x, 0, t->c->n_embd);
-    for (t->layer = 0; t->layer < t->c->n_layer; t->layer++) layer_forward(t);
-    for_rows(t, final_row, step->n_wanted);          // hidden [wanted][C]
+    for (t->layer = 0; t->layer < t->c->n_layer && !stopped(t); t->layer++) layer_forward(t);
+    if (t->layer == t->c->n_layer) for_rows(t, final_row, step->n_wanted); // hidden [wanted][C]
     for (size_t i = 0; i < step->n_wanted; i++) t->wanted_adapter[i] = t->row_adapter[step->wanted[i]];
     t->step = NULL;
 }
@@ -350,4 +428,16 @@ const float *transformer_logits(struct transformer *t, size_t first, size_t n, s
     linear_forward(&t->w->head, &rows, t->kernels, t->pool);
     *logit_stride = t->logits.stride;
     return t->logits.data;
+}
+
+void transformer_last_norm(const struct transformer *t, const float *x, float *out) { norm(t, out, x, t->w->norm_w, t->w->norm_b); }
+
+const float *transformer_read(struct transformer *t, const float *x, size_t n, const struct adapter_rows *adapter, size_t *logit_stride) {
+    assert(n <= t->max_rows);
+    for (size_t i = 0; i < n; i++) {
+        transformer_last_norm(t, x + i * t->c->n_embd, row_of(&t->hidden, i));
+        t->wanted_adapter[i] = adapter;
+    }
+    t->adapted = adapter != NULL;
+    return transformer_logits(t, 0, n, logit_stride);
 }

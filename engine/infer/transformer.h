@@ -11,11 +11,19 @@
 
 // Looking inside: called for every named array of a tapped sequence, on the thread that runs the forward, in the order of the
 // computation. `shape` has n_dims entries, the first counts the sequence's rows in this step (for weights: rows x positions, one call
-// a head). data is valid during the call. Names: embedding, norm1, q, k, v, weights, context, attention, norm2, mlp, block.
-// layer and head are -1 where there is none.
+// a head). data is valid during the call. Names: embedding, norm1, q, k, v, scores, weights, context, attention, norm2, mlp, block.
+// scores are q . k, not scaled, -infinity where the mask forbids. layer and head are -1 where there is none.
+//
+// The arithmetic is the served one, unless one of the changes is asked for.
 struct tap {
     void (*see)(void *ctx, const char *name, int layer, int head, const float *data, const size_t *shape, int n_dims);
+    // May change a head's attention weights, [rows][positions], before they are shown and meet the values. Heads come in order. NULL: nothing changes.
+    void (*change)(void *ctx, int layer, int head, float *weights, size_t n_rows, size_t n_positions);
+    // Asked before every layer: true ends the step there, without wanted rows. NULL: never.
+    bool (*stop)(void *ctx, int layer);
     void *ctx;
+    bool no_mask;      // rows attend to every position up to the step's last
+    bool no_positions; // no learned position is added, no rotation done
 };
 
 struct adapter_rows;
@@ -23,7 +31,7 @@ struct step_sequence {
     size_t row, n_rows, position;  // rows of the step; position of the first
     const uint32_t *blocks;        // block table, covering position + n_rows
     const struct adapter_rows *adapter; // NULL: none. Rows of one adapter are best neighbours
-    const struct tap *tap;         // NULL: none. A tapped sequence takes the reference attention (plain C)
+    const struct tap *tap;         // NULL: none
 };
 
 struct step {
@@ -46,3 +54,8 @@ void transformer_forward(struct transformer *t, struct kv_cache *kv, const struc
 // Logits of wanted rows [first, first + n) of the last step, n <= LOGIT_ROWS: [n][logit_stride]. Valid until the next call.
 enum { LOGIT_ROWS = 32 };
 const float *transformer_logits(struct transformer *t, size_t first, size_t n, size_t *logit_stride);
+
+// The last norm of a row of the residual stream: x, out [n_embd].
+void transformer_last_norm(const struct transformer *t, const float *x, float *out);
+// As transformer_logits, for rows of the residual stream that were kept: x [n][n_embd], n <= LOGIT_ROWS and max_rows. Takes the place of the last step.
+const float *transformer_read(struct transformer *t, const float *x, size_t n, const struct adapter_rows *adapter, size_t *logit_stride);
