@@ -247,7 +247,7 @@ static struct attention_task tapped_task(const struct tapped *a, size_t row) {
 static size_t tapped_at(const struct tapped *a, size_t group, size_t row) { return (group * a->sequence->n_rows + row) * a->n_positions; }
 
 // A block of keys lies as a panel of packed weights does.
-_Static_assert(KV_BLOCK == PANEL, "keys are panels");
+_Static_assert((int)KV_BLOCK == (int)PANEL, "keys are panels");
 static void tapped_scores(const struct tapped *a, const struct attention_task *task, size_t row) {
     for (size_t g = 0; g < task->n_group; g++) {
         float *s = a->scores + tapped_at(a, g, row);
