@@ -147,7 +147,7 @@ static void check_model(const char *name, struct json *j, struct err *err, size_
             if (ok) {
                 size_t seen = 0;
                 check_logits(m, &e, pool, NULL);
-                check_logits(m, &e, NULL, &(struct tap){see_weights, &seen});
+                check_logits(m, &e, NULL, &(struct tap){.see = see_weights, .ctx = &seen});
                 CHECK_INT(seen, 2 * model_config(m)->n_layer * model_config(m)->n_head);
                 check_engine(m, &e, pool);
                 ++*models;
