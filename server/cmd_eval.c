@@ -26,7 +26,7 @@ enum { LOSS_METRICS = 1 << METRIC_LOSS | 1 << METRIC_PERPLEXITY | 1 << METRIC_BI
        ANSWER_METRICS = 1 << METRIC_EXACT_MATCH | 1 << METRIC_TOKEN_F1 | 1 << METRIC_ROUGE_L };
 
 struct eval_options {
-    const char *model, *adapter, *base, *data, *metrics, *answers, *html, *judge, *judge_model, *train_on_inputs, *excess;
+    const char *model, *adapter, *base, *data, *model_name, *base_name, *metrics, *answers, *html, *cards, *judge, *judge_model, *train_on_inputs, *excess;
     size_t context, stride, limit, max_tokens, threads;
     double validation_split;
     uint64_t seed;
@@ -37,7 +37,7 @@ struct eval_options {
 static const struct option_spec specs[] = {
     {"--model", 0, OPTION_STRING, FIELD(model), "PATH", "model or adapter directory, or .gguf file", .required = true},
     {"--adapter", 0, OPTION_STRING, FIELD(adapter), "DIR", "LoRA adapter to put on the model; its answers are shown beside the model's own"},
-    {"--base", 0, OPTION_STRING, FIELD(base), "PATH", "another model whose answers are shown beside (with --answers or --html)"},
+    {"--base", 0, OPTION_STRING, FIELD(base), "PATH", "another model whose answers are shown beside (with --answers, --html or --cards)"},
     {"--data", 0, OPTION_STRING, FIELD(data), "FILE", "text or rows, as for train", .required = true},
     {"--validation-split", 0, OPTION_DOUBLE, FIELD(validation_split), "X",
      "only what a run with this share, --seed and the same context held out", .min = 1e-6, .max = 0.999999},
@@ -45,7 +45,10 @@ static const struct option_spec specs[] = {
     {"--metrics", 0, OPTION_STRING, FIELD(metrics), "A,B",
      "loss, perplexity, bits_per_byte, token_accuracy; exact_match, token_f1, rouge_l (the first four; all where answers are generated)"},
     {"--answers", 0, OPTION_STRING, FIELD(answers), "FILE.json", "write the rows with the generated answers (model_response)"},
-    {"--html", 0, OPTION_STRING, FIELD(html), "FILE", "write a page of cards: instruction, input, correct, base's and tuned answer"},
+    {"--html", 0, OPTION_STRING, FIELD(html), "FILE", "write a page of cards, worst first: instruction, input, correct, base's and tuned answer"},
+    {"--cards", 0, OPTION_STRING, FIELD(cards), "FILE.json", "write the page's cards as JSON"},
+    {"--model-name", 0, OPTION_STRING, FIELD(model_name), "NAME", "what the page calls the model (its file's name)"},
+    {"--base-name", 0, OPTION_STRING, FIELD(base_name), "NAME", "what the page calls the base (its file's name)"},
     {"--judge", 0, OPTION_STRING, FIELD(judge), "URL", "have the answers scored, 0 to 100, by an OpenAI-compatible server (key: OPENAI_API_KEY)"},
     {"--judge-model", 0, OPTION_STRING, FIELD(judge_model), "NAME", "its model (the first it lists)"},
     {"--max-tokens", 0, OPTION_SIZE, FIELD(max_tokens), "N", "length of an answer (256)", .min = 1, .max = 1e6},
@@ -195,22 +198,30 @@ static bool base_answers(struct eval *e, struct err *err) {
     return ok;
 }
 
-static bool page_write(const struct eval *e, struct err *err) {
+static bool page_write(const char *path, void (*write)(const struct results_page *, struct buf *), const struct results_page *page, struct err *err) {
+    struct buf out = {0};
+    if (!path) return true;
+    write(page, &out);
+    const bool ok = file_write_atomic(path, out.data, out.len, 0644, err);
+    buf_finish(&out);
+    return ok;
+}
+
+static bool pages_write(const struct eval *e, struct err *err) {
     const struct eval_options *o = e->o;
     struct result_card *cards = mem_alloc(e->items.n, sizeof *cards);
     for (size_t i = 0; i < e->items.n; i++) {
         const struct eval_item *item = &e->items.items[i];
-        cards[i] = (struct result_card){.instruction = item->instruction, .input = item->input, .reference = item->reference, .base = item->base,
-                                        .answer = item->answer, .rouge_l = item->scores.rouge_l, .token_f1 = item->scores.token_f1,
-                                        .exact = item->scores.exact_match > 0, .judge = item->judge};
+        cards[i] = (struct result_card){.row = item->number, .instruction = item->instruction, .input = item->input, .reference = item->reference,
+                                        .base = item->base, .answer = item->answer, .rouge_l = item->scores.rouge_l,
+                                        .token_f1 = item->scores.token_f1, .exact = item->scores.exact_match > 0, .judge = item->judge};
     }
     char *model = path_stem(o->adapter ? o->adapter : o->model), *base = base_of(o) ? path_stem(base_of(o)) : NULL, *data = path_stem(o->data);
-    const struct results_page page = {.model = model, .base = base, .data = data, .cards = cards, .n = e->items.n, .exact_match = e->means.exact_match,
-                                      .token_f1 = e->means.token_f1, .rouge_l = e->means.rouge_l, .judge = e->means.judge};
-    struct buf html = {0};
-    results_html(&page, &html);
-    bool ok = file_write_atomic(o->html, html.data, html.len, 0644, err);
-    buf_finish(&html);
+    struct results_page page = {.model = o->model_name ? o->model_name : model, .base = base && o->base_name ? o->base_name : base, .data = data,
+                                .cards = cards, .n = e->items.n, .exact_match = e->means.exact_match, .token_f1 = e->means.token_f1,
+                                .rouge_l = e->means.rouge_l, .judge = e->means.judge};
+    results_sort(&page);
+    const bool ok = page_write(o->cards, results_json, &page, err) && page_write(o->html, results_html, &page, err);
     free(model);
     free(base);
     free(data);
@@ -228,7 +239,7 @@ static bool answers(struct eval *e, struct err *err) {
     judge_destroy(j);
     if (!ok) return false;
     e->means = eval_items_means(&e->items);
-    if (o->html && !page_write(e, err)) return false;
+    if (!pages_write(e, err)) return false;
     if (!o->answers) return true;
     struct buf json = {0};
     eval_items_json(&e->items, &json);
@@ -284,7 +295,7 @@ static void report_text(const struct eval *e, struct buf *out) {
 
 static bool eval(const struct eval_options *o, struct err *err) {
     struct eval e = {.o = o};
-    e.answering = o->answers || o->html || o->judge;
+    e.answering = o->answers || o->html || o->cards || o->judge;
     if (!o->metrics) e.metrics = e.answering ? LOSS_METRICS | ANSWER_METRICS : LOSS_METRICS;
     else if (!metrics_parse(o->metrics, &e.metrics, err)) return false;
     e.answering = e.answering || (e.metrics & ANSWER_METRICS);

@@ -3,6 +3,8 @@
 #include "server/results_html.h"
 
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 static const char head[] =
     "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
@@ -79,4 +81,46 @@ void results_html(const struct results_page *p, struct buf *out) {
     buf_add_str(out, "</ul>\n");
     for (size_t i = 0; i < p->n; i++) add_card(out, &p->cards[i], i + 1);
     buf_add_str(out, "</main>\n</body>\n</html>\n");
+}
+
+static int by_number(double a, double b) { return (a > b) - (a < b); }
+
+static int by_badness(const void *one, const void *other) {
+    const struct result_card *a = one, *b = other;
+    int order = by_number(isnan(a->judge) ? -1 : a->judge, isnan(b->judge) ? -1 : b->judge);
+    if (!order) order = by_number(a->rouge_l, b->rouge_l);
+    if (!order) order = by_number(a->token_f1, b->token_f1);
+    if (!order) order = by_number(a->exact, b->exact);
+    return order ? order : by_number((double)a->row, (double)b->row);
+}
+
+void results_sort(struct results_page *p) { qsort(p->cards, p->n, sizeof *p->cards, by_badness); }
+
+static void put_text(struct buf *out, const char *name, const char *text) {
+    buf_printf(out, "\"%s\":", name);
+    if (text) buf_add_json_string(out, text, strlen(text));
+    else buf_add_str(out, "null");
+    buf_add_byte(out, ',');
+}
+
+void results_json(const struct results_page *p, struct buf *out) {
+    buf_add_byte(out, '{');
+    put_text(out, "model", p->model);
+    put_text(out, "base", p->base);
+    buf_add_str(out, "\"cards\":[");
+    for (size_t i = 0; i < p->n; i++) {
+        const struct result_card *c = &p->cards[i];
+        buf_add_str(out, i ? ",\n{" : "\n{");
+        put_text(out, "instruction", c->instruction);
+        put_text(out, "input", c->input);
+        put_text(out, "reference", c->reference);
+        put_text(out, "base", c->base);
+        put_text(out, "answer", c->answer);
+        buf_printf(out, "\"rouge_l\":%.9g,\"token_f1\":%.9g,\"exact\":%s,\"judge\":", c->rouge_l, c->token_f1, c->exact ? "true" : "false");
+        buf_add_json_number(out, c->judge); // null where there is none
+        buf_add_byte(out, '}');
+    }
+    buf_printf(out, "],\n\"means\":{\"exact_match\":%.9g,\"token_f1\":%.9g,\"rouge_l\":%.9g,\"judge\":", p->exact_match, p->token_f1, p->rouge_l);
+    buf_add_json_number(out, p->judge);
+    buf_add_str(out, "}}\n");
 }

@@ -159,6 +159,7 @@ static void read_eval(struct job_lines *l, const struct fields *f) {
     put(&data, "full_valid_mean_token_accuracy", f->token_accuracy);
     put(&data, "perplexity", f->perplexity);
     put(&data, "bits_per_byte", f->bits_per_byte);
+    put(&data, "tokens", f->tokens);
     buf_add_byte(&data, '}');
     event_add(l, (struct stored_event){
                      .once = arena_printf(&l->arena, "eval-%llu", (llu)step),

@@ -51,7 +51,7 @@ bool publish_checkpoint(const struct job_place *p, uint64_t step, struct arena *
 
 // What the trainer leaves in OUT beside the model.
 static bool is_model_file(const char *name) {
-    static const char *const others[] = {"log.jsonl", "results.csv", "report.md", "report.json", "results.html"};
+    static const char *const others[] = {"log.jsonl", "results.csv", "report.md", "report.json", "results.html", "results.json"};
     const size_t n = strlen(name);
     for (size_t i = 0; i < ARRAY_LEN(others); i++)
         if (strcmp(name, others[i]) == 0) return false;

@@ -244,7 +244,7 @@ const char *const *job_tokenizer_arguments(const struct stored_job *j, const str
     return l.items;
 }
 
-const char *const *job_eval_arguments(const struct stored_job *j, const struct job_spec *s, const char *job_dir,
+const char *const *job_eval_arguments(const struct stored_job *j, const struct job_spec *s, const char *model, const char *job_dir,
                                       const char *files_dir, struct arena *a) {
     const char *name = j->validation_file ? s->validation_name : s->training_name;
     if (job_data_is_text(name)) return NULL;
@@ -258,6 +258,9 @@ const char *const *job_eval_arguments(const struct stored_job *j, const struct j
         add_text(&l, "--base", s->base_path);
     }
     add_path(&l, "--data", files_dir, j->validation_file ? j->validation_file : j->training_file);
+    add_text(&l, "--model-name", model);
+    add_text(&l, "--base-name", s->base_model ? s->base_model : j->model);
+    add_path(&l, "--cards", job_dir, "results.json"); // before the page, whose being there says that both are
     add_path(&l, "--html", job_dir, "results.html");
     if (!j->validation_file && s->validation_split > 0) { // what was not trained on
         add_real(&l, "--validation-split", s->validation_split);

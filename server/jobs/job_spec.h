@@ -44,6 +44,7 @@ const char *const *job_estimate_arguments(const struct stored_job *j, const stru
                                           size_t threads, struct arena *a);
 // Before it, NULL where there is nothing to do: `tokenizer train` into JOB_DIR/tokenizer.
 const char *const *job_tokenizer_arguments(const struct stored_job *j, const struct job_spec *s, const char *job_dir, const char *files_dir, struct arena *a);
-// After it: `eval` for results.html; NULL for texts.
+// After it: `eval` for results.html and results.json, where the result is called `model`; NULL for texts.
 enum { RESULTS_ANSWERS = 8, RESULTS_ANSWER_TOKENS = 64 }; // more would take longer than a small job's training
-const char *const *job_eval_arguments(const struct stored_job *j, const struct job_spec *s, const char *job_dir, const char *files_dir, struct arena *a);
+const char *const *job_eval_arguments(const struct stored_job *j, const struct job_spec *s, const char *model, const char *job_dir, const char *files_dir,
+                                      struct arena *a);

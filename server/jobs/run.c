@@ -323,8 +323,9 @@ static bool results_gather(struct runner *r, size_t *n, struct err *err) {
         const char *in, *name;
         bool tokenizer; // of a job that only makes one
     } files[] = {{"out/results.csv", "results.csv", false},          {"out/report.md", "report.md", false},
-                 {"results.html", "results.html", false},            {"tokenizer/tokenizer.json", "tokenizer.json", true},
-                 {"tokenizer/vocab.json", "vocab.json", true},       {"tokenizer/merges.txt", "merges.txt", true}};
+                 {"results.html", "results.html", false},            {"results.json", "results.json", false},
+                 {"tokenizer/tokenizer.json", "tokenizer.json", true}, {"tokenizer/vocab.json", "vocab.json", true},
+                 {"tokenizer/merges.txt", "merges.txt", true}};
     const bool tokenizer = strcmp(run->job.kind, "tokenizer") == 0;
     bool ok = true;
     *n = 0;
@@ -393,7 +394,7 @@ static void run_stage(struct runner *r, enum stage stage) {
         }
         const bool eval_made = mark_exists(run, "results.html") || mark_exists(run, "result") || publish_is_done(&run->place);
         if (stage == STAGE_EVAL && mark_exists(run, "trained") && !eval_made)
-            argv = job_eval_arguments(&run->job, &run->spec, run->place.dir, files_dir, &run->arena);
+            argv = job_eval_arguments(&run->job, &run->spec, run->name, run->place.dir, files_dir, &run->arena);
     }
     free(files_dir);
     if (argv) {

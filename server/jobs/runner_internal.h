@@ -53,7 +53,7 @@ struct run { // one claim of a job
     bool ending;               // outcome is what has to reach the store
     struct job_outcome outcome;
     struct stored_model model;
-    struct stored_file files[3];
+    struct stored_file files[4];
     size_t n_files; // of them made
 };
 

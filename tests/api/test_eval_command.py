@@ -77,8 +77,9 @@ def test_loss_of_a_text_by_windows(server, nano, tmp_path):
 
 
 def test_answers_and_page(server, nano, rows, tmp_path):
-    answers, page = tmp_path / "answers.json", tmp_path / "results.html"
-    got = numbers("--model", nano, "--base", nano, "--data", rows, "--answers", answers, "--html", page, "--max-tokens", 12)
+    answers, page, cards = tmp_path / "answers.json", tmp_path / "results.html", tmp_path / "cards.json"
+    got = numbers("--model", nano, "--base", nano, "--data", rows, "--answers", answers, "--html", page, "--cards", cards, "--model-name", "tuned <1>",
+                  "--max-tokens", 12)
     written = json.loads(answers.read_text())
     assert [{k: w[k] for k in e} for w, e in zip(written, ENTRIES)] == ENTRIES
     for w, entry in zip(written, ENTRIES):
@@ -90,6 +91,16 @@ def test_answers_and_page(server, nano, rows, tmp_path):
     html = page.read_text()
     assert html.count("<article>") == 3 and "&lt;21&gt; &amp; &quot;more&quot;" in html and "<21>" not in html
     assert html.count("<dt>Base</dt>") == html.count("<dt>Tuned</dt>") == 3 and "://" not in html
+    made = json.loads(cards.read_text())
+    assert set(made) == {"model", "base", "cards", "means"} and (made["model"], made["base"]) == ("tuned <1>", "nano")
+    assert made["means"] == {"exact_match": pytest.approx(got["exact_match"]), "token_f1": pytest.approx(got["token_f1"]),
+                             "rouge_l": pytest.approx(got["rouge_l"]), "judge": None}
+    expected = [{"instruction": e["instruction"], "input": e["input"], "reference": e["output"], "base": w["base_response"], "answer": w["model_response"]}
+                for e, w in zip(ENTRIES, written)]
+    by_instruction = sorted(made["cards"], key=lambda c: [e["instruction"] for e in ENTRIES].index(c["instruction"]))
+    assert [{k: c[k] for k in expected[0]} for c in by_instruction] == expected
+    assert [c["rouge_l"] for c in made["cards"]] == sorted(c["rouge_l"] for c in made["cards"]) and all(c["judge"] is None for c in made["cards"])
+    assert all(c["exact"] is (c["answer"] == c["reference"]) and 0 <= c["token_f1"] <= 1 for c in made["cards"])
 
 
 @pytest.mark.parametrize("layout", ["one line", "lines"])

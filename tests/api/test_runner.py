@@ -128,11 +128,20 @@ def test_rows_become_a_model(running, client):
     assert events[-1].message == "The job has successfully completed"
     steps = [e.data for e in events if e.type == "metrics" and "train_mean_token_accuracy" in e.data]
     assert [s["step"] for s in steps] == list(range(1, len(steps) + 1)) and len(steps) == steps[-1]["total_steps"]
+    assert all({"epoch", "train_loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second"} <= set(s) for s in steps)
+    evaluations = [e.data for e in events if e.type == "metrics" and "valid_loss" in e.data]
+    assert evaluations and all({"step", "total_steps", "epoch", "valid_loss", "perplexity", "tokens"} <= set(v) for v in evaluations)
+    assert all(v["tokens"] == s["tokens"] for v in evaluations for s in steps if s["step"] == v["step"])
+    samples = [e.data for e in events if (e.data or {}).get("kind") == "sample"]
+    assert samples and all(s["prompt"] == "Question 1: " and isinstance(s["text"], str) and s["step"] >= 0 for s in samples)
     checkpoints = list(client.fine_tuning.jobs.checkpoints.list(job))
     assert [c.step_number for c in checkpoints] == [len(steps), len(steps) // 2]
     assert checkpoints[0].metrics.full_valid_loss > 0 and checkpoints[0].metrics.train_loss > 0
     files = {client.files.retrieve(f).filename: client.files.content(f).text for f in done.result_files}
-    assert set(files) == {"results.csv", "report.md", "results.html"}
+    assert set(files) == {"results.csv", "report.md", "results.html", "results.json"}
+    results = json.loads(files["results.json"])
+    assert (results["model"], results["base"]) == (done.fine_tuned_model, "nano") and len(results["cards"]) == files["results.html"].count("<article>") > 0
+    assert all(c["instruction"] and c["reference"] and c["base"] is not None for c in results["cards"])
     table = list(csv.DictReader(io.StringIO(files["results.csv"])))
     assert len(table) == len(steps) and float(table[-1]["train_loss"]) == pytest.approx(steps[-1]["train_loss"], rel=1e-6)
     assert "<html" in files["results.html"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from kill_client import sha
 
 # What stays of a job that has ended.
-JOB_KEEPS = {"out", "out/log.jsonl", "out/results.csv", "out/report.md", "out/report.json", "results.html", "stderr.log", "config.json"}
+JOB_KEEPS = {"out", "out/log.jsonl", "out/results.csv", "out/report.md", "out/report.json", "results.html", "results.json", "stderr.log", "config.json"}
 
 
 class Verdict:

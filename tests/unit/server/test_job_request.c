@@ -365,7 +365,7 @@ TEST(arguments) {
               "--batch-size=8|--context=16|--lr=0.5|--schedule=linear|--warmup-ratio=0|--weight-decay=0|--clip=0|--dropout=0|--seed=0|--evals=2|--checkpoints=1|"
               "--sample-prompt=-x|--out=/job/out|--resume|--supervised|--json|--snapshots|--live-every=10|");
     CHECK(!job_tokenizer_arguments(&j, &s, "/job", "/files", &a));
-    CHECK(!job_eval_arguments(&j, &s, "/job", "/files", &a)); // the held-out data is a text
+    CHECK(!job_eval_arguments(&j, &s, "ft:x", "/job", "/files", &a)); // the held-out data is a text
     s = (struct job_spec){.architecture = "{}", .tokenizer = "train", .vocab_size = 300, .training_name = "a.txt", .max_steps = 5, .stride = 4,
                           .lr_scheduler = "constant", .validation_split = 0.5};
     CHECK_STR(joined(job_estimate_arguments(&(struct stored_job){.training_file = "f"}, &s, "/job", "/files", 3, &a)),
@@ -373,8 +373,8 @@ TEST(arguments) {
               "--lr=0|--schedule=constant|--warmup-ratio=0|--weight-decay=0|--clip=0|--dropout=0|--seed=0|--threads=3|--estimate|--supervised|--json|");
     CHECK_STR(joined(job_tokenizer_arguments(&j, &s, "/job", "/files", &a)), "tokenizer|train|--vocab-size=300|--out=/job/tokenizer|/files/file-1|");
     s.training_name = "a.json";
-    CHECK_STR(joined(job_eval_arguments(&(struct stored_job){.training_file = "f"}, &s, "/job", "/files", &a)),
-              "eval|--model=/job/out|--data=/files/f|--html=/job/results.html|--validation-split=0.5|--seed=0|--metrics=exact_match,token_f1,rouge_l|--limit=8|"
+    CHECK_STR(joined(job_eval_arguments(&(struct stored_job){.training_file = "f", .model = "new"}, &s, "ft:new", "/job", "/files", &a)),
+              "eval|--model=/job/out|--data=/files/f|--model-name=ft:new|--base-name=new|--cards=/job/results.json|--html=/job/results.html|--validation-split=0.5|--seed=0|--metrics=exact_match,token_f1,rouge_l|--limit=8|"
               "--max-tokens=64|");
     arena_finish(&a);
 }
