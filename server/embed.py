@@ -3,8 +3,8 @@
 """Writes the playground's files as a C source: each file as it is and, where that is smaller, gzipped; and one exact route each.
 
 usage: embed.py OUT.c ROOT FILE...
-A file under ROOT is served at its path there, any other (made in the build folder) from the last "vendor/" of its path on; ROOT/index.html is
-also the answer to "/". The same files always give the same source."""
+A file under ROOT is served at its path there, any other (made in the build folder, or an example) from the last "vendor/" or "examples/" of its path
+on; ROOT/index.html is also the answer to "/". The same files always give the same source."""
 import gzip
 import hashlib
 import sys
@@ -25,10 +25,11 @@ TYPES = {
 def url_of(path, root):
     if path.is_relative_to(root):
         return "/" + path.relative_to(root).as_posix()
-    before, vendor, name = path.as_posix().rpartition("/vendor/")
-    if not vendor:
-        sys.exit(f"embed.py: {path} is neither under {root} nor in a folder named vendor")
-    return vendor + name
+    for folder in ("/vendor/", "/examples/"):
+        before, found, name = path.as_posix().rpartition(folder)
+        if found:
+            return found + name
+    sys.exit(f"embed.py: {path} is neither under {root} nor in a folder named vendor or examples")
 
 
 def byte_array(name, data):

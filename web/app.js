@@ -1,343 +1,107 @@
 // SPDX-License-Identifier: MIT
-// The playground: wires the page to the server's public interface. All state is one object in localStorage; the page holds
-// no connection unless an answer is being written.
+// The playground's frame: navigation, model, colours, what went wrong; and one view at a time. The page holds no connection unless something is
+// being written, asks no faster than every two seconds, and talks to this server alone.
+//
+//   lib/     html (Preact and htm), store (state, localStorage, address), server (models, errors), api (HTTP), ui, format, and what several views
+//            show: token_text, sampling, chart, heat
+//   views/   one file a view, NAME.js, whose default export is its component; larger views have a folder of parts
+//   vendor/  third-party code, copied when the program is built (packages.py)
 
-import { call, explain, setKey, stream } from "./api.js";
-import { Sampling } from "./sampling.js";
+import { html, render, useEffect, useState } from "./lib/html.js";
+import { chooseModel, chosenModel, listModels, models, notice, useKey } from "./lib/server.js";
+import { address, persistentStore, useStore } from "./lib/store.js";
 
-const $ = (id) => document.getElementById(id);
-const STORE = "couplet.v1";
-const EXAMPLES = {
-  "Story": "Once upon a time, in a library that nobody had visited for a hundred years,",
-  "Facts": "Water boils at a lower temperature on high mountains because",
-  "List": "Five good habits for people who write programs:\n1.",
-};
-const THEMES = { auto: ["◐", "as the system"], light: ["☀", "light"], dark: ["☾", "dark"] };
-const FINISH = { stop: "ended by itself", length: "cut at max tokens" };
+const VIEWS = [
+  ["complete", "Complete"],
+];
+const THEMES = [["auto", "◐", "as the system"], ["light", "☀", "light"], ["dark", "☾", "dark"]];
+const ORIGINS = [["served", "Served"], ["result", "Fine-tuned"], ["checkpoint", "Checkpoints"], ["live", "Being trained"]];
 
-function load() {
-  try {
-    return JSON.parse(localStorage.getItem(STORE)) ?? {};
-  } catch {
-    return {};
-  }
-}
-const state = { model: null, prompt: "", system: "", messages: [], theme: "auto", sampling: {}, ...load() };
-function save() {
-  try {
-    localStorage.setItem(STORE, JSON.stringify({ ...state, sampling: sampling.values }));
-  } catch { /* a full or forbidden store costs the memory of the page, nothing else */ }
-}
+const theme = persistentStore("theme", "auto");
+const showTheme = (name) => { document.documentElement.dataset.theme = name; };
+theme.subscribe(showTheme);
+showTheme(theme.get());
 
-let models = [];
-let running = null; // AbortController of the answer being written
-const sampling = new Sampling($("controls"), state.sampling, () => { save(); showCount(); });
-
-// ---------------------------------------------------------------- notices
-
-let retry = null;
-function notice(text, { again = null, wantKey = false } = {}) {
-  $("notice").hidden = !text;
-  $("notice-text").textContent = text;
-  $("key-form").hidden = !wantKey;
-  $("notice-retry").hidden = !again || wantKey;
-  retry = again;
-  if (wantKey) $("key").focus();
-}
-function fail(error, again) {
-  if (error.name === "AbortError") return;
-  const passing = error.status === undefined || error.status === 429 || error.status >= 500;
-  notice(explain(error), { again: passing || error.status === 401 ? again : null, wantKey: error.status === 401 });
-}
-$("notice-close").addEventListener("click", () => notice(""));
-$("notice-retry").addEventListener("click", () => { notice(""); retry?.(); });
-$("key-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  setKey($("key").value.trim());
-  $("key").value = "";
-  const again = retry ?? listModels;
-  notice("");
-  again();
-});
-
-// ---------------------------------------------------------------- pages, theme, models
-
-function showPage() {
-  const page = location.hash === "#chat" ? "chat" : "complete";
-  const empty = models.length === 0 && !$("model").disabled;
-  $("empty").hidden = !empty;
-  $("side").hidden = empty;
-  for (const name of ["complete", "chat"]) $(name).hidden = empty || name !== page;
-  for (const link of document.querySelectorAll("nav a")) {
-    if (link.dataset.page === page) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
-  }
-  document.title = page === "chat" ? "Chat · couplet" : "Complete · couplet";
-}
-window.addEventListener("hashchange", showPage);
-
-function showTheme() {
-  document.documentElement.dataset.theme = state.theme;
-  const [sign, name] = THEMES[state.theme] ?? THEMES.auto;
-  $("theme").textContent = sign;
-  $("theme").setAttribute("aria-label", `Colours: ${name}`);
-  $("theme").title = `Colours: ${name}`;
-}
-$("theme").addEventListener("click", () => {
-  const names = Object.keys(THEMES);
-  state.theme = names[(names.indexOf(state.theme) + 1) % names.length];
-  showTheme();
-  save();
-});
-
-async function listModels() {
-  try {
-    models = (await call("v1/models")).data;
-  } catch (error) {
-    fail(error, listModels);
-    if (error.status === 503) setTimeout(listModels, 2000); // the models are still being read
-    return;
-  }
-  notice("");
-  const known = models.some((model) => model.id === state.model);
-  if (!known) state.model = models[0]?.id ?? null;
-  $("model").replaceChildren(...(models.length ? models.map((model) => new Option(model.id, model.id)) : [new Option("no model", "")]));
-  $("model").value = state.model ?? "";
-  $("model").disabled = false;
-  for (const id of ["run", "send"]) $(id).disabled = models.length === 0;
-  showPage();
-  countPrompt();
-}
-$("model").addEventListener("change", () => {
-  state.model = $("model").value;
-  save();
-  countPrompt();
-});
-
-// ---------------------------------------------------------------- token count of the prompt
-
-let counted = null; // {count, max_model_len} of the prompt as it stands, or null
-let counting = null;
-let countTimer = 0;
-
-function showCount() {
-  const node = $("prompt-count");
-  node.classList.remove("over");
-  if (!counted) {
-    node.textContent = "";
-    return;
-  }
-  const { count, max_model_len: room } = counted;
-  const wanted = Number(sampling.request().max_tokens ?? 16);
-  const over = room !== undefined && count + wanted > room;
-  node.textContent = `${count} ${count === 1 ? "token" : "tokens"}` + (room === undefined ? "" : ` of ${room}`);
-  if (over) node.textContent += count >= room ? ", too long" : `, no room for ${wanted} more`;
-  node.classList.toggle("over", over);
+function ThemeButton() {
+  const now = useStore(theme);
+  const at = Math.max(0, THEMES.findIndex(([name]) => name === now));
+  const [, sign, words] = THEMES[at];
+  return html`<button id="theme" class="icon" type="button" aria-label=${`Colours: ${words}`} title=${`Colours: ${words}`}
+    onClick=${() => theme.set(THEMES[(at + 1) % THEMES.length][0])}>${sign}</button>`;
 }
 
-async function countPrompt() {
-  counting?.abort();
-  counted = null;
-  if (!state.model || state.prompt === "") {
-    showCount();
-    return;
-  }
-  counting = new AbortController();
-  try {
-    counted = await call("tokenize", { model: state.model, prompt: state.prompt }, counting.signal);
-    showCount();
-  } catch (error) {
-    if (error.name !== "AbortError") showCount(); // only a count: running the prompt will say what is wrong
-  }
-}
-$("prompt").addEventListener("input", () => {
-  state.prompt = $("prompt").value;
-  save();
-  clearTimeout(countTimer);
-  countTimer = setTimeout(countPrompt, 300);
-});
-
-// ---------------------------------------------------------------- one answer
-
-/** Streams one answer: `text(piece)` for each piece; resolves to what the statistics line says. */
-async function answer(path, body, text) {
-  running = new AbortController();
-  const began = performance.now();
-  let first = null, last = began, pieces = 0, finish = null, usage = null, stopped = false;
-  try {
-    for await (const event of stream(path, { ...body, stream: true, stream_options: { include_usage: true } }, running.signal)) {
-      usage = event.usage ?? usage;
-      const choice = event.choices[0];
-      const piece = choice?.text ?? choice?.delta?.content ?? "";
-      finish = choice?.finish_reason ?? finish;
-      if (piece !== "") {
-        last = performance.now();
-        first ??= last;
-        pieces++;
-        text(piece);
-      }
-    }
-  } catch (error) {
-    if (error.name !== "AbortError") throw error;
-    stopped = true;
-  } finally {
-    running = null;
-  }
-  const count = usage?.completion_tokens ?? pieces;
-  const parts = [];
-  if (usage) parts.push(`prompt ${usage.prompt_tokens}`);
-  parts.push(`answer ${count} ${count === 1 ? "token" : "tokens"}`);
-  if (first !== null) parts.push(`first after ${Math.round(first - began)} ms`);
-  if (count > 1 && last > first) parts.push(`${(((count - 1) * 1000) / (last - first)).toFixed(1)} tokens/s`);
-  parts.push(stopped ? "stopped" : FINISH[finish] ?? finish ?? "");
-  return parts.filter(Boolean).join(" · ");
+function ModelPicker() {
+  const { state, list } = useStore(models);
+  const id = useStore(chosenModel);
+  const option = (model) => html`<option value=${model.id} selected=${model.id === id}>${model.id}</option>`;
+  const groups = ORIGINS.map(([origin, label]) => [label, list.filter((m) => (m.couplet?.origin ?? "served") === origin)]).filter(([, some]) => some.length > 0);
+  return html`<label class="sr" for="model">Model</label>
+    <select id="model" value=${id} disabled=${state !== "ready" || list.length === 0} title="The model that this page talks to" onChange=${(e) => chooseModel(e.target.value)}>
+      ${list.length === 0 && html`<option value="">${state === "ready" ? "no model" : "loading…"}</option>`}
+      ${groups.length === 1 ? groups[0][1].map(option) : groups.map(([label, some]) => html`<optgroup label=${label}>${some.map(option)}</optgroup>`)}
+    </select>`;
 }
 
-function setRunning(on) {
-  for (const id of ["run", "send", "append", "chat-new", "model"]) $(id).disabled = on;
-  for (const id of ["stop", "chat-stop"]) $(id).hidden = !on;
-  $("answer").classList.toggle("running", on);
-  $("messages").lastElementChild?.classList.toggle("running", on);
-}
-
-function ready() {
-  const wrong = sampling.invalid();
-  if (wrong) {
-    $("settings").open = true;
-    notice(`Sampling: ${wrong}`);
-  }
-  return !running && !wrong && Boolean(state.model);
-}
-
-async function complete() {
-  if (!ready()) return;
-  notice("");
-  $("answer-card").hidden = false;
-  $("answer").textContent = "";
-  $("stats").textContent = "";
-  setRunning(true);
-  try {
-    const body = { model: state.model, prompt: state.prompt, ...sampling.request() };
-    $("stats").textContent = await answer("v1/completions", body, (piece) => $("answer").append(piece));
-  } catch (error) {
-    if ($("answer").textContent === "") $("answer-card").hidden = true;
-    fail(error, complete);
-  }
-  setRunning(false);
-}
-
-function appendAnswer() {
-  state.prompt = $("prompt").value += $("answer").textContent;
-  $("answer-card").hidden = true;
-  save();
-  countPrompt();
-  $("prompt").focus();
-  $("prompt").scrollTop = $("prompt").scrollHeight;
-}
-
-async function copyAnswer() {
-  try {
-    await navigator.clipboard.writeText($("answer").textContent);
-    $("copy").textContent = "Copied";
-  } catch {
-    getSelection().selectAllChildren($("answer"));
-    $("copy").textContent = "Selected: press Ctrl+C";
-  }
-  setTimeout(() => { $("copy").textContent = "Copy"; }, 1500);
-}
-
-// ---------------------------------------------------------------- chat
-
-function addMessage({ role, content }) {
-  const item = document.createElement("li");
-  item.className = role;
-  const who = Object.assign(document.createElement("span"), { className: "who", textContent: role === "user" ? "You" : state.model });
-  const text = Object.assign(document.createElement("div"), { className: "text", textContent: content });
-  item.append(who, text);
-  $("messages").append(item);
-  return text;
-}
-
-function showChat() {
-  $("messages").replaceChildren();
-  state.messages.forEach(addMessage);
-  $("chat-hint").hidden = state.messages.length > 0;
-}
-
-async function say() {
-  const content = $("say").value.trim();
-  if (content === "" || !ready()) return;
-  notice("");
-  state.messages.push({ role: "user", content });
-  addMessage(state.messages.at(-1));
-  $("say").value = "";
-  await reply();
-}
-
-async function reply() {
-  $("chat-hint").hidden = true;
-  $("chat-stats").textContent = "";
-  const system = state.system.trim();
-  const messages = [...(system ? [{ role: "system", content: system }] : []), ...state.messages];
-  const text = addMessage({ role: "assistant", content: "" });
-  setRunning(true);
-  text.scrollIntoView({ block: "nearest" });
-  try {
-    $("chat-stats").textContent = await answer("v1/chat/completions", { model: state.model, messages, ...sampling.request() }, (piece) => text.append(piece));
-    text.parentElement.classList.remove("running");
-    state.messages.push({ role: "assistant", content: text.textContent });
-  } catch (error) {
-    text.parentElement.remove();
-    // The question goes back into the box, so that nothing typed is lost and the conversation stays well-formed.
-    $("say").value = state.messages.pop().content;
-    showChat();
-    fail(error, say);
-  }
-  setRunning(false);
-  save();
-  $("say").focus();
-}
-
-function newChat() {
-  state.messages = [];
-  $("chat-stats").textContent = "";
-  showChat();
-  save();
-  $("say").focus();
-}
-
-// ---------------------------------------------------------------- start
-
-const stop = () => running?.abort();
-const act = () => ($("chat").hidden ? complete() : say());
-$("run").addEventListener("click", complete);
-$("send").addEventListener("click", say);
-$("append").addEventListener("click", appendAnswer);
-$("copy").addEventListener("click", copyAnswer);
-$("reset").addEventListener("click", () => sampling.reset());
-$("chat-new").addEventListener("click", newChat);
-for (const id of ["stop", "chat-stop"]) $(id).addEventListener("click", stop);
-$("system").addEventListener("input", () => { state.system = $("system").value; save(); });
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") stop();
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+function Notice() {
+  const now = useStore(notice);
+  const [key, setKey] = useState("");
+  if (!now) return null;
+  const submit = (event) => {
     event.preventDefault();
-    act();
-  }
-});
-for (const [name, text] of Object.entries(EXAMPLES)) {
-  const button = Object.assign(document.createElement("button"), { type: "button", className: "quiet", textContent: name, title: text });
-  button.addEventListener("click", () => {
-    $("prompt").value = text;
-    $("prompt").dispatchEvent(new Event("input"));
-    $("prompt").focus();
-  });
-  $("examples").append(button);
+    useKey(key.trim());
+    setKey("");
+  };
+  return html`<div id="notice" class="notice" role="alert">
+    <p>${now.text}</p>
+    ${now.wantKey && html`<form id="key-form" onSubmit=${submit}>
+      <label for="key">API key</label>
+      <input id="key" type="password" autocomplete="off" spellcheck="false" placeholder="sk-couplet-…" value=${key} onInput=${(e) => setKey(e.target.value)}
+        ref=${(node) => { if (node && !node.dataset.seen) { node.dataset.seen = 1; node.focus(); } }} />
+      <button class="primary" type="submit">Use this key</button>
+    </form>`}
+    <div class="notice-actions">
+      ${now.again && !now.wantKey && html`<button type="button" onClick=${() => { notice.set(null); now.again(); }}>Try again</button>`}
+      <button type="button" class="quiet" onClick=${() => notice.set(null)}>Dismiss</button>
+    </div>
+  </div>`;
 }
-$("settings").open = matchMedia("(min-width: 861px)").matches;
-$("prompt").value = state.prompt;
-$("system").value = state.system;
-showTheme();
-showChat();
-showPage();
+
+/** The open view's component, loaded on first use. */
+function useView(name) {
+  const [view, setView] = useState({ name: null, Component: null });
+  useEffect(() => {
+    let gone = false;
+    import(`./views/${name}.js`).then(
+      (module) => { if (!gone) setView({ name, Component: module.default }); },
+      () => { if (!gone) notice.set({ text: "A part of the page did not load. Is couplet still running?", again: () => location.reload(), wantKey: false }); });
+    return () => { gone = true; };
+  }, [name]);
+  return view.name === name ? view.Component : null;
+}
+
+function App() {
+  const wanted = useStore(address, (a) => a.view);
+  const name = VIEWS.some(([one]) => one === wanted) ? wanted : "complete";
+  const title = VIEWS.find(([one]) => one === name)[1];
+  const View = useView(name);
+  useEffect(() => { document.title = `${title} · couplet`; }, [title]);
+  return html`
+    <a class="skip" href="#main" onClick=${(e) => { e.preventDefault(); document.getElementById("main").focus(); }}>Skip to the text</a>
+    <header class="top">
+      <a class="brand" href="#complete" aria-label="couplet, start page">
+        <svg viewBox="0 0 32 32" aria-hidden="true"><rect width="32" height="32" rx="8"/><path d="M8 12h16M8 20h11"/></svg><span>couplet</span>
+      </a>
+      <nav aria-label="Pages">
+        ${VIEWS.map(([one, label]) => html`<a href=${`#${one}`} aria-current=${one === name ? "page" : undefined}>${label}</a>`)}
+      </nav>
+      <div class="top-right"><${ModelPicker} /><${ThemeButton} /></div>
+    </header>
+    <${Notice} />
+    <main id="main" tabindex="-1" class=${`view view-${name}`}>
+      <h1 class="sr">${title}</h1>
+      ${View && html`<${View} />`}
+    </main>`;
+}
+
+render(html`<${App} />`, document.getElementById("app"));
 listModels();

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+// State outside components: stores that several views share, stores that survive a reload (localStorage), and what stands in the address.
+//
+// The address is #view?name=value&...: small things that a link should carry. Long texts live in localStorage.
+
+import { useLayoutEffect, useReducer, useRef } from "./html.js";
+
+/** A value with listeners: get(), set(value or function of the old one), patch(members), subscribe(listener). */
+export function createStore(initial) {
+  let value = initial;
+  const listeners = new Set();
+  return {
+    get: () => value,
+    set(next) {
+      const to = typeof next === "function" ? next(value) : next;
+      if (Object.is(to, value)) return;
+      value = to;
+      for (const listener of [...listeners]) listener(value);
+    },
+    patch(members) {
+      this.set({ ...value, ...members });
+    },
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  };
+}
+
+/** The store's value, or what `select` makes of it; draws again when that changes. */
+export function useStore(store, select = (value) => value) {
+  const [, redraw] = useReducer((n) => n + 1, 0);
+  const seen = useRef();
+  seen.current = select(store.get());
+  useLayoutEffect(() => {
+    const look = (value) => { if (!Object.is(select(value), seen.current)) redraw(); };
+    look(store.get()); // what changed between drawing and now
+    return store.subscribe(look);
+  }, [store]);
+  return seen.current;
+}
+
+// ---------------------------------------------------------------- localStorage
+
+const PREFIX = "couplet.";
+const unsaved = new Map();
+let saveTimer = 0;
+
+function flush() {
+  clearTimeout(saveTimer);
+  saveTimer = 0;
+  for (const [name, value] of unsaved) {
+    try {
+      localStorage.setItem(PREFIX + name, JSON.stringify(value));
+    } catch { /* a full or forbidden store costs the memory of the page, nothing else */ }
+  }
+  unsaved.clear();
+}
+addEventListener("pagehide", flush);
+document.addEventListener("visibilitychange", flush);
+
+/** A store that survives a reload. An object's missing members come from `initial`; another type than initial's is not taken over. */
+export function persistentStore(name, initial) {
+  const isObject = initial !== null && typeof initial === "object" && !Array.isArray(initial);
+  let value = initial;
+  try {
+    const saved = JSON.parse(localStorage.getItem(PREFIX + name));
+    const fits = initial === null || (saved !== null && typeof saved === typeof initial && Array.isArray(saved) === Array.isArray(initial));
+    if (saved !== null && fits) value = isObject ? { ...initial, ...saved } : saved;
+  } catch { /* unreadable: as if nothing had been saved */ }
+  const store = createStore(value);
+  store.subscribe((now) => {
+    unsaved.set(name, now);
+    if (!saveTimer) saveTimer = setTimeout(flush, 200);
+  });
+  return store;
+}
+
+// ---------------------------------------------------------------- the address
+
+function readAddress() {
+  const [view, query = ""] = location.hash.slice(1).split(/\?(.*)/s);
+  return { view: view || "complete", params: Object.fromEntries(new URLSearchParams(query)) };
+}
+
+export const address = createStore(readAddress());
+addEventListener("hashchange", () => address.set(readAddress()));
+
+/** The href of a view with parameters; null and "" ones are left out. */
+export function linkTo(view, params = {}) {
+  const query = new URLSearchParams(Object.entries(params).filter(([, v]) => v !== null && v !== undefined && v !== "")).toString();
+  return `#${view}${query ? `?${query}` : ""}`;
+}
+
+/** Goes to a view; a step that the back button takes back. */
+export function go(view, params = {}) {
+  location.hash = linkTo(view, params);
+}
+
+/** Changes parameters of the view that is open, without a new step of history. null removes one. */
+export function setParams(members) {
+  const { view, params } = address.get();
+  const next = { view, params: { ...params } };
+  for (const [name, value] of Object.entries(members)) {
+    if (value === null || value === undefined || value === "") delete next.params[name];
+    else next.params[name] = String(value);
+  }
+  history.replaceState(null, "", linkTo(view, next.params));
+  address.set(next);
+}
+
+/** One parameter of the open view and its setter. */
+export function useParam(name, initial = null) {
+  const value = useStore(address, (a) => a.params[name] ?? initial);
+  return [value, (next) => setParams({ [name]: next === initial ? null : next })];
+}

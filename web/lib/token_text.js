@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT
+// A text shown token by token: coloured by surprise, each token with its probability, rank and alternatives on hover, touch or arrow keys.
+//
+// Tokens are plain spans, added in batches once a frame and never drawn again, so that ten thousand of them stay fast; Preact draws only the card.
+// A token: {id, text, logprob (null: unknown), top: [{id, text, logprob}] likeliest first}.
+
+import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
+import { percent, visible } from "./format.js";
+
+const BLOCK_TOKENS = 128; // a block ends at the first line break after so many: the browser lays out few lines anew when text is added
+
+/** The tokens of one text, in the order they come. */
+export class TokenLog {
+  items = [];
+  version = 0; // counts clear and replace
+  #listeners = new Set();
+
+  push(...tokens) {
+    for (const token of tokens) this.items.push(token);
+    this.#changed();
+  }
+
+  replace(items) {
+    this.items = items;
+    this.version++;
+    this.#changed();
+  }
+
+  clear() {
+    this.replace([]);
+  }
+
+  get text() {
+    return this.items.map((token) => token.text).join("");
+  }
+
+  subscribe(listener) {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  #changed() {
+    for (const listener of this.#listeners) listener();
+  }
+}
+
+/** 0 (expected) to 5 (very surprising): the probability is above 1/2, 1/5, 1/20, 1/100, 1/1000, or below. */
+export function surprise(logprob) {
+  if (logprob === null || logprob === undefined) return 0;
+  const at = [0.5, 0.2, 0.05, 0.01, 0.001].findIndex((p) => logprob > Math.log(p));
+  return at < 0 ? 5 : at;
+}
+
+function rankOf(token) {
+  const at = token.top?.findIndex((other) => other.id === token.id && other.text === token.text) ?? -1;
+  if (at >= 0) return `${at + 1}`;
+  return token.top?.length ? `> ${token.top.length}` : "–";
+}
+
+function classOf(token, index, colour, mark) {
+  const marked = mark?.(index, token);
+  const tint = colour === "surprise" ? `s${surprise(token.logprob)}` : colour === "turn" ? `t${index % 5}` : "";
+  return `tok ${tint}${marked ? ` ${marked}` : ""}`;
+}
+
+/** Keeps the spans of `host` equal to the log; draws at most once a frame. */
+function drawTokens(host, log, look) {
+  let drawn = 0, version = log.version, frame = 0, block = null, inBlock = 0;
+  const draw = () => {
+    frame = 0;
+    if (version !== log.version || drawn > log.items.length) {
+      host.replaceChildren();
+      drawn = inBlock = 0;
+      block = null;
+      version = log.version;
+    }
+    while (drawn < log.items.length) {
+      if (!block) {
+        block = host.appendChild(document.createElement("div"));
+        block.className = "tok-block";
+        inBlock = 0;
+      }
+      const token = log.items[drawn];
+      const span = document.createElement("span");
+      span.dataset.i = drawn;
+      span.className = classOf(token, drawn, look.current.colour, look.current.mark);
+      span.textContent = token.text === "" ? "\u2060" : token.text;
+      block.append(span);
+      drawn++;
+      if (++inBlock >= BLOCK_TOKENS && token.text.endsWith("\n")) block = null;
+    }
+  };
+  draw();
+  const stop = log.subscribe(() => { frame ||= requestAnimationFrame(draw); });
+  return () => { stop(); cancelAnimationFrame(frame); };
+}
+
+/** One alternative as a bar; a button where it can be picked. */
+function Bar({ entry, chosen, onPick }) {
+  const p = Math.exp(entry.logprob);
+  const inside = html`<span class="bar-fill" style=${{ width: `${Math.max(p * 100, 0.5)}%` }}></span>
+    <span class="bar-text">${visible(entry.text)}</span><span class="bar-value">${percent(p)}</span>`;
+  return html`<li>${onPick
+    ? html`<button type="button" class=${`bar ${chosen ? "chosen" : ""}`} onClick=${onPick} title=${chosen ? "This one was taken" : "Go on from here with this token"}>${inside}</button>`
+    : html`<span class=${`bar ${chosen ? "chosen" : ""}`}>${inside}</span>`}</li>`;
+}
+
+function TokenCard({ token, index, place, onPick, onEnter, onLeave, note }) {
+  const node = useRef();
+  useLayoutEffect(() => {
+    const card = node.current, box = card.getBoundingClientRect();
+    const left = Math.min(Math.max(8, place.left), innerWidth - box.width - 8);
+    const below = place.bottom + 6 + box.height <= innerHeight || place.top < box.height + 12;
+    card.style.left = `${left}px`;
+    card.style.top = `${below ? Math.max(8, Math.min(place.bottom + 6, innerHeight - box.height - 8)) : place.top - box.height - 6}px`;
+  });
+  const known = token.logprob !== null && token.logprob !== undefined;
+  return html`<div class="token-card" role="group" aria-label=${`Token ${visible(token.text)}`} ref=${node} onPointerEnter=${onEnter} onPointerLeave=${onLeave}>
+    <p class="token-card-head"><code>${visible(token.text)}</code><span class="stats">${token.id === null || token.id === undefined ? "" : `id ${token.id}`}</span></p>
+    ${known && html`<p class="stats">probability ${percent(Math.exp(token.logprob))} · rank ${rankOf(token)} · surprise ${(-token.logprob / Math.LN2).toFixed(1)} bits</p>`}
+    ${note?.(index, token)}
+    ${token.top?.length > 0 && html`<ol class="bars">${token.top.map((entry) => html`<${Bar} entry=${entry} chosen=${entry.id === token.id && entry.text === token.text}
+      onPick=${onPick && (() => onPick(index, entry))} />`)}</ol>`}
+    ${onPick && token.top?.length > 0 && html`<p class="hint">Click another token to go on from here with it.</p>`}
+  </div>`;
+}
+
+/**
+ * The text of `log`. colour: "surprise", "turn" (neighbours differ) or "none". onPick(index, alternative): alternatives become buttons.
+ * mark(index, token): a further class, or nothing; note(index, token): more lines of the card. redraw: spans are made anew when it changes.
+ */
+export function TokenText({ log, label, colour = "surprise", onPick, mark, note, redraw, id, running = false }) {
+  const root = useRef(), host = useRef(), look = useRef({}), hide = useRef(0);
+  const [open, setOpen] = useState(null); // {index, place}
+  look.current = { colour, mark };
+  useEffect(() => {
+    host.current.replaceChildren();
+    setOpen(null);
+    return drawTokens(host.current, log, look);
+  }, [log, colour, redraw]);
+  useEffect(() => log.subscribe(() => setOpen((now) => (now && now.index >= log.items.length ? null : now))), [log]);
+  const span = (index) => host.current.querySelector(`[data-i="${index}"]`);
+  const show = (index) => {
+    clearTimeout(hide.current);
+    const node = span(index);
+    if (!node) return;
+    const box = node.getClientRects()[0] ?? node.getBoundingClientRect();
+    setOpen({ index, place: { left: box.left, top: box.top, bottom: box.bottom } });
+  };
+  const leave = () => { clearTimeout(hide.current); hide.current = setTimeout(() => setOpen(null), 180); };
+  const onOver = (event) => { if (event.target.dataset.i !== undefined) show(Number(event.target.dataset.i)); };
+  const onKey = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1, Home: -Infinity, End: Infinity }[event.key];
+    if (event.key === "Escape" && open) {
+      event.stopPropagation();
+      setOpen(null);
+      host.current.focus();
+    } else if (event.key === "ArrowDown" && open) {
+      event.preventDefault();
+      root.current.querySelector(".token-card button")?.focus();
+    } else if (step && log.items.length > 0 && event.target === host.current) {
+      event.preventDefault();
+      const next = Math.min(Math.max((open?.index ?? -1) + step, 0), log.items.length - 1);
+      span(next)?.scrollIntoView({ block: "nearest" });
+      show(next);
+    }
+  };
+  useEffect(() => {
+    host.current.querySelector(".tok.current")?.classList.remove("current");
+    if (open) span(open.index)?.classList.add("current");
+  }, [open]);
+  useEffect(() => {
+    if (!open) return undefined;
+    const close = () => setOpen(null);
+    addEventListener("scroll", close, { passive: true });
+    return () => removeEventListener("scroll", close);
+  }, [open !== null]);
+  useEffect(() => () => clearTimeout(hide.current), []);
+  const token = open && log.items[open.index];
+  return html`<div class="token-text" ref=${root} onKeyDown=${onKey}>
+    <div id=${id} ref=${host} class=${`text ${running ? "running" : ""}`} tabindex="0" role="group" aria-label=${`${label}. Arrow keys go from token to token.`}
+      onPointerOver=${onOver} onPointerLeave=${leave} onClick=${onOver}></div>
+    ${token && html`<${TokenCard} token=${token} index=${open.index} place=${open.place} note=${note}
+      onPick=${onPick && ((...picked) => { setOpen(null); onPick(...picked); })} onEnter=${() => clearTimeout(hide.current)} onLeave=${leave} />`}
+    <p class="sr" role="status">${token && token.logprob !== null && token.logprob !== undefined
+      ? `${visible(token.text)}: probability ${percent(Math.exp(token.logprob))}, rank ${rankOf(token)}` : ""}</p>
+  </div>`;
+}
