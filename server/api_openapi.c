@@ -2,6 +2,7 @@
 // GET /openapi.json: written from the route tables and the field tables, so that it cannot say what the server does not do. Pool.
 #include "server/chat.h"
 #include "server/completions.h"
+#include "server/inspection.h"
 #include "server/job_fields.h"
 #include "server/request_model.h"
 #include "server/routes.h"
@@ -19,6 +20,7 @@ static const struct {
     {"/v1/chat/completions", &chat_table},
     {"/tokenize", &tokenize_table},
     {"/detokenize", &detokenize_table},
+    {"/v1/inspect", &inspect_table},
     {"/v1/fine_tuning/jobs", &job_table},
     {"/v1/fine_tuning/estimate", &job_table},
     {"/v1/models/*", &alias_table},
@@ -44,11 +46,12 @@ static void write_lengths(const struct field *f, struct buf *out) {
     if (f->max > 0) buf_printf(out, ",\"maxLength\":%.0f", f->max);
 }
 
-// "a|b" -> enum; with null, which is absent.
-static void write_choices(const char *choices, struct buf *out) {
-    buf_add_str(out, ",\"enum\":[null");
-    for (const char *at = choices; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL)
-        buf_printf(out, ",\"%.*s\"", (int)strcspn(at, "|"), at);
+// "a|b" -> enum; with null, which is absent, where it may be.
+static void write_choices(const char *choices, bool null, struct buf *out) {
+    const char *comma = null ? "null," : "";
+    buf_add_str(out, ",\"enum\":[");
+    for (const char *at = choices; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL, comma = ",")
+        buf_printf(out, "%s\"%.*s\"", comma, (int)strcspn(at, "|"), at);
     buf_add_byte(out, ']');
 }
 
@@ -59,7 +62,7 @@ static void write_type(const struct field *f, struct buf *out) {
     case FIELD_STRING:
         buf_add_str(out, "\"type\":[\"string\",\"null\"]");
         write_lengths(f, out);
-        if (f->choices) write_choices(f->choices, out);
+        if (f->choices) write_choices(f->choices, true, out);
         break;
     case FIELD_INTEGER:
     case FIELD_NUMBER:
@@ -72,8 +75,10 @@ static void write_type(const struct field *f, struct buf *out) {
     case FIELD_STRINGS:
         buf_add_str(out, "\"anyOf\":[{\"type\":\"string\"");
         write_lengths(f, out);
+        if (f->choices) write_choices(f->choices, false, out);
         buf_add_str(out, "},{\"type\":\"array\",\"items\":{\"type\":\"string\"");
         write_lengths(f, out);
+        if (f->choices) write_choices(f->choices, false, out);
         buf_printf(out, "},\"maxItems\":%zu},{\"type\":\"null\"}]", f->max_items);
         break;
     case FIELD_IDS:

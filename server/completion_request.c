@@ -122,17 +122,21 @@ static void describe_ids(struct generation *g, bool offsets, struct prompt *p) {
     buf_finish(&text);
 }
 
+bool prompt_ids_read(struct http_request *r, const char *param, const json_t *array, size_t n_vocab, struct id_list *out) {
+    if (!id_list_read(r, param, array, out)) return false;
+    if (!out->n) return request_fail(r, 400, "value_out_of_range", param, "'%s' has no tokens.", param);
+    for (size_t i = 0; i < out->n; i++)
+        if (out->items[i] >= n_vocab)
+            return request_fail(r, 400, "invalid_token_id", param,
+                                "'%s' holds an id that is not below %zu, the size of the vocabulary (entry %zu).",
+                                param, n_vocab, i);
+    return true;
+}
+
 static bool prompt_from_ids(struct generation *g, const struct completion_fields *f, const char *param,
                             const json_t *array, struct prompt *out) {
     struct id_list list;
-    if (!id_list_read(g->request, param, array, &list)) return false;
-    if (!list.n) return request_fail(g->request, 400, "value_out_of_range", param, "'%s' has no tokens.", param);
-    size_t n_vocab = model_config(g->model)->n_vocab;
-    for (size_t i = 0; i < list.n; i++)
-        if (list.items[i] >= n_vocab)
-            return request_fail(g->request, 400, "invalid_token_id", param,
-                                "'%s' holds an id that is not below %zu, the size of the vocabulary (entry %zu).",
-                                param, n_vocab, i);
+    if (!prompt_ids_read(g->request, param, array, model_config(g->model)->n_vocab, &list)) return false;
     *out = (struct prompt){.ids = list.items, .n_ids = list.n};
     if (f->echo || f->logprobs != FIELD_ABSENT) describe_ids(g, f->echo && f->logprobs != FIELD_ABSENT, out);
     return true;

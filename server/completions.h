@@ -17,6 +17,9 @@ extern const struct reply_format completion_format;
 // The prompts of `f` as g->prompts, g->n_prompts; lengths checked against the context.
 bool completion_prompts_read(struct generation *g, const struct completion_fields *f) MUST_CHECK;
 
+// A prompt that is token ids: at least one, all below n_vocab.
+bool prompt_ids_read(struct http_request *r, const char *param, const json_t *array, size_t n_vocab, struct id_list *out) MUST_CHECK;
+
 // A text as the model reads it: BOS where the tokenizer asks for one, special tokens where `special`. An empty one
 // becomes <|endoftext|>, BOS or EOS, the first that the vocabulary has. 400 when there is no tokenizer.
 // Fills ids, text, n_chars and, when `offsets`, char_offset.

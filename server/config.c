@@ -52,6 +52,7 @@ static const struct config_key {
      "The one unused longest makes room for another. Adapters do not count: they share their base's weights."},
     {"jobs_max_queued", KIND_SIZE, AT(jobs_max_queued), "100", 1, 1 << 20, NULL, "N", "fine-tuning jobs that one key may have unfinished",
      "Past it new ones are answered 429."},
+    {"max_inspect_tokens", KIND_SIZE, AT(max_inspect_tokens), "512", 1, 1 << 20, NULL, "N", "longest prompt that /v1/inspect looks at, in tokens", NULL},
     {"max_connections", KIND_SIZE, AT(max_connections), "1024", 8, 1 << 20, NULL, "N", "connections at a time",
      "Also bounded by the limit of open files, less 128."},
     {"max_body_bytes", KIND_SIZE, AT(max_body_bytes), "2097152", 1024, 1 << 30, NULL, "N", "largest JSON request body", NULL},

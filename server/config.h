@@ -29,6 +29,7 @@ struct config {
     size_t kv_cache_mb; // per model
     size_t max_loaded;  // full models made by jobs that stay in memory
     size_t jobs_max_queued; // of one key, running ones included
+    size_t max_inspect_tokens;
     size_t max_connections;
     size_t max_body_bytes;       // of one JSON body
     size_t max_body_total_bytes; // of all bodies in memory

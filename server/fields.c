@@ -66,8 +66,8 @@ static bool read_string(struct http_request *r, const struct field *f, const jso
     return true;
 }
 
-static bool read_choice(struct http_request *r, const struct field *f, const json_t *v, struct text *out) {
-    if (!read_string(r, f, v, "a string", out)) return false;
+static bool read_choice(struct http_request *r, const struct field *f, const json_t *v, const char *expected, struct text *out) {
+    if (!read_string(r, f, v, expected, out)) return false;
     for (const char *at = f->choices; at; at = strchr(at, '|') ? strchr(at, '|') + 1 : NULL) {
         size_t n = strcspn(at, "|");
         if (n == out->len && memcmp(at, out->s, n) == 0) return true;
@@ -89,7 +89,7 @@ static bool read_strings(struct http_request *r, const struct field *f, const js
     if (n > f->max_items) return too_many(r, f);
     struct text *items = arena_alloc(&r->arena, n ? n : 1, sizeof *items);
     for (size_t i = 0; i < n; i++)
-        if (!read_string(r, f, list ? json_array_get(v, i) : v, expected, &items[i])) return false;
+        if (!read_choice(r, f, list ? json_array_get(v, i) : v, expected, &items[i])) return false;
     *out = (struct texts){items, n};
     return true;
 }
@@ -169,7 +169,7 @@ static bool name_owner(struct http_request *r, const char *object) {
 static bool read_field(struct http_request *r, const struct field *f, const json_t *v, char *base) {
     void *at = base + f->offset;
     switch (f->kind) {
-    case FIELD_STRING: return read_choice(r, f, v, at);
+    case FIELD_STRING: return read_choice(r, f, v, "a string", at);
     case FIELD_INTEGER: return read_integer(r, f, v, at);
     case FIELD_NUMBER: return read_number(r, f, v, at);
     case FIELD_STRINGS: return read_strings(r, f, v, at);

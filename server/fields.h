@@ -52,7 +52,7 @@ struct field {
     double min, max;
     size_t max_items;         // lists and maps
     const char *default_text; // JSON; NULL: absent
-    const char *choices;      // strings: "a|b", the only values; NULL: any
+    const char *choices;      // strings, lists of them: "a|b", the only values; NULL: any
     bool required, automatic; // automatic: the string "auto" counts as absent
     const struct field_table *object; // FIELD_OBJECT
     const char *schema;               // JSON schema, where kind does not say it

@@ -159,6 +159,7 @@ static void exchange_end(struct http_exchange *x) {
 void http_exchange_gone(struct http_exchange *x) {
     if (x->r.gone) return;
     x->r.gone = true;
+    atomic_store(&x->cancelled, true);
     metrics_add(&x->http->server->metrics, METRIC_DISCONNECTS, 1);
     if (x->working) slow_lane_drop(x->http->slow_lane, &x->slow);
     else exchange_end(x);
@@ -231,18 +232,24 @@ void http_more_work(struct http_request *r, bool (*work)(struct http_request *r)
     assert(rc == 0); // fails only for a NULL work function
 }
 
-static void slow_begin(struct http_request *r, bool tool, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
+static void slow_begin(struct http_request *r, enum slow_thread thread, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
     struct http_exchange *x = http_exchange_of(r);
     work_begin(r, work, then);
-    x->slow = (struct slow_item){.run = slow_work, .after = after_slow_work, .ctx = x, .tool = tool};
+    x->slow = (struct slow_item){.run = slow_work, .after = after_slow_work, .ctx = x, .thread = thread};
     slow_lane_add(x->http->slow_lane, &x->slow);
 }
 void http_slow_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
-    slow_begin(r, false, work, then);
+    slow_begin(r, SLOW_MODELS, work, then);
 }
 void http_tool_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
-    slow_begin(r, true, work, then);
+    slow_begin(r, SLOW_TOOLS, work, then);
 }
+bool http_look_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
+    if (slow_lane_waiting(http_exchange_of(r)->http->slow_lane, SLOW_LOOKS) >= HTTP_LOOKS_WAITING) return false;
+    slow_begin(r, SLOW_LOOKS, work, then);
+    return true;
+}
+bool http_cancelled(const struct http_request *r) { return atomic_load(&((const struct http_exchange *)r)->cancelled); }
 
 static bool piece_work(struct http_request *r) {
     const struct http_exchange *x = http_exchange_of(r);

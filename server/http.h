@@ -77,7 +77,11 @@ void http_more_work(struct http_request *r, bool (*work)(struct http_request *r)
 void http_slow_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r));
 // The same for what takes minutes (scans of data sets, exports, estimates): one more thread, so that nobody waits behind it for a model.
 void http_tool_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r));
-// Neither begins for a client that has left.
+// The same for looks inside a model: one more thread. False, and nothing begins, where as many wait as may.
+bool http_look_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) MUST_CHECK;
+// None of them begins for a client that has left. Work that takes seconds asks every few milliseconds, on its thread, whether to end early: the
+// client has left, or the drain's deadline has passed. What it returns then is not looked at.
+bool http_cancelled(const struct http_request *r);
 // http_more_work without a request; loop thread only. fn may not run if the server goes down first.
 void http_pool_post(struct server *s, void (*fn)(void *ctx), void *ctx);
 

@@ -28,6 +28,7 @@ enum {
     HTTP_MEMORY_BYTES = 64 << 10,     // libmicrohttpd's pool a connection: bounds request line and headers
     HTTP_LINGER_MS = 2000,
     HTTP_LINGER_MAX = 64,
+    HTTP_LOOKS_WAITING = 8, // besides the one that runs
 };
 
 struct api_error { // api_error.c
@@ -83,12 +84,14 @@ enum http_stage {
     STAGE_REPLYING, // the answer was handed to libmicrohttpd
 };
 
+enum slow_thread { SLOW_MODELS, SLOW_TOOLS, SLOW_LOOKS, SLOW_THREADS };
+
 struct slow_item {
     struct slow_item *next;
     void (*run)(void *ctx);             // slow lane's thread
     void (*after)(void *ctx, bool ran); // loop
     void *ctx;
-    bool tool; // http_tool_work's
+    enum slow_thread thread;
     bool ran;
 };
 
@@ -116,6 +119,7 @@ struct http_exchange {
     bool (*work_fn)(struct http_request *r);
     void (*then_fn)(struct http_request *r);
     bool working, work_ok;
+    _Atomic bool cancelled; // nobody waits for the answer any more: http_cancelled
     bool entered, ended; // work or start was called; end was called
     // the answer
     struct MHD_Response *response; // until it is queued
@@ -186,6 +190,7 @@ void slow_lane_add(struct slow_lane *l, struct slow_item *item); // borrowed unt
 // What has not begun is handed to its `after` with ran false: one item (nothing, if it runs or never was added), or all.
 void slow_lane_drop(struct slow_lane *l, struct slow_item *item);
 void slow_lane_abort(struct slow_lane *l);
+size_t slow_lane_waiting(struct slow_lane *l, enum slow_thread thread); // added and not begun
 bool slow_lane_busy(const struct slow_lane *l);
 void slow_lane_destroy(struct slow_lane *l); // nothing is under way; its handle closes with the loop's next turns
 

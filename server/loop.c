@@ -349,8 +349,11 @@ void http_abort_exchange(struct http_exchange *x) {
 void http_abort_requests(struct http *h) {
     h->aborting = true;
     slow_lane_abort(h->slow_lane);
-    for (struct http_connection *c = h->connections; c; c = c->next)
-        if (c->exchange && !c->exchange->working) http_abort_exchange(c->exchange); // a worker owns its request: after it
+    for (struct http_connection *c = h->connections; c; c = c->next) {
+        if (!c->exchange) continue;
+        if (c->exchange->working) atomic_store(&c->exchange->cancelled, true); // a worker owns its request: after it
+        else http_abort_exchange(c->exchange);
+    }
 }
 
 void http_cut_connections(struct http *h) {

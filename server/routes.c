@@ -7,6 +7,7 @@ const struct http_route *const route_tables[] = {
     chat_routes,
     model_routes,
     tokenize_routes,
+    inspect_routes,
     file_routes,
     job_routes,
     job_event_routes,

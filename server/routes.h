@@ -10,6 +10,7 @@ extern const struct http_route completion_routes[]; // api_completions.c
 extern const struct http_route chat_routes[]; // api_chat.c
 extern const struct http_route model_routes[]; // api_models.c
 extern const struct http_route tokenize_routes[]; // api_tokenize.c
+extern const struct http_route inspect_routes[]; // api_inspect.c
 extern const struct http_route openapi_routes[]; // api_openapi.c
 extern const struct http_route file_routes[]; // api_files.c
 extern const struct http_route job_routes[]; // api_jobs.c

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What takes over 50 ms, so that it never fills libuv's pool of four: items in, first come first served, and back to the loop. One thread for models
-// that somebody waits for, one for what may take minutes: data sets, and tools that are waited for.
+// that somebody waits for, one for what may take minutes: data sets, and tools that are waited for; one for looks inside models.
 //
 // Invariants: (1) every item's `after` is called once, on the loop, for each thread in the order they were added but for dropped ones. (2) http->n_working
 // counts what was added and whose `after` has not been called. (3) One mutex, never held during run or after.
@@ -23,7 +23,7 @@ struct worker {
 
 struct slow_lane {
     struct http *http;
-    struct worker workers[2]; // by slow_item.tool
+    struct worker workers[SLOW_THREADS];
     uv_async_t done_wake;
     uv_mutex_t lock;
     uv_cond_t wake;
@@ -118,19 +118,27 @@ void slow_lane_add(struct slow_lane *l, struct slow_item *item) {
     item->ran = false;
     l->n_items++;
     uv_mutex_lock(&l->lock);
-    queue_add(&l->workers[item->tool].waiting, item);
+    queue_add(&l->workers[item->thread].waiting, item);
     uv_cond_broadcast(&l->wake);
     uv_mutex_unlock(&l->lock);
 }
 
 void slow_lane_drop(struct slow_lane *l, struct slow_item *item) {
-    struct queue *waiting = &l->workers[item->tool].waiting, rest;
+    struct queue *waiting = &l->workers[item->thread].waiting, rest;
     queue_init(&rest);
     uv_mutex_lock(&l->lock);
     for (struct slow_item *one; (one = queue_take(waiting));) queue_add(one == item ? &l->done : &rest, one);
     for (struct slow_item *one; (one = queue_take(&rest));) queue_add(waiting, one);
     uv_mutex_unlock(&l->lock);
     uv_async_send(&l->done_wake);
+}
+
+size_t slow_lane_waiting(struct slow_lane *l, enum slow_thread thread) {
+    size_t n = 0;
+    uv_mutex_lock(&l->lock);
+    for (struct slow_item *item = l->workers[thread].waiting.first; item; item = item->next) n++;
+    uv_mutex_unlock(&l->lock);
+    return n;
 }
 
 void slow_lane_abort(struct slow_lane *l) {

@@ -6,6 +6,7 @@
 #include "base/utf8.h"
 #include "engine/model/adapter.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -350,4 +351,53 @@ void engine_stats(struct engine *e, struct engine_stats *out) {
     *out = e->stats;
     out->running = fake_live;
     pthread_mutex_unlock(&e->lock);
+}
+
+// -- Looks inside ------------------------------------------------------------------------------------------------------------
+struct inspect_request fake_last_look;
+struct inspect_matrices fake_last_matrices;
+enum err_code fake_look_error;
+
+static struct inspect_array look_array(void) {
+    static const float values[] = {-INFINITY, -0.25f, 0, 0.1f, 1, 2};
+    struct inspect_array a = {.data = mem_alloc(6, sizeof(float)), .shape = {2, 3}, .n_dims = 2};
+    memcpy(a.data, values, sizeof values);
+    return a;
+}
+
+static struct inspect_best look_best(void) {
+    struct inspect_best b = {.ids = mem_alloc(2, sizeof(uint32_t)), .values = mem_alloc(2, sizeof(float)), .shape = {1, 2}, .n_dims = 2};
+    b.ids[0] = 'a', b.ids[1] = 0xc3; // no character alone
+    b.values[0] = 0.5f, b.values[1] = 0.25f;
+    return b;
+}
+
+static bool look_fill(struct inspection *out, struct err *err) {
+    if (fake_look_error) return err_set(err, fake_look_error, "as the test wants it");
+    out->scores = look_array();
+    out->weights = look_array();
+    out->block = look_array();
+    out->lens = look_best();
+    out->neighbours = look_best();
+    out->scale = 0.5f;
+    return true;
+}
+
+bool inspect_model(const struct inspect_request *r, struct inspection *out, struct err *err) {
+    fake_last_look = *r;
+    return look_fill(out, err);
+}
+bool inspect_matrices(const struct inspect_matrices *m, struct inspection *out, struct inspect_array *output, struct err *err) {
+    fake_last_matrices = *m;
+    *output = look_array();
+    return look_fill(out, err);
+}
+void inspection_finish(struct inspection *i) {
+    free(i->scores.data);
+    free(i->weights.data);
+    free(i->block.data);
+    free(i->lens.ids);
+    free(i->lens.values);
+    free(i->neighbours.ids);
+    free(i->neighbours.values);
 }

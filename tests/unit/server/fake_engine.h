@@ -6,6 +6,7 @@
 #pragma once
 
 #include "engine/infer/engine.h"
+#include "engine/infer/inspect.h"
 
 extern const char fake_text[]; // what the model says
 
@@ -24,3 +25,8 @@ extern bool fake_gone;                            // the next engine_submit find
 extern struct sequence_request fake_last_request; // of engine_submit; its pointers are dead
 extern size_t fake_live, fake_cancelled;          // sequences; cancels that met a live one
 extern size_t fake_lanes;                         // models added and not removed
+
+// Looks inside: scores, weights, block and matrices' output are [2][3] {-inf, -0.25, 0, 0.1, 1, 2}; lens and neighbours the ids 97 and 195.
+extern struct inspect_request fake_last_look; // its pointers are dead
+extern struct inspect_matrices fake_last_matrices;
+extern enum err_code fake_look_error; // what a look fails with; ERR_NONE: it does not

@@ -84,7 +84,7 @@ void fake_server_init(struct model *m, const char *id) {
     struct err err = {0};
     model = m;
     model_id = mem_strdup(id);
-    fake_server = (struct server){0};
+    fake_server = (struct server){.config = {.threads = 1, .max_inspect_tokens = 48}};
     fake_server.engine = engine_create(&(struct engine_config){.max_running = 32, .max_waiting = 256}, &err);
     atomic_store(&fake_server.state, SERVER_READY);
 }
@@ -124,6 +124,12 @@ void http_more_work(struct http_request *r, bool (*work)(struct http_request *r)
 void http_slow_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
     http_more_work(r, work, then);
 }
+bool fake_lane_full, fake_cancelled_request;
+bool http_look_work(struct http_request *r, bool (*work)(struct http_request *r), void (*then)(struct http_request *r)) {
+    if (!fake_lane_full) http_more_work(r, work, then);
+    return !fake_lane_full;
+}
+bool http_cancelled(const struct http_request *r) { return fake_cancelled_request; }
 struct viewer http_viewer(const struct http_request *r) { return (struct viewer){.key = r->key_id, .all = true}; }
 void http_reply_json(struct http_request *r, int status, struct buf *body) {
     struct exchange *x = exchange_of(r);

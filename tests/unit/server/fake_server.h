@@ -21,6 +21,9 @@ extern struct server fake_server;
 extern bool fake_cold;      // the model is found cold until registry_warm
 extern size_t fake_n_warmed; // calls of it
 
+extern bool fake_lane_full;         // http_look_work takes nothing
+extern bool fake_cancelled_request; // http_cancelled
+
 void fake_server_init(struct model *m, const char *id); // SERVER_READY, one model; takes it
 void fake_server_finish(void);
 

@@ -4,6 +4,7 @@
 #include "fake_server.h"
 #include "server/chat.h"
 #include "server/completions.h"
+#include "server/inspection.h"
 #include "server/routes.h"
 #include "server/tokenize.h"
 
@@ -242,6 +243,7 @@ TEST(hostile_values) {
            "{\"model\":\"nano\",\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"max_tokens\":4}", 20);
     attack(tokenize_routes, "/tokenize", &tokenize_table, "{\"prompt\":\"a\"}", 20);
     attack(tokenize_routes, "/detokenize", &detokenize_table, "{\"tokens\":[65]}", 2);
+    attack(inspect_routes, "/v1/inspect", &inspect_table, "{\"model\":\"nano\",\"prompt\":\"a\"}", 20);
     CHECK_INT(fake_live, 0);
     fake_server_finish();
 }
@@ -261,6 +263,10 @@ TEST(mutated_bodies) {
         {chat_routes, "/v1/chat/completions",
          "{\"model\":\"nano\",\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"}]}],"
          "\"max_tokens\":3,\"logprobs\":true}"},
+        {inspect_routes, "/v1/inspect",
+         "{\"model\":\"nano\",\"prompt\":[1,2,3],\"what\":[\"weights\",\"lens\"],\"layer\":0,\"head\":0,\"ablate\":[[0,0]],\"dropout\":{\"p\":0.5,\"seed\":1}}"},
+        {inspect_routes, "/v1/inspect",
+         "{\"matrices\":{\"inputs\":[[1,2],[3,4]],\"W_q\":[[[1],[2]]],\"W_k\":[[[1],[2]]],\"W_v\":[[[1],[2]]],\"W_o\":[[1,2]],\"b_o\":[0,1]},\"encoding\":\"uint8\"}"},
         {tokenize_routes, "/tokenize",
          "{\"prompt\":\"a\\ud83d\\ude00\",\"with_pieces\":true,\"return_token_strs\":true}"},
         {tokenize_routes, "/detokenize", "{\"tokens\":[195,169,258]}"},
