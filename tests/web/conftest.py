@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A real server with gpt2-nano and a real chromium. COUPLET_PAGE=URL looks at a server that already runs instead."""
+"""A real chromium on real servers: gpt2-nano (quick, random) and SmolLM2. COUPLET_PAGE=URL looks at a server that already runs instead."""
 import os
 import sys
 from pathlib import Path
@@ -11,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from serving import ROOT, Server, make_nano  # noqa: E402
 
 SHOTS = ROOT / "build-check" / "page"
+SMOLLM2 = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +26,18 @@ def base_url(request):
         yield os.environ["COUPLET_PAGE"].rstrip("/")
         return
     with Server("--model", str(request.getfixturevalue("nano"))) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def smol_url(request):
+    """SmolLM2, and gpt2-nano beside it; files and jobs of all tests of this session are in its data directory."""
+    if "COUPLET_PAGE" in os.environ:
+        yield os.environ["COUPLET_PAGE"].rstrip("/")
+        return
+    assert SMOLLM2.exists(), f"{SMOLLM2} is missing: ./start --models brings it"
+    nano = request.getfixturevalue("nano")
+    with Server("--model", f"SmolLM2-135M-Instruct={SMOLLM2}", "--model", f"gpt2-nano={nano}") as server:
         yield server.url
 
 
@@ -52,6 +66,21 @@ class Visit:
     def shot(self, name):
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=str(SHOTS / f"{name}.png"), full_page=True)
+
+    def open(self, view):
+        """Goes to a view as a link would; `view` may carry parameters: "inside?layer=2"."""
+        self.page.evaluate("view => { location.hash = '#' + view }", view)
+        self.page.locator(f"main.view-{view.split('?')[0]} > :nth-child(2)").wait_for()
+
+    def serious(self):
+        """What axe-core finds serious or critical on the page as it stands, in short words."""
+        self.page.evaluate(AXE.read_text())  # through the debugger: the page's policy takes no injected script
+        found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+        return [f"{v['id']}: {n['html'][:160]} ({n['failureSummary'][:200]})" for v in found if v["impact"] in ("serious", "critical") for n in v["nodes"]]
+
+    def fits(self):
+        """Nothing sticks out sideways."""
+        return self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
     def foreign(self):
         return [r.url for r in self.requests if not r.url.startswith((self.url + "/", "data:"))]
