@@ -9,6 +9,7 @@
 #include "server/completions.h"
 #include "server/request_model.h"
 #include "server/routes.h"
+#include "tokenizer/bpe_steps.h"
 #include "tokenizer/text_stream.h"
 
 #include <string.h>
@@ -17,8 +18,10 @@ struct tokenize_fields {
     struct text model, prompt, content;
     const json_t *messages;
     struct id_list tokens;
-    bool add_special_tokens, add_special, parse_special, with_pieces, return_token_strs, add_generation_prompt;
+    bool add_special_tokens, add_special, parse_special, with_pieces, return_token_strs, return_offsets, return_merges, add_generation_prompt;
 };
+
+enum { MERGES_MAX_BYTES = 2000 }; // of text: the steps of one word can be the square of that
 
 // clang-format off
 #define ROW(...) FIELD_ROW(struct tokenize_fields, __VA_ARGS__)
@@ -35,6 +38,10 @@ static const struct field tokenize_fields[] = {
     ROW(return_token_strs, FIELD_BOOLEAN, .default_text = "false", .doc = "Adds token_strs, the tokens' texts."),
     ROW(with_pieces, FIELD_BOOLEAN, .default_text = "false",
         .doc = "tokens holds {id, piece}; a piece that is not UTF-8 is a list of bytes."),
+    ROW(return_offsets, FIELD_BOOLEAN, .default_text = "false", .doc = "Adds offsets: in which byte of the text each token begins; not with messages."),
+    ROW(return_merges, FIELD_BOOLEAN, .default_text = "false",
+        .doc = "Adds words: {text, start, tokens, steps}, the text's words with the byte each begins in and how byte pairs were merged, from single "
+               "bytes to tokens. A step is a list of pieces as with_pieces has them. Texts of at most 2,000 bytes; not with messages."),
 };
 const struct field_table tokenize_table = {"TokenizeRequest", tokenize_fields, ARRAY_LEN(tokenize_fields), NULL};
 
@@ -54,12 +61,25 @@ static const struct tokenizer *find_tokenizer(struct http_request *r, struct tex
 }
 
 // -- /tokenize ---------------------------------------------------------------------------------------------------------------
+static bool refuse_looks(struct http_request *r, const struct tokenize_fields *f) {
+    const size_t len = f->prompt.s ? f->prompt.len : f->content.len;
+    if (f->messages && (f->return_offsets || f->return_merges))
+        return request_fail(r, 400, "unsupported_parameter", f->return_offsets ? "return_offsets" : "return_merges",
+                            "'return_offsets' and 'return_merges' go with a text, not with 'messages'.");
+    if (f->return_merges && len > MERGES_MAX_BYTES)
+        return request_fail(r, 400, "value_out_of_range", "return_merges", "Merges are shown of texts of at most %d bytes; this one has %zu.",
+                            MERGES_MAX_BYTES, len);
+    return true;
+}
+
+// Ids, and where each begins in the text (BOS: 0).
 static bool read_ids(struct http_request *r, const json_t *tree, const struct tokenize_fields *f,
-                     const struct tokenizer *t, struct ids *out) {
+                     const struct tokenizer *t, struct ids *out, struct ids *offsets) {
     int n_texts = (f->prompt.s != NULL) + (f->content.s != NULL) + (f->messages != NULL);
     if (n_texts != 1)
         return request_fail(r, 400, n_texts ? "unsupported_parameter" : "missing_required_parameter", "prompt",
                             "Exactly one of 'prompt', 'content' and 'messages' is required.");
+    if (!refuse_looks(r, f)) return false;
     if (f->messages) return chat_messages_encode(r, t, f->messages, f->add_generation_prompt, out);
     // Either name of the switch counts; each spelling of the text has its own program's default.
     const json_t *named = json_object_get(tree, "add_special_tokens"), *other = json_object_get(tree, "add_special");
@@ -67,32 +87,79 @@ static bool read_ids(struct http_request *r, const json_t *tree, const struct to
                : json_is_boolean(other) ? f->add_special
                                         : f->prompt.s != NULL;
     struct text text = f->prompt.s ? f->prompt : f->content;
-    if (add && tokenizer_add_bos(t) && tokenizer_bos(t) >= 0) ids_add(out, (uint32_t)tokenizer_bos(t));
-    tokenizer_encode(t, text.s, text.len, f->parse_special, out);
+    if (add && tokenizer_add_bos(t) && tokenizer_bos(t) >= 0) {
+        ids_add(out, (uint32_t)tokenizer_bos(t));
+        ids_add(offsets, 0);
+    }
+    tokenizer_encode_offsets(t, text.s, text.len, f->parse_special, out, f->return_offsets ? offsets : NULL);
     return true;
 }
 
 static void add_piece(const struct tokenizer *t, uint32_t id, struct buf *out) {
     size_t len;
     const char *bytes = tokenizer_bytes(t, id, &len);
-    buf_printf(out, "{\"id\":%u,\"piece\":", id);
     if (utf8_valid(bytes, len)) {
         buf_add_json_string(out, bytes, len);
     } else {
         for (size_t i = 0; i < len; i++) buf_printf(out, i ? ",%u" : "[%u", (unsigned char)bytes[i]);
         buf_add_byte(out, ']');
     }
-    buf_add_byte(out, '}');
 }
 
-static void write_tokenized(const struct tokenize_fields *f, const struct model *m, const struct ids *ids,
+static void add_numbers(const char *name, const uint32_t *items, size_t n, struct buf *out) {
+    buf_printf(out, ",\"%s\":[", name);
+    for (size_t i = 0; i < n; i++) buf_printf(out, i ? ",%u" : "%u", items[i]);
+    buf_add_byte(out, ']');
+}
+
+struct merges {
+    const struct tokenizer *t;
+    const char *text;
+    struct buf steps; // of the word
+    struct buf *out;
+    size_t n_words;
+};
+
+static void add_step(void *ctx, const uint32_t *ids, size_t n) {
+    struct merges *m = ctx;
+    buf_add_str(&m->steps, m->steps.len ? ",[" : "[");
+    for (size_t i = 0; i < n; i++) {
+        if (i) buf_add_byte(&m->steps, ',');
+        add_piece(m->t, ids[i], &m->steps);
+    }
+    buf_add_byte(&m->steps, ']');
+}
+
+static void add_word(void *ctx, size_t start, size_t len, const uint32_t *ids, size_t n) {
+    struct merges *m = ctx;
+    buf_add_str(m->out, m->n_words++ ? ",{\"text\":" : "{\"text\":");
+    buf_add_json_string(m->out, m->text + start, len);
+    buf_printf(m->out, ",\"start\":%zu", start);
+    add_numbers("tokens", ids, n, m->out);
+    buf_add_str(m->out, ",\"steps\":[");
+    buf_add(m->out, m->steps.data, m->steps.len);
+    buf_add_str(m->out, "]}");
+    buf_clear(&m->steps);
+}
+
+static void write_merges(const struct tokenize_fields *f, const struct tokenizer *t, struct buf *out) {
+    const struct text text = f->prompt.s ? f->prompt : f->content;
+    struct merges m = {.t = t, .text = text.s, .out = out};
+    buf_add_str(out, ",\"words\":[");
+    tokenizer_watch(t, text.s, text.len, f->parse_special, &(struct bpe_watcher){&m, add_step, add_word});
+    buf_add_byte(out, ']');
+    buf_finish(&m.steps);
+}
+
+static void write_tokenized(const struct tokenize_fields *f, const struct model *m, const struct ids *ids, const struct ids *offsets,
                             struct buf *out) {
     const struct tokenizer *t = model_tokenizer(m);
     buf_printf(out, "{\"count\":%zu,\"max_model_len\":%zu,\"tokens\":[", ids->len, model_config(m)->n_ctx);
     for (size_t i = 0; i < ids->len; i++) {
         if (i) buf_add_byte(out, ',');
+        buf_printf(out, f->with_pieces ? "{\"id\":%u,\"piece\":" : "%u", ids->data[i]);
         if (f->with_pieces) add_piece(t, ids->data[i], out);
-        else buf_printf(out, "%u", ids->data[i]);
+        if (f->with_pieces) buf_add_byte(out, '}');
     }
     buf_add_byte(out, ']');
     if (f->return_token_strs) {
@@ -105,6 +172,8 @@ static void write_tokenized(const struct tokenize_fields *f, const struct model 
         }
         buf_add_byte(out, ']');
     }
+    if (f->return_offsets) add_numbers("offsets", offsets->data, offsets->len, out);
+    if (f->return_merges) write_merges(f, t, out);
     buf_add_byte(out, '}');
 }
 
@@ -113,10 +182,11 @@ static bool tokenize_tree(struct http_request *r, const json_t *tree, struct buf
     if (!fields_read(r, &tokenize_table, tree, &f)) return false;
     struct model *m;
     const struct tokenizer *t = find_tokenizer(r, f.model, &m);
-    struct ids ids = {0};
-    bool ok = t && read_ids(r, tree, &f, t, &ids);
-    if (ok) write_tokenized(&f, m, &ids, reply);
+    struct ids ids = {0}, offsets = {0};
+    bool ok = t && read_ids(r, tree, &f, t, &ids, &offsets);
+    if (ok) write_tokenized(&f, m, &ids, &offsets, reply);
     ids_finish(&ids);
+    ids_finish(&offsets);
     model_release(m);
     return ok;
 }

@@ -56,6 +56,12 @@ void bpe_add(struct bpe *b, uint32_t left, uint32_t right, uint32_t rank, uint32
     *slot_of(b, left, right) = (struct bpe_slot){left, right, rank, result};
 }
 
+uint32_t bpe_rank(const struct bpe *b, uint32_t left, uint32_t right, uint32_t *result) {
+    const struct bpe_slot *slot = slot_of(b, left, right);
+    *result = slot->result;
+    return slot->rank;
+}
+
 static inline void symbol_pair(const struct bpe *b, struct bpe_symbol *s, const struct bpe_symbol *next) {
     const struct bpe_slot *slot = slot_of(b, s->id, next->id);
     s->rank = slot->rank;

@@ -31,6 +31,9 @@ void bpe_finish(struct bpe *b);
 // A pair given twice keeps its last rank, as in HF tokenizers. At most the n_merges of bpe_init.
 void bpe_add(struct bpe *b, uint32_t left, uint32_t right, uint32_t rank, uint32_t result);
 
+// The pair's rank, and what it becomes; BPE_NONE: it is not in the merge list.
+uint32_t bpe_rank(const struct bpe *b, uint32_t left, uint32_t right, uint32_t *result);
+
 void bpe_scratch_finish(struct bpe_scratch *s);
 // Appends the ids of one piece; to *offsets (may be NULL) where each starts, `at` being the place of the piece itself.
 // O(len log len) for any piece.

@@ -49,6 +49,35 @@ def test_special_tokens(http):
     assert len(ids(http, prompt="<|endoftext|>", parse_special=False)) == 13
 
 
+def piece_bytes(piece):
+    return piece.encode() if isinstance(piece, str) else bytes(piece)
+
+
+def test_offsets_and_merges(tmp_path_factory):
+    """Words cover the text, each goes from bytes to its tokens by one merge a step, and offsets say where each token begins."""
+    text = "the theme, 2024\u00e9 \U0001f600  x<|im_end|>the"
+    with Server("--model", f"nano={make_chat_nano(tmp_path_factory.mktemp('merges') / 'nano')}") as running, httpx.Client(base_url=running.url) as http:
+        for name in ("prompt", "content"):
+            r = http.post("/tokenize", json={name: text, "return_offsets": True, "return_merges": True, "with_pieces": True}).json()
+            raw = text.encode()
+            ids_, pieces = [t["id"] for t in r["tokens"]], [piece_bytes(t["piece"]) for t in r["tokens"]]
+            assert len(r["offsets"]) == r["count"] and all(raw[o:o + len(p)] == p for o, p in zip(r["offsets"], pieces))
+            assert "".join(w["text"] for w in r["words"]) == text and [i for w in r["words"] for i in w["tokens"]] == ids_
+            for word in r["words"]:
+                own, steps = word["text"].encode(), word["steps"]
+                assert raw[word["start"]:word["start"] + len(own)] == own
+                assert all(b"".join(map(piece_bytes, step)) == own for step in steps)
+                assert [len(s) for s in steps] == list(range(len(own), len(own) - len(steps), -1)) or word["text"] == "<|im_end|>"
+                assert len(steps[-1]) == len(word["tokens"])
+            assert [258] in [w["tokens"] for w in r["words"]] and [["<|im_end|>"]] in [w["steps"] for w in r["words"]]
+        r = http.post("/tokenize", json={"prompt": "", "return_offsets": True, "return_merges": True}).json()
+        assert r["offsets"] == r["words"] == r["tokens"] == []
+        assert http.post("/tokenize", json={"prompt": "a" * 2000, "return_merges": True}).status_code == 200
+        for body, param in (({"prompt": "a" * 2001, "return_merges": True}, "return_merges"), ({"messages": [{"role": "user", "content": "a"}], "return_offsets": True}, "return_offsets")):
+            r = http.post("/tokenize", json=body)
+            assert r.status_code == 400 and r.json()["error"]["param"] == param
+
+
 def test_refusals(http):
     for path, body, code in (("/tokenize", {}, "missing_required_parameter"), ("/tokenize", {"prompt": 1}, "invalid_type"), ("/tokenize", {"prompt": "a", "content": "a"}, "unsupported_parameter"),
                              ("/tokenize", {"prompt": "a", "model": "none"}, "model_not_found"), ("/tokenize", {"messages": [{"role": "user", "content": "a"}]}, "no_chat_template"),

@@ -2,6 +2,7 @@
 // Properties of encode and decode that hold for any text: round trips, offsets, special tokens, lengths without end.
 #include "base/utf8.h"
 #include "tests/unit/tokenizer/golden.h"
+#include "tokenizer/bpe_steps.h"
 
 // Text that meets every rule: bytes, fragments, runs.
 static size_t random_text(uint64_t *state, char *out, size_t max) {
@@ -192,6 +193,71 @@ TEST(lowest_rank_then_leftmost) {
     CHECK_IDS(t, "aaab", false, 3, 4); // a a goes before a ab
     CHECK_IDS(t, "xaxbx", false, 4);   // bytes without a token vanish and what is left merges
     tokenizer_destroy(t);
+}
+
+struct watched {
+    const struct tokenizer *t;
+    struct ids tokens, last; // of all words; the word's latest step
+    size_t at, n_steps;      // where the next word begins; steps of this word
+    bool jump;               // its last step was no single merge: the vocabulary took the word whole
+};
+
+static size_t bytes_of(const struct tokenizer *t, const uint32_t *ids, size_t n, struct buf *out) {
+    for (size_t i = 0; i < n; i++) {
+        size_t len;
+        const char *bytes = tokenizer_bytes(t, ids[i], &len);
+        buf_add(out, bytes, len);
+    }
+    return out->len;
+}
+
+static void watch_step(void *ctx, const uint32_t *ids, size_t n) {
+    struct watched *w = ctx;
+    if (w->n_steps) { // one pair less than before, the rest as it was
+        struct buf before = {0}, after = {0};
+        size_t same = 0;
+        CHECK(!w->jump);
+        w->jump = n + 1 != w->last.len;
+        while (!w->jump && same < n && ids[same] == w->last.data[same]) same++;
+        if (!w->jump) CHECK(same < n && !memcmp(ids + same + 1, w->last.data + same + 2, (n - same - 1) * sizeof *ids));
+        CHECK(bytes_of(w->t, ids, n, &after) == bytes_of(w->t, w->last.data, w->last.len, &before) && !memcmp(buf_str(&before), buf_str(&after), after.len));
+        buf_finish(&before);
+        buf_finish(&after);
+    }
+    w->n_steps++;
+    w->last.len = 0;
+    for (size_t i = 0; i < n; i++) ids_add(&w->last, ids[i]);
+}
+
+static void watch_word(void *ctx, size_t start, size_t len, const uint32_t *ids, size_t n) {
+    struct watched *w = ctx;
+    CHECK(start == w->at && len > 0 && w->n_steps > 0);
+    CHECK(n == w->last.len && (!n || !memcmp(ids, w->last.data, n * sizeof *ids)));
+    for (size_t i = 0; i < n; i++) ids_add(&w->tokens, ids[i]);
+    w->at = start + len;
+    w->n_steps = 0;
+    w->jump = false;
+}
+
+TEST(merge_by_merge_to_the_same_tokens) {
+    const char *full = gpt2_vocabulary_dir();
+    struct tokenizer *t[3] = {full ? tokenizer_load_dir(full, NULL) : golden_load("gpt2"), golden_load("llama3"), golden_load("smollm")};
+    REQUIRE(t[0] && t[1] && t[2]);
+    uint64_t state = 3;
+    char text[400];
+    for (size_t i = 0, n = repeats("COUPLET_ROUND_TRIPS", 20000); i < n && test_failures < 10; i++) {
+        const size_t len = random_text(&state, text, sizeof text);
+        struct watched w = {.t = t[i % 3]};
+        struct ids ids = {0};
+        tokenizer_encode(w.t, text, len, i % 2, &ids);
+        tokenizer_watch(w.t, text, len, i % 2, &(struct bpe_watcher){&w, watch_step, watch_word});
+        CHECK_INT(w.at, len);
+        CHECK(w.tokens.len == ids.len && (!ids.len || !memcmp(w.tokens.data, ids.data, ids.len * sizeof *ids.data)));
+        ids_finish(&ids);
+        ids_finish(&w.tokens);
+        ids_finish(&w.last);
+    }
+    for (size_t i = 0; i < 3; i++) tokenizer_destroy(t[i]);
 }
 
 TEST(special_tokens_leftmost_longest) {
