@@ -13,6 +13,8 @@ import { address, persistentStore, useStore } from "./lib/store.js";
 
 const VIEWS = [
   ["complete", "Complete"],
+  ["tokens", "Tokens"],
+  ["train", "Train"],
 ];
 const THEMES = [["auto", "◐", "as the system"], ["light", "☀", "light"], ["dark", "☾", "dark"]];
 const ORIGINS = [["served", "Served"], ["result", "Fine-tuned"], ["checkpoint", "Checkpoints"], ["live", "Being trained"]];

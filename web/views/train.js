@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+// Train: what stands in the address says which page of it is open.
+//
+//   #train                   the queue and the runs; drop a file anywhere to begin; or start from nothing
+//   #train?new=1[&file=ID]   a new fine-tune: file, base, settings, estimate
+//   #train?job=ID            one job, while it runs and afterwards
+//   #train?compare=ID,ID     several runs in one chart
+
+import { html } from "../lib/html.js";
+import { linkTo, useStore, address } from "../lib/store.js";
+import { CompareRuns } from "./train/compare_runs.js";
+import { DropZone } from "./train/drop.js";
+import { Job } from "./train/job.js";
+import { NewJob } from "./train/new_job.js";
+import { Nothing } from "./train/nothing.js";
+import { Queue } from "./train/queue.js";
+import { Gate } from "./train/gate.js";
+
+const Back = ({ children }) => html`<nav class="train-back" aria-label="Train"><a href=${linkTo("train")}>← All runs</a><span class="hint">${children}</span></nav>`;
+
+function Overview() {
+  return html`<div class="stack">
+    <div class="train-begin">
+      <${DropZone} />
+      <${Nothing} />
+    </div>
+    <${Queue} />
+  </div>`;
+}
+
+function Page({ params }) {
+  if (params.job) return html`<div class="stack"><${Back} /><${Job} key=${params.job} id=${params.job} /></div>`;
+  if (params.compare) return html`<div class="stack"><${Back} /><${CompareRuns} ids=${params.compare.split(",").filter(Boolean)} /></div>`;
+  if (params.new) return html`<div class="stack"><${Back} /><${NewJob} file=${params.file ?? null} /></div>`;
+  return html`<${Overview} />`;
+}
+
+export default function Train() {
+  const params = useStore(address, (a) => a.params);
+  return html`<${Gate}><${Page} params=${params} /><//>`;
+}

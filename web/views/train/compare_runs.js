@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: MIT
+import { html } from "../../lib/html.js";
+
+export function CompareRuns({ ids }) {
+  return html`<section class="card"></section>`;
+}
