@@ -197,12 +197,16 @@ static void look_see(void *ctx, const char *name, int layer, int head, const flo
         if (strcmp(ARRAYS[i].name, name) == 0 && array_of(l->out, &ARRAYS[i])->data) array_put(l, &ARRAYS[i], layer, head, data);
 }
 
-static void look_change(void *ctx, int layer, int head, float *weights, size_t n_rows, size_t n_positions) {
+static bool look_change(void *ctx, int layer, int head, float *weights, size_t n_rows, size_t n_positions) {
     struct look *l = ctx;
-    if (l->r->dropout.p > 0) dropout_stream_apply(&l->dropout, weights, n_rows * n_positions);
-    for (size_t i = 0; i < l->r->n_ablate; i++)
-        if (l->r->ablate[i].layer == (uint32_t)layer && l->r->ablate[i].head == (uint32_t)head)
-            memset(weights, 0, n_rows * n_positions * sizeof *weights);
+    bool changed = l->r->dropout.p > 0;
+    if (changed) dropout_stream_apply(&l->dropout, weights, n_rows * n_positions);
+    for (size_t i = 0; i < l->r->n_ablate; i++) {
+        if (l->r->ablate[i].layer != (uint32_t)layer || l->r->ablate[i].head != (uint32_t)head) continue;
+        memset(weights, 0, n_rows * n_positions * sizeof *weights);
+        changed = true;
+    }
+    return changed;
 }
 
 bool look_cancelled(struct look *l) {
@@ -237,8 +241,7 @@ static bool forward(struct look *l, struct err *err) {
     struct kv_cache *kv = cache_make(l->c, r->n_ids, blocks, n_blocks, err);
     if (kv) l->transformer = transformer_create(l->w, r->n_ids, l->pool, err);
     if (l->transformer) {
-        const struct tap tap = {.see = look_see, .change = r->dropout.p > 0 || r->n_ablate ? look_change : NULL, .stop = look_stop, .ctx = l,
-                                .no_mask = r->no_mask, .no_positions = r->no_positions};
+        const struct tap tap = {.see = look_see, .change = look_change, .stop = look_stop, .ctx = l, .no_mask = r->no_mask, .no_positions = r->no_positions};
         const struct step_sequence sequence = {.n_rows = r->n_ids, .blocks = blocks, .adapter = model_adapter(r->model), .tap = &tap};
         const struct step step = {.n_rows = r->n_ids, .ids = r->ids, .sequences = &sequence, .n_sequences = 1};
         if (r->dropout.p > 0) dropout_stream_init(&l->dropout, &r->dropout);

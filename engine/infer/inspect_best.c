@@ -40,12 +40,15 @@ static void lens_row(void *ctx, size_t row) {
     const struct inspect_best *out = &j->l->out->lens;
     const size_t V = j->l->c->n_vocab, k = out->shape[out->n_dims - 1];
     const float *x = j->logits + row * j->stride;
-    float max;
+    float max, *block_max = j->block_max + pool_self() * row_blocks(V);
     size_t arg_max;
-    j->finite[row] = row_max(x, V, j->block_max + pool_self() * row_blocks(V), &max, &arg_max);
+    j->finite[row] = row_max(x, V, block_max, &max, &arg_max);
     if (!j->finite[row]) return;
     struct best_list best = {.ids = out->ids + (j->first + row) * k, .values = out->values + (j->first + row) * k, .k = k};
-    for (size_t i = 0; i < V; i++) best_list_offer(&best, (uint32_t)i, x[i]);
+    for (size_t b = 0; b < row_blocks(V); b++) {
+        if (best.n == k && block_max[b] <= best.values[k - 1]) continue; // ids rise: an equal one comes too late
+        for (size_t i = b * ROW_BLOCK, end = MIN(i + ROW_BLOCK, V); i < end; i++) best_list_offer(&best, (uint32_t)i, x[i]);
+    }
     const float log_sum = (float)row_logsumexp(x, V, max);
     for (size_t i = 0; i < k; i++) best.values[i] = expf(best.values[i] - log_sum);
 }

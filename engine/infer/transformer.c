@@ -233,7 +233,8 @@ static void attention_unit_run(void *ctx, size_t part) {
 struct tapped {
     struct transformer *t;
     const struct step_sequence *sequence;
-    size_t kv_head, n_positions;
+    size_t n_positions, kv_head;
+    size_t changed;          // head of the group
     float *scores, *weights; // [group][rows][positions]
 };
 
@@ -277,37 +278,34 @@ static void tapped_weights(void *ctx, size_t row) {
     }
 }
 
-// The context anew, from weights that were changed.
+// The context of a head whose weights were changed.
 static void tapped_context(void *ctx, size_t row) {
     const struct tapped *a = ctx;
     const struct attention_task task = tapped_task(a, row);
-    for (size_t g = 0; g < task.n_group; g++) {
-        const float *w = a->weights + tapped_at(a, g, row);
-        float *out = task.out + g * task.head_size;
-        memset(out, 0, task.head_size * sizeof *out);
-        for (size_t p = 0; p <= task.position; p++) {
-            const float *v = attention_values(&task, p / KV_BLOCK) + p % KV_BLOCK * task.v_stride;
-            for (size_t d = 0; d < task.head_size; d++) out[d] += w[p] * v[d];
-        }
+    const float *w = a->weights + tapped_at(a, a->changed, row);
+    float *out = task.out + a->changed * task.head_size;
+    memset(out, 0, task.head_size * sizeof *out);
+    for (size_t p = 0; p <= task.position; p++) {
+        const float *v = attention_values(&task, p / KV_BLOCK) + p % KV_BLOCK * task.v_stride;
+        for (size_t d = 0; d < task.head_size; d++) out[d] += w[p] * v[d];
     }
 }
 
 static void attention_tapped(struct transformer *t, const struct step_sequence *s) {
     const struct tap *tap = s->tap;
-    const int layer = (int)t->layer, group = (int)(t->c->n_head / t->c->n_kv_head);
-    struct tapped a = {t, s, 0, s->position + s->n_rows, NULL, NULL};
-    size_t size = s->n_rows * a.n_positions;
-    a.scores = mem_alloc((size_t)group * size, 2 * sizeof *a.scores);
-    a.weights = a.scores + (size_t)group * size;
+    const int layer = (int)t->layer;
+    const size_t group = t->c->n_head / t->c->n_kv_head, shape[] = {s->n_rows, s->position + s->n_rows}, size = shape[0] * shape[1];
+    struct tapped a = {.t = t, .sequence = s, .n_positions = shape[1]};
+    a.scores = mem_alloc(group * size, 2 * sizeof *a.scores);
+    a.weights = a.scores + group * size;
     for (; a.kv_head < t->c->n_kv_head; a.kv_head++) {
-        const int head = (int)a.kv_head * group;
         pool_run(t->pool, tapped_weights, &a, s->n_rows);
-        for (int g = 0; tap->change && g < group; g++) tap->change(tap->ctx, layer, head + g, a.weights + (size_t)g * size, s->n_rows, a.n_positions);
-        if (tap->change) pool_run(t->pool, tapped_context, &a, s->n_rows);
-        for (int g = 0; g < group; g++) {
-            const size_t shape[] = {s->n_rows, a.n_positions};
-            tap->see(tap->ctx, "scores", layer, head + g, a.scores + (size_t)g * size, shape, 2);
-            tap->see(tap->ctx, "weights", layer, head + g, a.weights + (size_t)g * size, shape, 2);
+        for (a.changed = 0; a.changed < group; a.changed++) {
+            const int head = (int)(a.kv_head * group + a.changed);
+            float *weights = a.weights + a.changed * size;
+            if (tap->change && tap->change(tap->ctx, layer, head, weights, shape[0], shape[1])) pool_run(t->pool, tapped_context, &a, s->n_rows);
+            tap->see(tap->ctx, "scores", layer, head, a.scores + a.changed * size, shape, 2);
+            tap->see(tap->ctx, "weights", layer, head, weights, shape, 2);
         }
     }
     free(a.scores);

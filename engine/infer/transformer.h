@@ -17,8 +17,9 @@
 // The arithmetic is the served one, unless one of the changes is asked for.
 struct tap {
     void (*see)(void *ctx, const char *name, int layer, int head, const float *data, const size_t *shape, int n_dims);
-    // May change a head's attention weights, [rows][positions], before they are shown and meet the values. Heads come in order. NULL: nothing changes.
-    void (*change)(void *ctx, int layer, int head, float *weights, size_t n_rows, size_t n_positions);
+    // May change a head's attention weights, [rows][positions], before they are shown: true, and they meet the values anew. Heads come in order. May be
+    // NULL.
+    bool (*change)(void *ctx, int layer, int head, float *weights, size_t n_rows, size_t n_positions);
     // Asked before every layer: true ends the step there, without wanted rows. NULL: never.
     bool (*stop)(void *ctx, int layer);
     void *ctx;
