@@ -13,8 +13,10 @@ import { address, persistentStore, useStore } from "./lib/store.js";
 
 const VIEWS = [
   ["complete", "Complete"],
+  ["chat", "Chat"],
   ["tokens", "Tokens"],
   ["train", "Train"],
+  ["system", "System"],
 ];
 const THEMES = [["auto", "◐", "as the system"], ["light", "☀", "light"], ["dark", "☾", "dark"]];
 const ORIGINS = [["served", "Served"], ["result", "Fine-tuned"], ["checkpoint", "Checkpoints"], ["live", "Being trained"]];

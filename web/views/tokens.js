@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+// Tokens: what a model really reads. A text in coloured tokens with ids, bytes and code points, several tokenizers side by side, the merges of a
+// word step by step, and the way back from ids to text.
+
+import { call } from "../lib/api.js";
+import { count, plural, visible } from "../lib/format.js";
+import { html, useEffect, useMemo, useState } from "../lib/html.js";
+import { chosenModel, fail, models } from "../lib/server.js";
+import { persistentStore, useStore } from "../lib/store.js";
+import { TokenLog, TokenText } from "../lib/token_text.js";
+import { Card, Empty, Segmented, useSettled } from "../lib/ui.js";
+import { Merges } from "./tokens/merges.js";
+
+const text = persistentStore("tokens.text", "The lighthouse keeper's unbelievable story: 3.14159, naïve café, 世界 and 👩‍🚀.");
+const others = persistentStore("tokens.models", []); // ids compared with the chosen one
+const shown = persistentStore("tokens.shown", "text");
+const TABLE_ROWS = 300;
+const encoder = new TextEncoder(), decoder = new TextDecoder("utf-8", { fatal: true });
+
+const hex = (byte) => byte.toString(16).padStart(2, "0");
+
+/** A token of /tokenize: its bytes, its text (null where the bytes are no whole characters) and what to show. */
+function describe({ id, piece }) {
+  const bytes = typeof piece === "string" ? [...encoder.encode(piece)] : piece;
+  let whole = null;
+  try {
+    whole = typeof piece === "string" ? piece : decoder.decode(new Uint8Array(piece));
+  } catch { /* part of a character: shown as its bytes */ }
+  return { id, bytes, whole, text: whole ?? `‹${bytes.map(hex).join(" ")}›`, logprob: null, top: [] };
+}
+
+const codePoints = (whole) => [...(whole ?? "")].map((c) => `U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`).join(" ");
+
+/** {tokens, room} of the text under one model's tokenizer, or {error}. */
+function useTokens(model, words) {
+  const [found, setFound] = useState(null);
+  useEffect(() => {
+    if (!model) return undefined;
+    const control = new AbortController();
+    call("/tokenize", { model, prompt: words, with_pieces: true }, control.signal).then(
+      (reply) => setFound({ model, tokens: reply.tokens.map(describe), room: reply.max_model_len }),
+      (error) => { if (error.name !== "AbortError") { setFound({ model, tokens: [], error: error.message }); if (error.status === 401) fail(error); } });
+    return () => control.abort();
+  }, [model, words]);
+  return found?.model === model ? found : null;
+}
+
+function TokenTable({ tokens }) {
+  return html`<div class="table-scroll tokens-table" tabindex="0" role="region" aria-label="Tokens as a table"><table>
+    <thead><tr><th class="num">#</th><th class="num">id</th><th>text</th><th>bytes</th><th>code points</th></tr></thead>
+    <tbody>${tokens.slice(0, TABLE_ROWS).map((t, i) => html`<tr><td class="num">${i}</td><td class="num">${t.id}</td><td><code>${visible(t.text)}</code></td>
+      <td><code>${t.bytes.map(hex).join(" ")}</code></td><td><code>${codePoints(t.whole) || "part of a character"}</code></td></tr>`)}</tbody>
+  </table>${tokens.length > TABLE_ROWS && html`<p class="hint">The first ${TABLE_ROWS} of ${count(tokens.length)}.</p>`}</div>`;
+}
+
+function Tokenized({ model, words, look, onClose }) {
+  const found = useTokens(model, words);
+  const log = useMemo(() => new TokenLog(), []);
+  const tokens = found?.tokens ?? [];
+  useEffect(() => {
+    log.replace(look === "ids" ? tokens.map((t, i) => ({ ...t, text: `${i ? " " : ""}${t.id}` })) : tokens);
+  }, [found, look]);
+  const chars = [...words].length, size = encoder.encode(words).length;
+  const note = (i) => tokens[i] && html`<p class="stats">bytes ${tokens[i].bytes.map(hex).join(" ")}</p><p class="stats">${codePoints(tokens[i].whole) || "part of a character"}</p>`;
+  const tools = html`${found && !found.error && html`<span class="count tokens-count">${plural(tokens.length, "token")} of ${count(found.room)}</span>`}
+    ${onClose && html`<button type="button" class="quiet" onClick=${onClose} aria-label=${`Take ${model} away`}>Take away</button>`}`;
+  return html`<${Card} title=${model} tools=${tools} className="tokens-card">
+    ${found?.error && html`<p class="bad">${found.error}</p>`}
+    ${!found && html`<p class="hint">Counting…</p>`}
+    ${look === "table" ? html`<${TokenTable} tokens=${tokens} />` : html`<div class="tokens-text scroll" tabindex="-1"><${TokenText} log=${log} colour="turn" label=${`The text in tokens of ${model}`} note=${note} redraw=${look} /></div>`}
+    ${tokens.length > 0 && html`<p class="stats">${count(chars)} characters, ${count(size)} bytes · ${(size / tokens.length).toFixed(2)} bytes a token · ${count(new Set(tokens.map((t) => t.id)).size)} different tokens</p>`}
+  <//>`;
+}
+
+/** Ids back to text. */
+function Decode({ model }) {
+  const [typed, setTyped] = useState("");
+  const [out, setOut] = useState(null);
+  const settled = useSettled(typed);
+  useEffect(() => {
+    const ids = settled.split(/[\s,[\]]+/).filter(Boolean);
+    if (ids.length === 0 || !model) { setOut(null); return undefined; }
+    const wrong = ids.find((id) => !/^\d+$/.test(id));
+    if (wrong) { setOut({ error: `“${wrong}” is not a token id: ids are whole numbers, separated by blanks or commas.` }); return undefined; }
+    const control = new AbortController();
+    call("/detokenize", { model, tokens: ids.map(Number) }, control.signal).then((r) => setOut({ text: r.prompt }), (e) => { if (e.name !== "AbortError") setOut({ error: e.message }); });
+    return () => control.abort();
+  }, [settled, model]);
+  return html`<${Card} title="From ids to text" labelFor="tokens-ids">
+    <input id="tokens-ids" class="wide" autocomplete="off" placeholder="504 555 45360" value=${typed} onInput=${(e) => setTyped(e.target.value)} />
+    <div role="status" class="tokens-decoded">${out?.error ? html`<p class="bad">${out.error}</p>` : out && html`<p class="text">${out.text}</p>`}</div>
+  <//>`;
+}
+
+export default function Tokens() {
+  const model = useStore(chosenModel), list = useStore(models, (m) => m.list), words = useStore(text), look = useStore(shown), compared = useStore(others);
+  const settled = useSettled(words, 150);
+  const more = compared.filter((id) => id !== model && list.some((m) => m.id === id));
+  const free = list.filter((m) => m.id !== model && !more.includes(m.id) && !m.couplet?.adapter);
+  return html`<div class="stack">
+    <${Card} title="Text" labelFor="tokens-input">
+      <textarea id="tokens-input" rows="4" spellcheck="false" value=${words} onInput=${(e) => text.set(e.target.value)}></textarea>
+      <div class="actions">
+        <${Segmented} label="Show tokens as" value=${look} onChange=${(v) => shown.set(v)} options=${[["text", "Text"], ["ids", "Ids"], ["table", "Table"]]} />
+        ${free.length > 0 && html`<label class="select-label" for="tokens-add">Compare with</label>
+          <select id="tokens-add" value="" onChange=${(e) => { others.set([...more, e.target.value]); e.target.value = ""; }}>
+            <option value="">choose a model…</option>${free.map((m) => html`<option value=${m.id}>${m.id}</option>`)}</select>`}
+      </div>
+    <//>
+    ${words === "" ? html`<${Card}><${Empty} title="Nothing to read yet">Write something above. A model never sees letters: its tokenizer cuts the text into tokens from a fixed vocabulary, and the model reads their numbers.<//><//>`
+      : html`<div class="columns">${[model, ...more].filter(Boolean).map((id) => html`<${Tokenized} key=${id} model=${id} words=${settled} look=${look}
+          onClose=${id === model ? null : () => others.set(more.filter((one) => one !== id))} />`)}</div>`}
+    <div class="columns"><${Merges} model=${model} words=${settled} /><${Decode} model=${model} /></div>
+  </div>`;
+}
