@@ -15,9 +15,11 @@ const VIEWS = [
   ["complete", "Complete"],
   ["chat", "Chat"],
   ["tokens", "Tokens"],
+  ["inside", "Inside"],
   ["train", "Train"],
   ["system", "System"],
 ];
+const WITHOUT_MODEL = ["train", "system"]; // the others need one
 const THEMES = [["auto", "◐", "as the system"], ["light", "☀", "light"], ["dark", "☾", "dark"]];
 const ORIGINS = [["served", "Served"], ["result", "Fine-tuned"], ["checkpoint", "Checkpoints"], ["live", "Being trained"]];
 
@@ -70,6 +72,16 @@ function Notice() {
   </div>`;
 }
 
+/** Instead of a view that can do nothing without a model. */
+function NoModel() {
+  return html`<section class="card"><div class="empty-state"><h2>No model is loaded</h2>
+    <p>The server runs, but it was started without a model. Stop it and start it with one, for example:</p>
+    <pre><code>couplet serve --model models/SmolLM2-135M-Instruct.Q4_1.gguf</code></pre>
+    <p class="hint"><code>./start</code> fetches this model and serves it. A directory in Hugging Face's layout or any GPT-2 or Llama <code>.gguf</code> file works too.</p>
+    ${VIEWS.some(([name]) => name === "train") && html`<p class="hint">Or make one here: <a href="#train">Train</a> starts from nothing, with a text of yours.</p>`}
+  </div></section>`;
+}
+
 /** The open view's component, loaded on first use. */
 function useView(name) {
   const [view, setView] = useState({ name: null, Component: null });
@@ -88,6 +100,7 @@ function App() {
   const name = VIEWS.some(([one]) => one === wanted) ? wanted : "complete";
   const title = VIEWS.find(([one]) => one === name)[1];
   const View = useView(name);
+  const none = useStore(models, (m) => m.state === "ready" && m.list.length === 0) && !WITHOUT_MODEL.includes(name);
   useEffect(() => { document.title = `${title} · couplet`; }, [title]);
   return html`
     <a class="skip" href="#main" onClick=${(e) => { e.preventDefault(); document.getElementById("main").focus(); }}>Skip to the text</a>
@@ -103,7 +116,7 @@ function App() {
     <${Notice} />
     <main id="main" tabindex="-1" class=${`view view-${name}`}>
       <h1 class="sr">${title}</h1>
-      ${View && html`<${View} />`}
+      ${none ? html`<${NoModel} />` : View && html`<${View} />`}
     </main>`;
 }
 

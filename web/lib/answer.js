@@ -1,38 +1,76 @@
 // SPDX-License-Identifier: MIT
 // One streamed answer: its tokens with their probabilities and alternatives into a TokenLog, and the figures of how it went.
 
-import { stream } from "./api.js";
-import { plural } from "./format.js";
+import { call, stream } from "./api.js";
+import { plural, tokenName } from "./format.js";
 
 const FINISH = { stop: "ended by itself", length: "cut at max tokens" };
+const SPECIAL = /^<[^<>\s]+>$/; // <|im_end|>, </s>: tokens that are no part of the text
+const ESCAPED = /^bytes:((?:\\x[0-9a-f]{2})+)$/;
 export const ALTERNATIVES = 8;
 
-/** The tokens of one chunk of /v1/completions or /v1/chat/completions, as TokenText wants them. */
-function tokensOf(choice) {
-  const chat = choice.logprobs?.content;
-  if (chat) {
-    return chat.map((t) => ({ id: t.id ?? null, text: t.token, logprob: t.logprob,
-      top: t.top_logprobs.map((o) => ({ id: o.id ?? null, text: o.token, logprob: o.logprob })) }));
+const encoder = new TextEncoder();
+
+function bytesOf(raw, bytes) {
+  if (bytes) return Uint8Array.from(bytes);
+  const [, escaped] = ESCAPED.exec(raw) ?? [];
+  return escaped ? Uint8Array.from(escaped.match(/[0-9a-f]{2}/g), (pair) => parseInt(pair, 16)) : encoder.encode(raw);
+}
+
+/** Gives tokens their texts: a character made of several tokens belongs to the last of them, the others have none. */
+export class Speller {
+  #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+
+  /** `text`: what the server says this token added, where it says so for a single token. */
+  add(token, text = null) {
+    const special = text === "" && SPECIAL.test(token.raw);
+    return { ...token, name: tokenName(token.raw), text: special ? "" : this.#decoder.decode(bytesOf(token.raw, token.bytes), { stream: true }) };
   }
-  const old = choice.logprobs;
-  if (!old?.tokens) return null;
-  return old.tokens.map((text, i) => {
-    const ids = old.top_token_ids?.[i] ?? [];
-    const top = Object.entries(old.top_logprobs?.[i] ?? {}).map(([t, logprob]) => ({ text: t, logprob }));
+}
+
+function fromChat(t) {
+  return { id: t.id ?? null, raw: t.token, bytes: t.bytes, logprob: t.logprob,
+    top: (t.top_logprobs ?? []).map((o) => ({ id: o.id ?? null, text: o.token, bytes: o.bytes, logprob: o.logprob })) };
+}
+
+/** The tokens of `choice.logprobs` of /v1/completions; `ids` are the ids of the tokens. */
+export function fromCompletion(logprobs, ids) {
+  return logprobs.tokens.map((raw, i) => {
+    const known = logprobs.top_token_ids?.[i] ?? [];
+    const top = Object.entries(logprobs.top_logprobs?.[i] ?? {}).map(([text, logprob]) => ({ text, logprob }));
+    // An object puts names that look like numbers first; the ids stand in descending order.
     top.sort((a, b) => b.logprob - a.logprob);
-    return { id: choice.token_ids?.[i] ?? null, text, logprob: old.token_logprobs[i], top: top.map((entry, k) => ({ id: ids[k] ?? null, ...entry })) };
+    return { id: ids?.[i] ?? null, raw, logprob: logprobs.token_logprobs[i], top: top.map((entry, k) => ({ id: known[k] ?? null, ...entry })) };
   });
 }
 
+function tokensOf(choice, speller) {
+  const chat = choice.logprobs?.content, old = choice.logprobs?.tokens;
+  const list = chat ? chat.map(fromChat) : old ? fromCompletion(choice.logprobs, choice.token_ids) : [];
+  const text = choice.delta ? choice.delta.content : choice.text;
+  return list.map((token) => speller.add(token, list.length === 1 ? text : null));
+}
+
+/** Tokens again from their beginning, as after one of them was exchanged. */
+export const respell = (tokens) => {
+  const speller = new Speller();
+  return tokens.map((token) => speller.add(token, token.text === "" ? "" : null));
+};
+
+/** The token that alternative `entry` of `token` would be in its place. */
+export const alternativeOf = (token, entry) => ({ id: entry.id, raw: entry.text, bytes: entry.bytes, logprob: entry.logprob, top: token.top, picked: true });
+
 /**
- * Streams an answer into `log`. Resolves to {prompt, cached, tokens, first_ms, tokens_per_second, finish, promptIds}; a stop by `signal` is an answer
- * too (finish "stopped"). Throws what the server refuses.
+ * Streams an answer into `log`, behind what is there. Resolves to {prompt, cached, tokens, first_ms, tokens_per_second, finish, promptIds}; a stop by
+ * `signal` is an answer too (finish "stopped"). Throws what the server refuses.
  */
 export async function answer(path, body, log, signal) {
   const chat = path.includes("chat");
   const wanted = chat ? { logprobs: true, top_logprobs: ALTERNATIVES } : { logprobs: ALTERNATIVES };
   const began = performance.now();
   const out = { prompt: null, cached: null, tokens: 0, first_ms: null, tokens_per_second: null, finish: null, promptIds: null };
+  const speller = new Speller(), before = log.items.length;
+  log.items.forEach((token) => token.raw !== undefined && speller.add(token)); // an unfinished character goes on
   let last = began;
   try {
     for await (const event of stream(path, { ...body, ...wanted, return_token_ids: true, stream: true, stream_options: { include_usage: true } }, signal)) {
@@ -43,7 +81,7 @@ export async function answer(path, body, log, signal) {
       if (!choice) continue;
       out.promptIds ??= choice.prompt_token_ids ?? null;
       out.finish = choice.finish_reason ?? out.finish;
-      const tokens = tokensOf(choice) ?? [];
+      const tokens = tokensOf(choice, speller);
       if (tokens.length === 0) continue;
       last = performance.now();
       out.first_ms ??= last - began;
@@ -53,13 +91,21 @@ export async function answer(path, body, log, signal) {
     if (error.name !== "AbortError") throw error;
     out.finish = "stopped";
   }
-  out.tokens ||= log.items.length;
+  out.tokens ||= log.items.length - before;
   const writing = last - began - (out.first_ms ?? 0);
   if (out.tokens > 1 && writing > 0) out.tokens_per_second = ((out.tokens - 1) * 1000) / writing;
   return out;
 }
 
-/** "prompt 12 (8 cached) · answer 24 tokens · first after 31 ms · 80.2 tokens/s · ended by itself" */
+/** The tokens of `prompt` (a text or ids) with how likely `model` finds each: nothing is written. */
+export async function score(model, prompt, signal) {
+  const body = { model, prompt, max_tokens: 0, echo: true, logprobs: ALTERNATIVES, return_token_ids: true };
+  const [choice] = (await call("/v1/completions", body, signal)).choices;
+  const speller = new Speller();
+  return fromCompletion(choice.logprobs, choice.prompt_token_ids).map((token) => speller.add(token));
+}
+
+/** "prompt 12 · 8 of it cached · answer 24 tokens · first after 31 ms · 80.2 tokens/s · ended by itself" */
 export function summary(a) {
   const parts = [];
   if (a.prompt !== null) parts.push(`prompt ${a.prompt}`);

@@ -18,11 +18,11 @@ function headersWith(more = {}) {
   return key ? { ...more, Authorization: `Bearer ${key}` } : more;
 }
 
-async function send(path, { method, body, signal }) {
+async function send(path, { method, body, signal, after }) {
   const form = body instanceof FormData;
   const response = await fetch(path, {
     method: method ?? (body === undefined ? "GET" : "POST"), signal, cache: "no-store",
-    headers: headersWith(body === undefined || form ? {} : { "Content-Type": "application/json" }),
+    headers: headersWith({ ...(body === undefined || form ? {} : { "Content-Type": "application/json" }), ...(after ? { "Last-Event-ID": after } : {}) }),
     body: body === undefined || form ? body : JSON.stringify(body),
   });
   if (response.ok) return response;
@@ -63,9 +63,9 @@ export function upload(file, name, progress = () => {}, signal) {
   });
 }
 
-/** The events of a stream, parsed, without the closing [DONE]: {data, type, id}. Without a body it is a GET. An error inside is thrown. */
-export async function* events(path, body, signal) {
-  const response = await send(path, { body, signal });
+/** The events of a stream, parsed, without the closing [DONE]: {data, type, id}, after the one whose id is `after`. Without a body it is a GET. An error inside is thrown. */
+export async function* events(path, body, signal, after = null) {
+  const response = await send(path, { body, signal, after });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
   for (;;) {

@@ -51,3 +51,6 @@ export function ago(unixSeconds, now = Date.now() / 1000) {
 export function visible(text) {
   return text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll("\r", "␍").replace(/^ +| +$/g, (blanks) => "␣".repeat(blanks.length)) || "∅";
 }
+
+/** What a token is called: one that is no whole character by its bytes, as /v1/completions names them. */
+export const tokenName = (raw) => (raw.startsWith("bytes:") ? raw.slice(6) : raw);

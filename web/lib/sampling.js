@@ -2,6 +2,8 @@
 // The sampling controls: one table describes each field, draws its control and puts it into a request. Their values are one store for all views.
 
 import { html, useRef } from "./html.js";
+import { visible } from "./format.js";
+import { chosenModel } from "./server.js";
 import { persistentStore, useStore } from "./store.js";
 
 export const FIELDS = [
@@ -38,6 +40,14 @@ export const PRESETS = [
   ["Raw", "The model's own probabilities, as they are.", { temperature: 1 }],
 ];
 
+/** Tokens that are never to be written, for each model: {model: [{id, text}]}. */
+export const never = persistentStore("never", {});
+const neverOf = (model) => never.get()[model] ?? [];
+export const allowToken = (model, id) => never.patch({ [model]: neverOf(model).filter((token) => token.id !== id) });
+export const forbidToken = (model, id, text) => {
+  if (!neverOf(model).some((token) => token.id === id)) never.patch({ [model]: [...neverOf(model), { id, text }] });
+};
+
 const INITIAL = Object.fromEntries(FIELDS.map((f) => [f.name, f.initial]));
 export const sampling = persistentStore("sampling", INITIAL);
 export const resetSampling = () => sampling.set(INITIAL);
@@ -59,8 +69,8 @@ export function samplingProblem(values = sampling.get()) {
   return null;
 }
 
-/** The fields of a request: what is empty or neutral is left out, so the server's own defaults hold. */
-export function samplingRequest(values = sampling.get()) {
+/** The fields of a request to `model`: what is empty or neutral is left out, so the server's own defaults hold. */
+export function samplingRequest(values = sampling.get(), model = chosenModel.get()) {
   const out = {};
   for (const f of FIELDS) {
     const text = String(values[f.name]);
@@ -71,6 +81,7 @@ export function samplingRequest(values = sampling.get()) {
       out[f.name] = Number(text);
     }
   }
+  if (neverOf(model).length > 0) out.logit_bias = Object.fromEntries(neverOf(model).map(({ id }) => [id, -100]));
   return out;
 }
 
@@ -93,6 +104,18 @@ function Control({ field, value }) {
   </div>`;
 }
 
+/** What "Never this token" in a token's card has forbidden, taken back with a click. */
+function Never() {
+  const model = useStore(chosenModel), list = useStore(never, (all) => all[model]) ?? [];
+  if (list.length === 0) return null;
+  return html`<div class="field" role="group" aria-label="Tokens that are never written">
+    <div class="field-head"><span>Never these tokens</span></div>
+    <div class="presets">${list.map(({ id, text }) => html`<button type="button" class="chip" title=${`Allow token ${id} again`} aria-label=${`Allow ${visible(text)} again`}
+      onClick=${() => allowToken(model, id)}><code>${visible(text)}</code> ×</button>`)}</div>
+    <p class="hint">Their probability is pushed to nothing (logit_bias −100). A click allows one again.</p>
+  </div>`;
+}
+
 /** The panel beside Complete, Chat and Compare. */
 export function Sampling({ open }) {
   const values = useStore(sampling);
@@ -105,6 +128,7 @@ export function Sampling({ open }) {
     </div>
     ${FIELDS.filter((f) => !f.more).map(row)}
     <details class="more"><summary>More</summary>${FIELDS.filter((f) => f.more).map(row)}</details>
+    <${Never} />
     <button id="reset" type="button" class="quiet" onClick=${resetSampling}>Back to the defaults</button>
   </details>`;
 }

@@ -2,10 +2,28 @@
 // A text shown token by token: coloured by surprise, each token with its probability, rank and alternatives on hover, touch or arrow keys.
 //
 // Tokens are plain spans, added in batches once a frame and never drawn again, so that ten thousand of them stay fast; Preact draws only the card.
-// A token: {id, text, logprob (null: unknown), top: [{id, text, logprob}] likeliest first}.
+// A token: {id, text, name (absent: text), logprob (null: unknown), top: [{id, text, logprob}] likeliest first}. A token without text of its own (part
+// of a character, a special token) is a small mark that is not copied with the text.
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
-import { percent, visible } from "./format.js";
+import { percent, tokenName, visible } from "./format.js";
+import { persistentStore, useStore } from "./store.js";
+import { Segmented } from "./ui.js";
+
+/** How tokens are coloured, on all views: "surprise", "turn" (their borders) or "none". */
+export const tint = persistentStore("tint", "surprise");
+const TINTS = [["surprise", "Surprise", "The less likely a token was, the stronger its colour"], ["turn", "Borders", "Where one token ends and the next begins"], ["none", "None", "Plain text"]];
+const LEVELS = ["over 50%", "over 20%", "over 5%", "over 1%", "over 0.1%", "less likely"];
+
+/** The switch of colours, and what they mean. */
+export function Legend() {
+  const now = useStore(tint);
+  return html`<span class="legend">
+    <${Segmented} label="Colours of the tokens" value=${now} options=${TINTS} onChange=${(to) => tint.set(to)} />
+    ${now === "surprise" && html`<span class="legend-scale" role="img" aria-label=${`Probability: from pale, ${LEVELS[0]}, to strong, ${LEVELS[5]}`}>
+      likely ${LEVELS.map((words, i) => html`<i class=${`s${i}`} title=${words}></i>`)} surprising</span>`}
+  </span>`;
+}
 
 const BLOCK_TOKENS = 128; // a block ends at the first line break after so many: the browser lays out few lines anew when text is added
 
@@ -51,8 +69,11 @@ export function surprise(logprob) {
   return at < 0 ? 5 : at;
 }
 
+const nameOf = (token) => visible(token.name ?? token.text);
+const isSame = (token, other) => (token.id !== null && token.id !== undefined && other.id !== null ? other.id === token.id : other.text === token.text);
+
 function rankOf(token) {
-  const at = token.top?.findIndex((other) => other.id === token.id && other.text === token.text) ?? -1;
+  const at = token.top?.findIndex((other) => isSame(token, other)) ?? -1;
   if (at >= 0) return `${at + 1}`;
   return token.top?.length ? `> ${token.top.length}` : "–";
 }
@@ -60,7 +81,7 @@ function rankOf(token) {
 function classOf(token, index, colour, mark) {
   const marked = mark?.(index, token);
   const tint = colour === "surprise" ? `s${surprise(token.logprob)}` : colour === "turn" ? `t${index % 5}` : "";
-  return `tok ${tint}${marked ? ` ${marked}` : ""}`;
+  return `tok ${tint}${token.text === "" ? " part" : ""}${token.picked ? " picked" : ""}${marked ? ` ${marked}` : ""}`;
 }
 
 /** Keeps the spans of `host` equal to the log; draws at most once a frame. */
@@ -84,7 +105,7 @@ function drawTokens(host, log, look) {
       const span = document.createElement("span");
       span.dataset.i = drawn;
       span.className = classOf(token, drawn, look.current.colour, look.current.mark);
-      span.textContent = token.text === "" ? "\u2060" : token.text;
+      span.textContent = token.text;
       block.append(span);
       drawn++;
       if (++inBlock >= BLOCK_TOKENS && token.text.endsWith("\n")) block = null;
@@ -99,7 +120,7 @@ function drawTokens(host, log, look) {
 function Bar({ entry, chosen, onPick }) {
   const p = Math.exp(entry.logprob);
   const inside = html`<span class="bar-fill" style=${{ width: `${Math.max(p * 100, 0.5)}%` }}></span>
-    <span class="bar-text">${visible(entry.text)}</span><span class="bar-value">${percent(p)}</span>`;
+    <span class="bar-text">${visible(tokenName(entry.text))}</span><span class="bar-value">${percent(p)}</span>`;
   return html`<li>${onPick
     ? html`<button type="button" class=${`bar ${chosen ? "chosen" : ""}`} onClick=${onPick} title=${chosen ? "This one was taken" : "Go on from here with this token"}>${inside}</button>`
     : html`<span class=${`bar ${chosen ? "chosen" : ""}`}>${inside}</span>`}</li>`;
@@ -115,11 +136,11 @@ function TokenCard({ token, index, place, onPick, onEnter, onLeave, note }) {
     card.style.top = `${below ? Math.max(8, Math.min(place.bottom + 6, innerHeight - box.height - 8)) : place.top - box.height - 6}px`;
   });
   const known = token.logprob !== null && token.logprob !== undefined;
-  return html`<div class="token-card" role="group" aria-label=${`Token ${visible(token.text)}`} ref=${node} onPointerEnter=${onEnter} onPointerLeave=${onLeave}>
-    <p class="token-card-head"><code>${visible(token.text)}</code><span class="stats">${token.id === null || token.id === undefined ? "" : `id ${token.id}`}</span></p>
+  return html`<div class="token-card" role="group" aria-label=${`Token ${nameOf(token)}`} ref=${node} onPointerEnter=${onEnter} onPointerLeave=${onLeave}>
+    <p class="token-card-head"><code>${nameOf(token)}</code><span class="stats">${token.id === null || token.id === undefined ? "" : `id ${token.id}`}</span></p>
     ${known && html`<p class="stats">probability ${percent(Math.exp(token.logprob))} · rank ${rankOf(token)} · surprise ${(-token.logprob / Math.LN2).toFixed(1)} bits</p>`}
     ${note?.(index, token)}
-    ${token.top?.length > 0 && html`<ol class="bars">${token.top.map((entry) => html`<${Bar} entry=${entry} chosen=${entry.id === token.id && entry.text === token.text}
+    ${token.top?.length > 0 && html`<ol class="bars">${token.top.map((entry) => html`<${Bar} entry=${entry} chosen=${isSame(token, entry)}
       onPick=${onPick && (() => onPick(index, entry))} />`)}</ol>`}
     ${onPick && token.top?.length > 0 && html`<p class="hint">Click another token to go on from here with it.</p>`}
   </div>`;
@@ -183,6 +204,6 @@ export function TokenText({ log, label, colour = "surprise", onPick, mark, note,
     ${token && html`<${TokenCard} token=${token} index=${open.index} place=${open.place} note=${note}
       onPick=${onPick && ((...picked) => { setOpen(null); onPick(...picked); })} onEnter=${() => clearTimeout(hide.current)} onLeave=${leave} />`}
     <p class="sr" role="status">${token && token.logprob !== null && token.logprob !== undefined
-      ? `${visible(token.text)}: probability ${percent(Math.exp(token.logprob))}, rank ${rankOf(token)}` : ""}</p>
+      ? `${nameOf(token)}: probability ${percent(Math.exp(token.logprob))}, rank ${rankOf(token)}` : ""}</p>
   </div>`;
 }

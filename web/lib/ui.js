@@ -114,3 +114,20 @@ export function useSettled(value, ms = 300) {
   }, [value, ms]);
   return settled;
 }
+
+/** Ctrl+Enter and Escape anywhere on the page, while the view is open. Escape in a dialog closes that one alone. */
+export function useRunKeys(onRun, onStop) {
+  const latest = useRef();
+  latest.current = { onRun, onStop };
+  useEffect(() => {
+    const listen = (event) => {
+      if (event.defaultPrevented || document.querySelector("dialog[open]")) return;
+      if (event.key === "Escape") latest.current.onStop();
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+      event.preventDefault();
+      latest.current.onRun();
+    };
+    document.addEventListener("keydown", listen);
+    return () => document.removeEventListener("keydown", listen);
+  }, []);
+}

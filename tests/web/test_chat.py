@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""Chat on SmolLM2: answers stream, can be stopped, asked for again and steered; nothing that was said is lost."""
+import json
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+
+@pytest.fixture
+def chat(visit, smol_url):
+    v = visit(smol_url)
+    v.page.evaluate("""localStorage.setItem("couplet.sampling", JSON.stringify({temperature: 0.7, seed: 3, max_tokens: 12}))""")
+    v.page.evaluate("location.hash = '#chat'")
+    v.page.reload()
+    expect(v.page.locator("#model")).to_have_value("SmolLM2-135M-Instruct")
+    return v
+
+
+def ask(v, text):
+    v.page.get_by_label("Your message").fill(text)
+    v.page.get_by_label("Your message").press("Enter")
+    finished(v)
+
+
+def finished(v):
+    expect(v.page.locator("#chat-stats")).to_contain_text("tokens/s")
+    expect(v.page.locator("#send")).to_be_visible()
+
+
+def answers(v):
+    return v.page.locator("#messages .chat-assistant .text")
+
+
+def test_conversation_survives_a_reload(chat):
+    ask(chat, "What is the capital of France?")
+    first = answers(chat).inner_text()
+    assert first != ""
+    ask(chat, "And of Italy?")
+    stats = chat.page.locator("#chat-stats").inner_text()
+    assert re.search(r"prompt \d+ · \d+ of it cached · answer \d+ tokens · first after \d+ ms · [\d.]+ tokens/s", stats), stats
+    assert answers(chat).first.inner_text() == first
+    chat.page.reload()
+    expect(answers(chat)).to_have_count(2)
+    expect(answers(chat).first).to_have_text(first, use_inner_text=True)
+    chat.page.get_by_role("button", name="New chat").click()
+    expect(answers(chat)).to_have_count(0)
+    assert chat.complaints == [] and chat.foreign() == []
+
+
+def test_system_message_and_settings_go_along(chat):
+    chat.page.get_by_label("System message").fill("Answer like a pirate.")
+    with chat.page.expect_request("**/v1/chat/completions") as sent:
+        ask(chat, "Hello")
+    body = json.loads(sent.value.post_data)
+    assert [m["role"] for m in body["messages"]] == ["system", "user"]
+    assert body["messages"][0]["content"] == "Answer like a pirate." and body["seed"] == 3 and body["max_tokens"] == 12
+
+
+def test_stops(chat):
+    chat.page.get_by_label("Max tokens").fill("2000")
+    chat.page.get_by_label("Temperature", exact=True).fill("0")
+    chat.page.get_by_label("Your message").fill("Write a very long story about a lighthouse.")
+    chat.page.get_by_label("Your message").press("Enter")
+    expect(answers(chat)).not_to_be_empty()
+    chat.page.keyboard.press("Escape")
+    expect(chat.page.locator("#chat-stats")).to_contain_text("stopped")
+    assert answers(chat).inner_text() != ""
+
+
+def test_another_answer_keeps_the_first(chat):
+    ask(chat, "Tell me a secret.")
+    first = answers(chat).inner_text()
+    chat.page.get_by_role("button", name="Another answer").click()
+    expect(chat.page.get_by_text("2 of 2")).to_be_visible()
+    finished(chat)
+    second = answers(chat).inner_text()
+    assert second != first
+    chat.page.get_by_role("button", name="Earlier answer").click()
+    expect(answers(chat)).to_have_text(first, use_inner_text=True)
+    chat.page.get_by_role("button", name="Later answer").click()
+    expect(answers(chat)).to_have_text(second, use_inner_text=True)
+
+
+def test_an_edited_question_cuts_what_follows_and_can_be_taken_back(chat):
+    ask(chat, "Name a colour.")
+    ask(chat, "Why that one?")
+    chat.page.get_by_role("button", name="Edit", exact=True).first.click()
+    chat.page.get_by_label("Edit the message").fill("Name an animal.")
+    chat.page.get_by_role("button", name="Ask this instead").click()
+    expect(answers(chat)).to_have_count(1)
+    finished(chat)
+    expect(chat.page.locator(".chat-user .text")).to_have_text(["Name an animal."])
+    chat.page.get_by_role("button", name="Earlier question").click()
+    expect(chat.page.locator(".chat-user .text")).to_have_text(["Name a colour.", "Why that one?"])
+    expect(answers(chat)).to_have_count(2)
+
+
+def test_an_alternative_is_gone_on_from(chat):
+    """What stood before the token stays, the alternative follows, then what the model says; the old answer is a click away."""
+    ask(chat, "What is the capital of France?")
+    first = answers(chat).inner_text()
+    tokens = chat.page.locator("#messages .tok").all_inner_texts()
+    chat.page.locator("#messages .tok").nth(2).hover()
+    other = chat.page.locator(".token-card button.bar:not(.chosen)").first
+    text = other.locator(".bar-text").inner_text().replace("␣", " ").replace("⏎", "\n")
+    with chat.page.expect_request("**/v1/completions") as sent:
+        other.click()
+    finished(chat)
+    prompt = json.loads(sent.value.post_data)["prompt"]
+    assert all(isinstance(one, int) for one in prompt)
+    expect(chat.page.get_by_text("2 of 2")).to_be_visible()
+    assert answers(chat).inner_text().startswith("".join(tokens[:2]) + text)
+    assert answers(chat).inner_text() != first
+    chat.page.get_by_role("button", name="Earlier answer").click()
+    expect(answers(chat)).to_have_text(first, use_inner_text=True)
+
+
+def test_goes_on_writing(chat):
+    chat.page.get_by_label("Max tokens").fill("5")
+    ask(chat, "Write a story about a dog.")
+    first = answers(chat).inner_text()
+    chat.page.get_by_role("button", name="Go on writing").click()
+    expect(chat.page.locator("#messages .tok")).to_have_count(10)
+    assert answers(chat).inner_text().startswith(first)
+
+
+def test_without_a_template_the_question_comes_back(chat):
+    chat.page.get_by_label("Model", exact=True).select_option("gpt2-nano")
+    expect(chat.page.get_by_role("heading", name="This model only goes on with a text")).to_be_visible()
+    chat.page.get_by_label("Your message").fill("Hello")
+    chat.page.get_by_label("Your message").press("Enter")
+    expect(chat.page.get_by_role("alert")).to_contain_text("no chat template")
+    expect(chat.page.get_by_label("Your message")).to_have_value("Hello")
+    expect(chat.page.locator("#messages > li")).to_have_count(0)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_looks(visit, smol_url, scheme):
+    v = visit(smol_url, viewport={"width": 390, "height": 844} if scheme == "dark" else {"width": 1440, "height": 900}, color_scheme=scheme)
+    v.page.evaluate("""localStorage.setItem("couplet.sampling", JSON.stringify({temperature: 0, max_tokens: 40}))""")
+    v.page.evaluate("location.hash = '#chat'")
+    v.page.reload()
+    assert v.serious() == []
+    ask(v, "Write two sentences about the sea.")
+    assert v.serious() == []
+    assert v.fits()
+    v.shot(f"chat-{v.page.viewport_size['width']}")
+    assert v.complaints == []

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+// The answers of the chat: one is written at a time, into the tree. What is being written, and the tokens of what was, outlives the view.
+
+import { alternativeOf, answer, respell, summary } from "../../lib/answer.js";
+import { sampling, samplingProblem, samplingRequest } from "../../lib/sampling.js";
+import { chosenModel, fail, say } from "../../lib/server.js";
+import { createStore } from "../../lib/store.js";
+import { TokenLog } from "../../lib/token_text.js";
+import { addMessage, chat, pathTo, removeMessage, setContent, system } from "./tree.js";
+
+/** id: the message that is being written, or null. draft: what stands in the box. stats: how the last answer went. */
+export const writing = createStore({ id: null, stats: "" });
+export const draft = createStore("");
+const details = new Map(); // id -> {log, promptIds}
+let control = null;
+
+/** The tokens of a message; of one from before a reload, its text alone. */
+export function logOf(node) {
+  if (!details.has(node.id)) {
+    const log = new TokenLog();
+    if (node.content) log.push({ id: null, text: node.content, logprob: null, top: [] });
+    details.set(node.id, { log, promptIds: null });
+  }
+  return details.get(node.id).log;
+}
+
+/** Whether an alternative of this message can be taken: only with the ids that led to it. */
+export const canGoOn = (node) => Boolean(details.get(node.id)?.promptIds);
+export const stop = () => control?.abort();
+
+function ready() {
+  const wrong = samplingProblem();
+  if (wrong) say(`Sampling: ${wrong}`);
+  return !wrong && !control && Boolean(chosenModel.get());
+}
+
+async function write(id, path, body, { promptIds = null, again }) {
+  const { log } = details.get(id);
+  control = new AbortController();
+  say(null);
+  writing.set({ id, stats: "" });
+  try {
+    const done = await answer(path, { model: chosenModel.get(), ...samplingRequest(), ...body }, log, control.signal);
+    details.get(id).promptIds ??= promptIds ?? done.promptIds;
+    writing.patch({ stats: summary(done) });
+    setContent(id, log.text);
+    return true;
+  } catch (error) {
+    setContent(id, log.text); // what came until then stays
+    if (log.items.length === 0) removeMessage(id);
+    fail(error, again);
+    return false;
+  } finally {
+    control = null;
+    writing.patch({ id: null });
+  }
+}
+
+/** Writes an answer to the message `parent`. */
+async function reply(parent, body = {}) {
+  const said = system.get().trim();
+  const messages = [...(said ? [{ role: "system", content: said }] : []), ...pathTo(parent).map(({ role, content }) => ({ role, content }))];
+  const id = addMessage(parent, "assistant", "", chosenModel.get());
+  details.set(id, { log: new TokenLog(), promptIds: null });
+  return write(id, "/v1/chat/completions", { messages, ...body }, { again: () => reply(parent, body) });
+}
+
+/** Says `text` behind the message `parent`, as a new version where something was said there before. What is refused comes back into the box. */
+export async function send(text, parent = chat.get().leaf) {
+  if (text.trim() === "" || !ready()) return;
+  const before = chat.get().leaf, id = addMessage(parent, "user", text.trim());
+  if (draft.get().trim() === text.trim()) draft.set("");
+  await reply(id);
+  if (chat.get().leaf !== id) return;
+  removeMessage(id); // not a word came: the conversation is as it was
+  chat.patch({ leaf: before });
+  if (draft.get() === "") draft.set(text);
+}
+
+/** Another answer to the same question. A seed that is set would only give the same one again. */
+export function regenerate(node) {
+  if (ready()) reply(node.parent, String(sampling.get().seed).trim() === "" ? {} : { seed: Math.floor(Math.random() * 1e9) });
+}
+
+const idsOf = (tokens) => tokens.map((token) => token.id);
+
+/** A new version of the answer: the same up to `index`, there the alternative, and what the model says then. */
+export function takeAlternative(node, index, entry) {
+  if (!ready()) return;
+  const { log, promptIds } = details.get(node.id);
+  const kept = respell([...log.items.slice(0, index), alternativeOf(log.items[index], entry)]);
+  const id = addMessage(node.parent, "assistant", "", chosenModel.get());
+  const fresh = new TokenLog();
+  fresh.push(...kept);
+  details.set(id, { log: fresh, promptIds });
+  write(id, "/v1/completions", { prompt: [...promptIds, ...idsOf(kept)] }, { promptIds, again: null });
+}
+
+/** Goes on where the answer was cut. */
+export function goOn(node) {
+  const { log, promptIds } = details.get(node.id);
+  if (ready()) write(node.id, "/v1/completions", { prompt: [...promptIds, ...idsOf(log.items)] }, { promptIds, again: null });
+}
