@@ -183,14 +183,13 @@ static size_t float_shorten(float v, bool negative, char *out) {
 }
 
 void buf_add_float(struct buf *b, float v) {
-    if (!isfinite(v)) {
-        buf_add_str(b, "null");
+    if (!isfinite(v) || v == 0) {
+        buf_add_str(b, v == 0 ? (signbit(v) ? "-0.0" : "0") : "null");
         return;
     }
-    if (buf_add_negative_zero(b, (double)v)) return;
     char text[32];
     size_t len = isnormal(v) ? float_shorten(fabsf(v), v < 0, text) : 0;
-    for (int digits = isnormal(v) || v == 0 ? FLT_DIG : 1; !len && digits <= FLT_DECIMAL_DIG; digits++) {
+    for (int digits = isnormal(v) ? FLT_DIG : 1; !len && digits <= FLT_DECIMAL_DIG; digits++) {
         int n = snprintf(text, sizeof text, "%.*g", digits, (double)v);
         if (strtof(text, NULL) == v) len = (size_t)n;
     }
