@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Numbers as colours on canvases: palettes made of the page's own colours, maps drawn through ImageData, drawn anew when the theme changes.
 
-import { useEffect, useLayoutEffect, useReducer, useRef, useState, html } from "./html.js";
+import { html, useEffect, useLayoutEffect, useReducer, useRef, useState } from "./html.js";
 
 // ---------------------------------------------------------------- colours
 
@@ -46,14 +46,14 @@ export function palette(stops) {
   return out;
 }
 
-/** Of attention weights as bytes: small ones can be told from nothing (a square root), the largest stand out. `masked` is what the mask forbids. */
+/** Of attention weights as bytes: small ones can be told from nothing (a square root), the largest stand out. What the mask forbids stays clear. */
 export function weightPalette() {
   const ink = themeColour("--ink"), accent = themeColour("--accent");
   const deep = accent.map((c, k) => c + 0.45 * (ink[k] - c));
   const ramp = palette([[0, "--tint"], [0.7, accent], [1, deep]]);
   const colours = new Int32Array(LEVELS);
   for (let i = 0; i < LEVELS; i++) colours[i] = ramp[Math.round(Math.sqrt(i / 255) * 255)];
-  return { colours, masked: pixel(themeColour("--card")), page: pixel(themeColour("--card")) };
+  return { colours, masked: 0 };
 }
 
 /** Both ways from nothing: --c2 below, --accent above. */

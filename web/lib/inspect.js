@@ -11,8 +11,9 @@ import { modelInfo } from "./server.js";
 const KEPT_BYTES = 48e6;
 const kept = new Map(); // request as text -> {answer, bytes}, least recently used first
 const asked = new Map(); // request as text -> {promise, control, waiting}
-/** Of the last answer that came over the network, in ms: asking (with the answer's way and JSON), decoding; and its bytes. */
-export const lastAsked = { ask: 0, decode: 0, bytes: 0 };
+const times = new WeakMap();
+/** How long an answer took, in ms: {ask: until its JSON was here, decode}. */
+export const timesOf = (answer) => times.get(answer) ?? { ask: 0, decode: 0 };
 
 function bytesOf(base64) {
   if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
@@ -55,7 +56,7 @@ async function ask(key, body, signal) {
   const answer = await call("/v1/inspect", body, signal);
   const came = performance.now();
   const bytes = decode(answer) + 4096; // texts and ids
-  Object.assign(lastAsked, { ask: came - began, decode: performance.now() - came, bytes });
+  times.set(answer, { ask: came - began, decode: performance.now() - came });
   if (modelInfo(body.model)?.couplet?.origin !== "live") keep(key, answer, bytes); // what is being trained changes under its name
   return answer;
 }
