@@ -9,7 +9,8 @@
 import { html } from "../lib/html.js";
 import { linkTo, useStore, address } from "../lib/store.js";
 import { CompareRuns } from "./train/compare_runs.js";
-import { DropZone } from "./train/drop.js";
+import { DropZone, useForNew, usePageDrop } from "./train/drop.js";
+import { addFile } from "./train/files.js";
 import { Job } from "./train/job.js";
 import { NewJob } from "./train/new_job.js";
 import { Nothing } from "./train/nothing.js";
@@ -29,9 +30,10 @@ function Overview() {
 }
 
 function Page({ params }) {
+  usePageDrop((file) => addFile(file, file.name, useForNew));
   if (params.job) return html`<div class="stack"><${Back} /><${Job} key=${params.job} id=${params.job} /></div>`;
   if (params.compare) return html`<div class="stack"><${Back} /><${CompareRuns} ids=${params.compare.split(",").filter(Boolean)} /></div>`;
-  if (params.new) return html`<div class="stack"><${Back} /><${NewJob} file=${params.file ?? null} /></div>`;
+  if (params.new) return html`<div class="stack"><${Back} /><${NewJob} file=${params.file ?? null} like=${params.like ?? null} /></div>`;
   return html`<${Overview} />`;
 }
 
