@@ -2,17 +2,21 @@
 // POST /v1/inspect: what a served model computes on a short text, or attention over given matrices. Read on the pool; looked and written on a thread
 // of its own (http_look_work), which gives up as soon as nobody waits for the answer.
 //
-// Invariant: a look holds one reference to its model from work to end.
+// Invariants: a look holds one reference to its model from work to end; answers on their way to slow readers hold at most ANSWERS_BYTES and one more.
 #include "server/inspection.h"
 #include "server/routes.h"
 #include "server/request_model.h"
 
 #include <stdlib.h>
 
+#define ANSWERS_BYTES ((size_t)512 << 20)
+static size_t answers_bytes; // loop
+
 struct state {
     struct inspect_look look;
     const char *ignored;
     struct buf reply;
+    size_t sending; // bytes of answers_bytes
 };
 
 static bool inspect_work(struct http_request *r) { // pool
@@ -51,6 +55,8 @@ static bool look_work(struct http_request *r) {
 static void look_then(struct http_request *r) {
     struct state *s = r->state;
     if (s->ignored) http_set_header(r, "x-couplet-ignored", s->ignored);
+    s->sending = s->reply.len;
+    answers_bytes += s->sending;
     http_reply_json(r, 200, &s->reply);
 }
 
@@ -59,7 +65,7 @@ static void inspect_start(struct http_request *r) {
         request_warm(r);
         return;
     }
-    if (http_look_work(r, look_work, look_then)) return;
+    if (answers_bytes <= ANSWERS_BYTES && http_look_work(r, look_work, look_then)) return;
     metrics_add(&r->server->metrics, METRIC_REJECTED, 1);
     (void)request_fail(r, 429, "rate_limit_exceeded", NULL, "Too many looks inside are waiting. Try again in a second.");
     http_reply_error(r);
@@ -70,6 +76,7 @@ static void inspect_end(struct http_request *r) {
     if (!s) return;
     model_release(s->look.request.model);
     buf_finish(&s->reply);
+    answers_bytes -= s->sending;
     r->state = NULL;
 }
 

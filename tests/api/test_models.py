@@ -168,7 +168,7 @@ def test_two_keys(restored):
     assert ids(server, "carl") == ["nano", "ft:s"] and ids(server, "root") == ["nano", "ft:a", "ft:b", "ft:s"]
     cold = ask(server, "GET", "/v1/models/ft%3Aa", key="anna").json()
     assert (cold["meta"], cold["couplet"]["loaded"], cold["parent"]) == (None, False, "nano")
-    for path, body in [("/v1/completions", {"prompt": "a"}), ("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [1]})]:
+    for path, body in [("/v1/completions", {"prompt": "a"}), ("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [1]}), ("/v1/inspect", {"prompt": "a"})]:
         assert ask(server, "POST", path, {"model": "ft:b", **body}, "anna").json()["error"]["code"] == "model_not_found"
     assert ask(server, "GET", "/v1/models/ft:b", key="anna").status_code == 404 == ask(server, "DELETE", "/v1/models/ft:b", key="anna").status_code
     assert ask(server, "PUT", "/v1/models/x", {"model": "ft:b"}, "anna").status_code == 404
@@ -177,6 +177,7 @@ def test_two_keys(restored):
     # loaded by the first that asks, whoever that is and whatever for
     assert ask(server, "GET", "/tokenizer_info?model=ft:s", key="carl").json()["vocab_size"] == 257
     assert ask(server, "POST", "/tokenize", {"model": "ft:b", "prompt": "ab"}, "berta").json()["count"] == 2
+    assert ask(server, "POST", "/v1/inspect", {"model": "ft:a", "prompt": "ab"}, "anna").json()["tokens"]["texts"] == ["a", "b"]
     texts = {complete(server, m, "root")["text"] for m in ("nano", "ft:a", "ft:b", "ft:s")}
     assert len(texts) == 4 and ask(server, "GET", "/v1/models/ft:a", key="anna").json()["couplet"]["loaded"]
     assert ask(server, "PUT", "/v1/models/mine", {"model": "ft:a"}, "anna").status_code == 200

@@ -69,6 +69,21 @@ static void tool_start(struct http_request *r) {
     n_started++;
     http_tool_work(r, slow_work, echo_start);
 }
+// Looks until it is told that nobody waits any more.
+static _Atomic bool look_ended;
+static bool look_work(struct http_request *r) {
+    in_work = r;
+    while (!http_cancelled(r)) uv_sleep(1);
+    in_work = NULL;
+    look_ended = true;
+    return err_set(&r->err, ERR_BUSY, "given up");
+}
+static void look_start(struct http_request *r) {
+    n_started++;
+    if (http_look_work(r, look_work, echo_start)) return;
+    err_set(&r->err, ERR_BUSY, "full");
+    http_reply_error(r);
+}
 
 // A sink that adds up bytes; it refuses a first byte of '!' at once, one of '?' on the pool.
 static _Atomic size_t sink_bytes, sink_pieces, sink_most;
@@ -116,6 +131,7 @@ static const struct http_route test_routes[] = {
     {"POST", "/slow", SCOPE_PUBLIC, slow_work, echo_start, count_end, "the same, when let go"},
     {"POST", "/twice", SCOPE_PUBLIC, echo_work, twice_start, count_end, "goes to the pool again"},
     {"POST", "/tool", SCOPE_PUBLIC, echo_work, tool_start, count_end, "goes to the tools' lane"},
+    {"POST", "/look", SCOPE_PUBLIC, echo_work, look_start, count_end, "goes to the looks' lane"},
     {"POST", "/slowly", SCOPE_PUBLIC, echo_work, slowly_start, count_end, "goes to the slow lane"},
     {"POST", "/sink/{id}", SCOPE_PUBLIC, NULL, sink_start, count_end, "adds up what it is sent", &test_sink},
     {"GET", "/wait", SCOPE_PUBLIC, NULL, wait_start, count_end, "never answers by itself"},
@@ -444,6 +460,38 @@ TEST(nobody_waits_behind_a_tool) {
     client_finish(&tool);
     client_finish(&slowly);
     n_started -= 2; // echo_start counted them again
+    tear_down();
+}
+
+TEST(a_look_ends_with_its_client) {
+    set_up();
+    uv_sem_t leave;
+    uv_sem_init(&leave, 0);
+    struct client look = {.request = POST("/look", "3", "abc"), .leave = true, .left_after = &leave};
+    struct client others[HTTP_LOOKS_WAITING], last = {.request = POST("/look", "4", "abcd")};
+    look_ended = false;
+    client_start(&look);
+    RUN_UNTIL(in_work);
+    for (size_t i = 0; i < HTTP_LOOKS_WAITING; i++) {
+        others[i] = (struct client){.request = POST("/look", "3", "abc")};
+        client_start(&others[i]);
+    }
+    RUN_UNTIL(n_started == 1 + HTTP_LOOKS_WAITING);
+    client_start(&last);
+    RUN_UNTIL(last.done);
+    CHECK(strstr(last.answer, "503") && slow_lane_waiting(server.http->slow_lane, SLOW_LOOKS) == HTTP_LOOKS_WAITING);
+    CHECK(!look_ended);
+    uv_sem_post(&leave);
+    RUN_UNTIL(look_ended && slow_lane_waiting(server.http->slow_lane, SLOW_LOOKS) == HTTP_LOOKS_WAITING - 1); // the next one looks
+    http_abort_requests(server.http); // which ends it, and the others begin no more
+    for (size_t i = 0; i < HTTP_LOOKS_WAITING; i++) {
+        RUN_UNTIL(others[i].done);
+        CHECK(strstr(others[i].answer, "503"));
+        client_finish(&others[i]);
+    }
+    client_finish(&look);
+    client_finish(&last);
+    uv_sem_destroy(&leave);
     tear_down();
 }
 
