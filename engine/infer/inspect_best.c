@@ -73,8 +73,8 @@ bool look_lens(struct look *l, struct err *err) {
 
 // ---- neighbours -----------------------------------------------------------------------------------------------------------
 
-enum { TABLE_ROWS = 32 };   // rows of the table in one task
-enum { ROUND_TASKS = 16 };  // tasks between two looks at the caller's wish
+enum { TABLE_ROWS = 32 };  // rows of the table in one task
+enum { ROUND_TASKS = 16 }; // tasks between two looks at the caller's wish
 
 struct neighbours_job {
     const struct look *l;
@@ -103,8 +103,10 @@ static void neighbours_task(void *ctx, size_t part) {
     }
     j->kernels->dots(rows, n, C, j->tokens, C, T, cosines, TABLE_ROWS);
     for (size_t t = 0; t < T; t++)
-        for (size_t i = 0; i < n; i++)
-            if (begin + i != j->l->r->ids[t]) best_list_offer(&j->best[self * T + t], (uint32_t)(begin + i), cosines[t * TABLE_ROWS + i] * inverse[i]);
+        for (size_t i = 0; i < n; i++) {
+            const float cosine = cosines[t * TABLE_ROWS + i] * inverse[i];
+            if (begin + i != j->l->r->ids[t]) best_list_offer(&j->best[self * T + t], (uint32_t)(begin + i), isfinite(cosine) ? cosine : -1);
+        }
 }
 
 static bool neighbours_run(struct neighbours_job *j, struct look *l, uint32_t *ids, float *values, struct err *err) {

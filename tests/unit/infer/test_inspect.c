@@ -12,6 +12,8 @@
 #include "tests/unit/infer/odd_model.h"
 #include "tests/unit/test.h"
 
+#include <pthread.h>
+
 enum { ALL = 0xff, T = 41, MIB = 1 << 20 }; // more than a block of the cache
 
 static const struct shape GPT2 = {.n_layer = 3, .n_head = 3, .n_kv_head = 3, .head_size = 10, .n_embd = 30, .n_inner = 50, .n_vocab = 301, .n_ctx = 64};
@@ -429,5 +431,39 @@ static void check_size(struct model *m) {
 }
 
 TEST(too_large_is_said_at_once) { with_models(check_size); }
+
+TEST(numbers_that_are_none_are_said) {
+    struct err err = {0};
+    struct odd_model m;
+    struct inspection i = {0};
+    REQUIRE(odd_model_make(&m, &GPT2, NAN, NULL, &err));
+    struct inspect_request r = request_of(m.model);
+    CHECK(!inspect_model(&r, &i, &err) && err.code == ERR_UNSUPPORTED && !i.weights.data);
+    r.what = INSPECT_WEIGHTS | INSPECT_NEIGHBOURS; // shown as they are
+    CHECK(inspect_model(&r, &i, &err) && isnan(i.weights.data[0]));
+    inspection_finish(&i);
+    odd_model_finish(&m);
+}
+
+static void *look_thread(void *request) {
+    struct inspection *i = mem_new(struct inspection);
+    *i = look_at(request);
+    return i;
+}
+
+static void check_two(struct model *m) {
+    const struct inspect_request r = request_of(m);
+    pthread_t thread;
+    void *other;
+    REQUIRE(pthread_create(&thread, NULL, look_thread, (void *)(uintptr_t)&r) == 0);
+    struct inspection i = look_at(&r), *j;
+    REQUIRE(pthread_join(thread, &other) == 0);
+    j = other;
+    CHECK(same(i.context.data, j->context.data, array_size(&i.context)));
+    inspection_finish(&i), inspection_finish(j);
+    free(j);
+}
+
+TEST(two_looks_at_a_time) { with_models(check_two); }
 
 TEST_MAIN("inspect")
