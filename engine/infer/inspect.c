@@ -223,7 +223,7 @@ static bool look_stop(void *ctx, int layer) {
 
 // ---- the forward ------------------------------------------------------------------------------------------------------------
 
-static struct kv_cache *cache_make(const struct model_config *c, size_t n_ids, uint32_t *blocks, size_t n_blocks, struct err *err) {
+static struct kv_cache *cache_make(const struct model_config *c, uint32_t *blocks, size_t n_blocks, struct err *err) {
     const size_t per_position = c->n_layer * c->n_kv_head * (c->head_size + (c->head_size + 15) / 16 * 16) * sizeof(float);
     struct kv_cache *kv = kv_cache_create(c, n_blocks * KV_BLOCK * per_position, err);
     for (size_t i = 0; kv && i < n_blocks; i++) {
@@ -238,7 +238,7 @@ static bool forward(struct look *l, struct err *err) {
     const struct inspect_request *r = l->r;
     const size_t n_blocks = (r->n_ids + KV_BLOCK - 1) / KV_BLOCK;
     uint32_t *blocks = mem_alloc(n_blocks, sizeof *blocks);
-    struct kv_cache *kv = cache_make(l->c, r->n_ids, blocks, n_blocks, err);
+    struct kv_cache *kv = cache_make(l->c, blocks, n_blocks, err);
     if (kv) l->transformer = transformer_create(l->w, r->n_ids, l->pool, err);
     if (l->transformer) {
         const struct tap tap = {.see = look_see, .change = look_change, .stop = look_stop, .ctx = l, .no_mask = r->no_mask, .no_positions = r->no_positions};

@@ -5,8 +5,6 @@
 #include "engine/infer/inspect.h"
 #include "engine/infer/transformer.h"
 
-#include <stdarg.h>
-
 // ---- memory: shapes first, all of them; then one check; then the arrays ----
 
 struct array_sum { // bytes of an answer's arrays
