@@ -5,7 +5,6 @@ import itertools
 import json
 import math
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from adapters import make_adapter
 from serving import Server, make_nano
-from wire import connect, wait_until
+from wire import connect, read_answer, wait_until
 
 GOLDEN = json.loads((Path(__file__).resolve().parents[1] / "golden" / "inspect" / "inspect.json").read_text())
 PARITY = Path(__file__).resolve().parents[1] / "golden" / "parity"
@@ -380,13 +379,11 @@ def test_looks_leave_the_rest_alone(slow):
 def test_the_drain_does_not_wait_for_a_look(slow):
     """Last of this server: past the drain's deadline the look is given up, its client is told, and the process ends well."""
     server, long_request = slow
-    answers = []
-    ask = threading.Thread(target=lambda: answers.append(httpx.post(server.url + "/v1/inspect", json=long_request, timeout=600)))
-    ask.start()
-    time.sleep(0.3)
+    s = begin(server, long_request)
+    assert httpx.get(server.url + "/livez", timeout=60).status_code == 200  # so the look's connection was taken before
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(60) == 0
-    ask.join()
-    assert answers[0].status_code in (200, 503)
+    assert read_answer(s)[0].status in (200, 503)
+    s.close()
     output = server.output()
     assert "Sanitizer" not in output and "runtime error" not in output
