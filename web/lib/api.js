@@ -36,13 +36,15 @@ export const call = async (path, body, signal) => (await send(path, { body, sign
 export const request = async (method, path, body, signal) => (await send(path, { method, body, signal })).json();
 export const text = async (path, signal) => (await send(path, { signal })).text();
 
-/** Saves an answer of the server as a file. A link would not carry the key. */
-export async function download(path, name) {
-  const blob = await (await send(path, {})).blob();
+/** Saves a Blob as a file. */
+export function save(blob, name) {
   const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }
+
+/** Saves an answer of the server as a file. A link would not carry the key. */
+export const download = async (path, name) => save(await (await send(path, {})).blob(), name);
 
 /** Uploads a File or Blob for fine-tuning; `progress(share)` while it goes. Resolves to the file object of the API. */
 export function upload(file, name, progress = () => {}, signal) {

@@ -139,7 +139,7 @@ function makePlot(Plot, host, look, { hidden, cursor, setZoomed }) {
   const { x, series, height, log, small, sync } = look.current;
   return new Plot({
     width: Math.max(host.clientWidth, 80), height,
-    padding: [8, 10, 0, 0],
+    padding: [8, 16, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 7 }, drag: { x: true, y: false, setScale: true }, sync: sync ? { key: sync } : undefined },
     scales: { x: { time: false }, y: scaleOfY(log) },
