@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Inside: one text, one model, and what the model computes on it, in parts (tabs). The frame owns the text and its tokens; a part is a file of
 // inside/ whose default export gets
-//   {text, model, info (of /v1/models), tokens: {ids, texts}, architecture (of /v1/inspect)}
+//   {text, setText, plain (the text is ids), model, info (of /v1/models), tokens: {ids, texts}, architecture (of /v1/inspect)}
 // and asks /v1/inspect for the rest with `prompt: tokens.ids`. What stands in the address: tab, layer, head, step and what a part adds.
 
 import { call } from "../lib/api.js";
@@ -13,7 +13,11 @@ import { address, linkTo, persistentStore, useParam, useStore } from "../lib/sto
 import { Card, Empty, Facts, useSettled } from "../lib/ui.js";
 
 const TABS = [
+  ["walk", "Walk", "Step by step, from text to the next word"],
   ["attention", "Attention", "Where every head of every layer looks"],
+  ["lens", "Lens", "What the model would say if it stopped early"],
+  ["neighbours", "Neighbours", "Which tokens the model holds for alike"],
+  ["heads", "Heads", "What changes when heads are silenced"],
 ];
 const EXAMPLES = [
   ["Dog and man", "The old man chased the dog. Then the dog chased the old"],
@@ -113,7 +117,7 @@ export default function Inside() {
     <${TextCard} plain=${plain} look=${look} first=${first} setFirst=${setFirst} />
     <${Tabs} tab=${tab} />
     ${error ? html`<${Refused} error=${error} again=${again} setFirst=${setFirst} />`
-    : look && Part ? html`<${Part} key=${tab} text=${settled} model=${model} info=${info} tokens=${shared} architecture=${look.architecture} />`
+    : look && Part ? html`<${Part} key=${tab} text=${settled} setText=${(plain ? idText : text).set} plain=${plain} model=${model} info=${info} tokens=${shared} architecture=${look.architecture} />`
     : words.trim() === "" ? html`<${Card}><${Empty} title="Nothing to look at yet">
         ${plain ? "Give a few token ids above." : "Write a sentence above, or take an example."} Every part of this page then shows what the model computes on it.<//><//>`
     : html`<${Card}><p class="hint" role="status">${list.state === "ready" && !info ? "No model is served. Start couplet with --model, or train one." : busy || !Part ? "Looking…" : ""}</p><//>`}
