@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FUNCTION_LINES, FILE_LINES, COLUMNS = 100, 800, 160  # 120 is the aim, kept by hand; past 160 nobody sees the end of a line
 BUDGETS = {"base": 2500, "engine/kernels": 3000}
 # Serving took 15,600 lines; reading, training, judging and writing models took as many again; files, jobs, their store, runner and client a quarter of
-# that on top. Duplicates were looked for and removed each time.
-PROGRAM_LINES = 42000
+# that on top; looking inside a model (engine/infer/inspect*, /v1/inspect, `couplet inspect`) 2,500. Duplicates were looked for and removed each time.
+PROGRAM_LINES = 44500
 LARGE_BYTES = 1 << 20
 PROGRAM_ROOMS = ("base", "tokenizer", "engine", "server")
 # Room -> what it may include from this repository. Kernels know no model, so they see nothing of the engine but themselves.
