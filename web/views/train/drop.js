@@ -80,6 +80,8 @@ function Paste({ onText }) {
   </div>`;
 }
 
+const byTouch = () => matchMedia("(pointer: coarse)").matches; // nobody drops files with a finger
+
 const KINDS_IN_WORDS = [
   ["a text (.txt, .md)", "the model learns to go on with it"],
   ["instruction and output, input if there is one (.json, .jsonl)", "it learns the output"],
@@ -104,7 +106,7 @@ export function DropZone() {
   return html`<${Card} title="Fine-tune a model on your text" className="train-drop-card">
     <div class=${`train-drop ${over ? "over" : ""}`}>
       ${busy ? html`<${UploadProgress} />` : html`
-        <p class="train-drop-title">${over ? "Let go, and it is read" : "Drop a file anywhere here"}</p>
+        <p class="train-drop-title">${over ? "Let go, and it is read" : byTouch() ? "A text, or rows of examples" : "Drop a file anywhere on this page"}</p>
         <div class="row">
           <${PickFile} label="Choose a file" className="primary" onPick=${take} />
           <button type="button" aria-expanded=${pasting} onClick=${() => setPasting(!pasting)}>Paste text</button>

@@ -68,7 +68,7 @@ export function Estimate({ estimate, error, body, ready, c, report }) {
   };
   const fatal = report.report && !report.report.usable;
   const about = estimate.problem ? `${estimate.problem} Mend it, and the estimate follows.`
-    : fatal ? "This file cannot be trained on as it is; its problems stand beside it." : !ready ? "Waiting for the file's report…"
+    : fatal ? "This file cannot be trained on as it is; its problems are listed with it." : !ready ? "Waiting for the file's report…"
       : estimate.error ? (error ? explain(error) : "One of the settings is not accepted; it is marked.") : null;
   return html`<${Card} title="What it takes" className="train-estimate">
     <div role="status" aria-busy=${estimate.busy}>

@@ -122,14 +122,12 @@ export function FileList({ onUse, chosen = null, onGone }) {
   useEffect(() => { loadFiles(); }, []);
   if (state !== "ready") return html`<p class="hint" role="status">${state === "loading" ? "Reading the list…" : "The list could not be read."}</p>`;
   if (list.length === 0) return html`<p class="hint">No file has been uploaded yet.</p>`;
-  return html`<div class="table-scroll train-files" tabindex="0" role="region" aria-label="Uploaded files"><table>
-    <thead><tr><th>File</th><th class="num">Size</th><th>Uploaded</th><th><span class="sr">What can be done</span></th></tr></thead>
-    <tbody>${list.map((file) => html`<tr key=${file.id} aria-current=${file.id === chosen ? "true" : undefined}>
-      <td>${file.filename}${rows[file.id] && html`<span class="hint"> ${rows[file.id]}</span>`}${file.shared && html` <span class="tag">shared</span>`}</td>
-      <td class="num">${bytes(file.bytes)}</td><td>${ago(file.created_at)}</td>
-      <td class="train-file-acts">
-        ${file.id === chosen ? html`<span class="tag good">in use</span>` : html`<button type="button" class="quiet" aria-label=${`Use ${file.filename}`} onClick=${() => onUse(file)}>Use</button>`}
-        <button type="button" class="quiet" aria-label=${`Delete ${file.filename}`} onClick=${() => setGone(file)}>Delete</button>
-      </td></tr>`)}</tbody></table></div>
+  return html`<ul class="train-files" tabindex="0" aria-label="Uploaded files">
+    ${list.map((file) => html`<li key=${file.id} aria-current=${file.id === chosen ? "true" : undefined}>
+      <span class="train-file-name">${file.filename}${file.shared && html` <span class="tag">shared</span>`}
+        <span class="hint">${[rows[file.id], bytes(file.bytes), ago(file.created_at)].filter(Boolean).join(" · ")}</span></span>
+      ${file.id === chosen ? html`<span class="tag good">in use</span>` : html`<button type="button" class="quiet" aria-label=${`Use ${file.filename}`} onClick=${() => onUse(file)}>Use</button>`}
+      <button type="button" class="quiet" aria-label=${`Delete ${file.filename}`} onClick=${() => setGone(file)}>Delete</button>
+    </li>`)}</ul>
     ${gone && html`<${Remove} file=${gone} onGone=${onGone} onClose=${() => setGone(null)} />`}`;
 }
