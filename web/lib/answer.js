@@ -5,7 +5,7 @@ import { call, stream } from "./api.js";
 import { plural, tokenName } from "./format.js";
 
 const FINISH = { stop: "ended by itself", length: "cut at max tokens" };
-const SPECIAL = /^<[^<>\s]+>$/; // <|im_end|>, </s>: tokens that are no part of the text
+const SPECIAL = /^<(\|.+\||\/?s|bos|eos|pad|unk|(start|end)_of_turn)>$/; // tokens that are no part of the text
 const ESCAPED = /^bytes:((?:\\x[0-9a-f]{2})+)$/;
 export const ALTERNATIVES = 8;
 
@@ -40,7 +40,7 @@ export function fromCompletion(logprobs, ids) {
     const top = Object.entries(logprobs.top_logprobs?.[i] ?? {}).map(([text, logprob]) => ({ text, logprob }));
     // An object puts names that look like numbers first; the ids stand in descending order.
     top.sort((a, b) => b.logprob - a.logprob);
-    return { id: ids?.[i] ?? null, raw, logprob: logprobs.token_logprobs[i], top: top.map((entry, k) => ({ id: known[k] ?? null, ...entry })) };
+    return { id: ids?.[i] ?? null, raw, logprob: logprobs.token_logprobs[i], top: top.map((entry, k) => ({ id: known[k] ?? null, ...entry, ...(k >= ALTERNATIVES ? { beyond: true } : {}) })) }; // beyond: the chosen one, whatever its rank
   });
 }
 
@@ -51,29 +51,36 @@ function tokensOf(choice, speller) {
   return list.map((token) => speller.add(token, list.length === 1 ? text : null));
 }
 
+/** Whether an alternative is a sign, such as the end of the answer, and no text. */
+export const isSpecial = (entry) => SPECIAL.test(entry.text);
+
 /** Tokens again from their beginning, as after one of them was exchanged. */
 export const respell = (tokens) => {
   const speller = new Speller();
-  return tokens.map((token) => speller.add(token, token.text === "" ? "" : null));
+  return tokens.map((token) => speller.add(token, token.text ? null : ""));
 };
 
 /** The token that alternative `entry` of `token` would be in its place. */
 export const alternativeOf = (token, entry) => ({ id: entry.id, raw: entry.text, bytes: entry.bytes, logprob: entry.logprob, top: token.top, picked: true });
+
+/** The whole request for `body`, as answer() sends it. */
+export function streamed(path, body) {
+  const wanted = path.includes("chat") ? { logprobs: true, top_logprobs: ALTERNATIVES } : { logprobs: ALTERNATIVES };
+  return { ...body, ...wanted, return_token_ids: true, stream: true, stream_options: { include_usage: true } };
+}
 
 /**
  * Streams an answer into `log`, behind what is there. Resolves to {prompt, cached, tokens, first_ms, tokens_per_second, finish, promptIds}; a stop by
  * `signal` is an answer too (finish "stopped"). Throws what the server refuses.
  */
 export async function answer(path, body, log, signal) {
-  const chat = path.includes("chat");
-  const wanted = chat ? { logprobs: true, top_logprobs: ALTERNATIVES } : { logprobs: ALTERNATIVES };
   const began = performance.now();
   const out = { prompt: null, cached: null, tokens: 0, first_ms: null, tokens_per_second: null, finish: null, promptIds: null };
   const speller = new Speller(), before = log.items.length;
   log.items.forEach((token) => token.raw !== undefined && speller.add(token)); // an unfinished character goes on
   let last = began;
   try {
-    for await (const event of stream(path, { ...body, ...wanted, return_token_ids: true, stream: true, stream_options: { include_usage: true } }, signal)) {
+    for await (const event of stream(path, streamed(path, body), signal)) {
       const choice = event.choices?.[0];
       if (event.usage) {
         Object.assign(out, { prompt: event.usage.prompt_tokens, tokens: event.usage.completion_tokens, cached: event.usage.prompt_tokens_details?.cached_tokens ?? null });
@@ -104,6 +111,12 @@ export async function score(model, prompt, signal) {
   const speller = new Speller();
   return fromCompletion(choice.logprobs, choice.prompt_token_ids).map((token) => speller.add(token));
 }
+
+/** Tokens as a file holds them: a token's bytes where it is no whole character. */
+export const exported = (tokens) => tokens.map(({ id, name, raw, text, logprob, top, picked }) => ({
+  id, text, ...(text === "" || raw === undefined ? { name } : {}), logprob, ...(picked ? { chosen_by_hand: true } : {}),
+  alternatives: (top ?? []).map((o) => ({ id: o.id, text: tokenName(o.text), logprob: o.logprob })),
+}));
 
 /** "prompt 12 · 8 of it cached · answer 24 tokens · first after 31 ms · 80.2 tokens/s · ended by itself" */
 export function summary(a) {

@@ -104,6 +104,15 @@ function Control({ field, value }) {
   </div>`;
 }
 
+/** In a token's card: forbids the token, or allows it again. */
+export function NeverTool({ model, token }) {
+  const forbidden = useStore(never, (all) => all[model]?.some((one) => one.id === token.id) ?? false);
+  if (token.id === null || token.id === undefined) return null;
+  return forbidden ? html`<button type="button" class="quiet" onClick=${() => allowToken(model, token.id)}>Not written from the next answer on. Allow it again</button>`
+    : html`<button type="button" class="quiet" title="Push its probability to nothing from the next answer on (logit_bias −100)"
+        onClick=${() => forbidToken(model, token.id, token.name ?? token.text)}>Never this token</button>`;
+}
+
 /** What "Never this token" in a token's card has forbidden, taken back with a click. */
 function Never() {
   const model = useStore(chosenModel), list = useStore(never, (all) => all[model]) ?? [];

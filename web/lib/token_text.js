@@ -74,8 +74,8 @@ const isSame = (token, other) => (token.id !== null && token.id !== undefined &&
 
 function rankOf(token) {
   const at = token.top?.findIndex((other) => isSame(token, other)) ?? -1;
-  if (at >= 0) return `${at + 1}`;
-  return token.top?.length ? `> ${token.top.length}` : "–";
+  if (at >= 0 && !token.top[at].beyond) return `${at + 1}`;
+  return token.top?.length ? `> ${token.top.filter((entry) => !entry.beyond).length}` : "–";
 }
 
 function classOf(token, index, colour, mark) {
@@ -126,7 +126,7 @@ function Bar({ entry, chosen, onPick }) {
     : html`<span class=${`bar ${chosen ? "chosen" : ""}`}>${inside}</span>`}</li>`;
 }
 
-function TokenCard({ token, index, place, onPick, onEnter, onLeave, note }) {
+function TokenCard({ token, index, place, onPick, onEnter, onLeave, note, tools }) {
   const node = useRef();
   useLayoutEffect(() => {
     const card = node.current, box = card.getBoundingClientRect();
@@ -143,14 +143,16 @@ function TokenCard({ token, index, place, onPick, onEnter, onLeave, note }) {
     ${token.top?.length > 0 && html`<ol class="bars">${token.top.map((entry) => html`<${Bar} entry=${entry} chosen=${isSame(token, entry)}
       onPick=${onPick && (() => onPick(index, entry))} />`)}</ol>`}
     ${onPick && token.top?.length > 0 && html`<p class="hint">Click another token to go on from here with it.</p>`}
+    ${tools?.(index, token)}
   </div>`;
 }
 
 /**
  * The text of `log`. colour: "surprise", "turn" (neighbours differ) or "none". onPick(index, alternative): alternatives become buttons.
- * mark(index, token): a further class, or nothing; note(index, token): more lines of the card. redraw: spans are made anew when it changes.
+ * mark(index, token): a further class, or nothing; note(index, token): more lines of the card;
+ * tools(index, token): what stands below its alternatives. redraw: spans are made anew when it changes.
  */
-export function TokenText({ log, label, colour = "surprise", onPick, mark, note, redraw, id, running = false }) {
+export function TokenText({ log, label, colour = "surprise", onPick, mark, note, tools, redraw, id, running = false }) {
   const root = useRef(), host = useRef(), look = useRef({}), hide = useRef(0);
   const [open, setOpen] = useState(null); // {index, place}
   look.current = { colour, mark };
@@ -192,16 +194,24 @@ export function TokenText({ log, label, colour = "surprise", onPick, mark, note,
   }, [open]);
   useEffect(() => {
     if (!open) return undefined;
-    const close = () => setOpen(null);
-    addEventListener("scroll", close, { passive: true });
-    return () => removeEventListener("scroll", close);
-  }, [open !== null]);
+    let frame = 0;
+    const follow = () => { // the card stays at its token, as long as that is seen
+      frame ||= requestAnimationFrame(() => {
+        frame = 0;
+        const box = span(open.index)?.getBoundingClientRect();
+        if (box && box.bottom > 0 && box.top < innerHeight) show(open.index);
+        else setOpen(null);
+      });
+    };
+    addEventListener("scroll", follow, { passive: true, capture: true });
+    return () => { removeEventListener("scroll", follow, { capture: true }); cancelAnimationFrame(frame); };
+  }, [open?.index]);
   useEffect(() => () => clearTimeout(hide.current), []);
   const token = open && log.items[open.index];
   return html`<div class="token-text" ref=${root} onKeyDown=${onKey}>
     <div id=${id} ref=${host} class=${`text ${running ? "running" : ""}`} tabindex="0" role="group" aria-label=${`${label}. Arrow keys go from token to token.`}
       onPointerOver=${onOver} onPointerLeave=${leave} onClick=${onOver}></div>
-    ${token && html`<${TokenCard} token=${token} index=${open.index} place=${open.place} note=${note}
+    ${token && html`<${TokenCard} token=${token} index=${open.index} place=${open.place} note=${note} tools=${tools}
       onPick=${onPick && ((...picked) => { setOpen(null); onPick(...picked); })} onEnter=${() => clearTimeout(hide.current)} onLeave=${leave} />`}
     <p class="sr" role="status">${token && token.logprob !== null && token.logprob !== undefined
       ? `${nameOf(token)}: probability ${percent(Math.exp(token.logprob))}, rank ${rankOf(token)}` : ""}</p>

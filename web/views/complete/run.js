@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT
+// The answers of Complete: one is written at a time; the last ones are kept, so that steering never loses what was there. Outlives the view.
+
+import { alternativeOf, answer, isSpecial, respell, score, summary } from "../../lib/answer.js";
+import { sampling, samplingProblem, samplingRequest } from "../../lib/sampling.js";
+import { chosenModel, fail, say } from "../../lib/server.js";
+import { createStore, persistentStore } from "../../lib/store.js";
+import { TokenLog } from "../../lib/token_text.js";
+
+export const PATH = "/v1/completions";
+const KEPT = 20;
+
+export const prompt = persistentStore("prompt", "");
+/** versions: [{log, prompt, model, request, promptIds, stats, done, from}], from: the version that this one branched off. at: which one is shown, -1: none. */
+export const answers = createStore({ versions: [], at: -1, busy: false });
+/** The prompt's own tokens: {log, stats, text, model, busy} or null. */
+export const scored = createStore(null);
+let control = null;
+
+export const shown = (state = answers.get()) => state.versions[state.at] ?? null;
+export const show = (version) => answers.patch({ at: answers.get().versions.indexOf(version) });
+export const stop = () => control?.abort();
+const idsOf = (tokens) => tokens.map((token) => token.id);
+
+/** What Complete sends for the prompt as it stands. */
+export const requestNow = () => ({ model: chosenModel.get(), prompt: prompt.get(), ...samplingRequest() });
+
+function ready() {
+  const wrong = samplingProblem();
+  if (wrong) say(`Sampling: ${wrong}`);
+  return !wrong && !control && Boolean(chosenModel.get());
+}
+
+function change(version, members) {
+  Object.assign(version, members);
+  answers.set((state) => ({ ...state, versions: [...state.versions] }));
+}
+
+function addVersion(members) {
+  const version = { log: new TokenLog(), promptIds: null, stats: "", done: null, from: null, ...members };
+  const versions = [...answers.get().versions, version].slice(-KEPT);
+  answers.patch({ versions, at: versions.length - 1 });
+  return version;
+}
+
+async function write(version, body, again) {
+  control = new AbortController();
+  say(null);
+  answers.patch({ busy: true });
+  change(version, { stats: "" });
+  try {
+    const done = await answer(PATH, body, version.log, control.signal);
+    change(version, { done, stats: summary(done), promptIds: version.promptIds ?? done.promptIds });
+  } catch (error) {
+    if (version.log.items.length === 0) {
+      const versions = answers.get().versions.filter((other) => other !== version); // nothing came: as it was before
+      answers.patch({ versions, at: version.from ? versions.indexOf(version.from) : versions.length - 1 });
+    }
+    fail(error, again);
+  } finally {
+    control = null;
+    answers.patch({ busy: false });
+  }
+}
+
+/** Writes an answer to the prompt as it stands, or to that of `version` again. */
+export async function complete(version = null) {
+  if (!ready()) return;
+  const request = requestNow();
+  if (version) {
+    request.prompt = version.prompt;
+    if (String(sampling.get().seed).trim() !== "") request.seed = Math.floor(Math.random() * 1e9); // the one that is set gave this answer already
+  }
+  await write(addVersion({ prompt: request.prompt, model: request.model, request }), request, () => complete(version));
+}
+
+/** The same answer up to `index`, there the alternative, and what the model writes then. */
+export function takeAlternative(version, index, entry) {
+  if (!ready()) return;
+  const kept = respell([...version.log.items.slice(0, index), alternativeOf(version.log.items[index], entry)]);
+  const request = { ...requestNow(), prompt: [...version.promptIds, ...idsOf(kept)] };
+  const next = addVersion({ prompt: version.prompt, model: request.model, request, promptIds: version.promptIds, from: version });
+  next.log.push(...kept);
+  if (isSpecial(entry)) change(next, { stats: `the answer ends here, with ${entry.text}` });
+  else write(next, request, null);
+}
+
+/** Writes on where the answer ended. */
+export function goOn(version) {
+  if (!ready()) return;
+  const request = { ...requestNow(), prompt: [...version.promptIds, ...idsOf(version.log.items)] };
+  write(version, request, () => goOn(version));
+}
+
+/** The answer becomes part of the prompt. */
+export function appendToPrompt(version) {
+  prompt.set(version.prompt + version.log.text);
+  answers.patch({ at: -1 });
+}
+
+/** Asks how likely each token of the prompt is. */
+export async function scorePrompt() {
+  const text = prompt.get(), model = chosenModel.get(), log = new TokenLog();
+  if (!model || text === "") return;
+  say(null);
+  scored.set({ log, text, model, stats: "", busy: true });
+  try {
+    log.push(...await score(model, text));
+    const bits = log.items.filter((t) => t.logprob !== null).map((t) => -t.logprob / Math.LN2);
+    const mean = bits.reduce((sum, b) => sum + b, 0) / bits.length;
+    const stats = bits.length === 0 ? "a single token has nothing before it" : `${log.items.length} tokens · mean surprise ${mean.toFixed(2)} bits · perplexity ${(2 ** mean).toPrecision(3)}`;
+    scored.set({ log, text, model, stats, busy: false });
+  } catch (error) {
+    scored.set(null);
+    fail(error, scorePrompt);
+  }
+}
