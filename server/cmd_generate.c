@@ -93,21 +93,6 @@ static bool chat_encode(const struct tokenizer *t, const char *text, size_t len,
     return true;
 }
 
-// An empty prompt is the beginning of a document.
-static bool document_begin(const struct tokenizer *t, struct ids *out) {
-    uint32_t id;
-    if (tokenizer_find(t, "<|endoftext|>", 13, &id) && tokenizer_is_special(t, id)) ids_add(out, id);
-    else if (tokenizer_bos(t) >= 0) ids_add(out, (uint32_t)tokenizer_bos(t));
-    else if (tokenizer_eos(t) >= 0) ids_add(out, (uint32_t)tokenizer_eos(t));
-    return out->len > 0;
-}
-
-static bool text_encode(const struct tokenizer *t, const char *text, size_t len, struct ids *out, struct err *err) {
-    if (tokenizer_add_bos(t) && tokenizer_bos(t) >= 0) ids_add(out, (uint32_t)tokenizer_bos(t));
-    tokenizer_encode(t, text, len, true, out);
-    return out->len || document_begin(t, out) || err_set(err, ERR_INVALID, "the prompt has no tokens");
-}
-
 static bool prompt_read(const struct generate_options *o, const char *arg, struct model *m, struct ids *out,
                         struct err *err) {
     const struct tokenizer *t = model_tokenizer(m);
@@ -120,7 +105,7 @@ static bool prompt_read(const struct generate_options *o, const char *arg, struc
         ok = ids_parse(text, n_vocab, out, err) && (out->len || err_set(err, ERR_INVALID, "the prompt has no tokens"));
     else if (!t)
         ok = err_set_param(err, ERR_INVALID, "--ids", "the model has no tokenizer: give token ids, with --ids");
-    else ok = o->chat ? chat_encode(t, text, len, out, err) : text_encode(t, text, len, out, err);
+    else ok = o->chat ? chat_encode(t, text, len, out, err) : local_prompt_encode(t, text, len, out, err);
     for (size_t i = 0; ok && i < out->len; i++)
         if (out->data[i] >= n_vocab)
             ok = err_set(err, ERR_INVALID, "the prompt has token %u, which the model lacks", out->data[i]);

@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "engine/model/model_file.h"
 #include "server/commands.h"
+#include "server/local_engine.h"
 #include "server/options.h"
 #include "tokenizer/text_stream.h"
 #include "tokenizer/tokenizer.h"
@@ -41,29 +42,6 @@ static const struct option_command command = {
     .n_options = ARRAY_LEN(specs),
     .max_args = 1,
 };
-
-// The tokenizer of a path; a .gguf file's belongs to *model, a directory's to the caller (*owned).
-struct source {
-    struct model_file *model;
-    struct tokenizer *owned;
-    const struct tokenizer *tokenizer;
-};
-
-static bool source_open(struct source *s, const char *path, struct err *err) {
-    if (dir_exists(path)) { // a tokenizer needs none of the model's weights
-        s->tokenizer = s->owned = tokenizer_load_dir(path, err);
-        return s->owned != NULL;
-    }
-    s->model = model_file_open(path, err);
-    if (!s->model) return false;
-    s->tokenizer = model_file_tokenizer(s->model);
-    return s->tokenizer || err_set(err, ERR_NOT_FOUND, "the model has no tokenizer");
-}
-
-static void source_close(struct source *s) {
-    tokenizer_destroy(s->owned);
-    model_file_close(s->model);
-}
 
 static bool output_flush(struct err *err) {
     return (fflush(stdout) == 0 && !ferror(stdout)) ||
@@ -235,16 +213,16 @@ static bool run_lines(const struct tokenizer *t, const struct tokenize_options *
 int cmd_tokenize(int argc, char **argv) {
     struct tokenize_options o = {0};
     struct option_args args = {0};
-    struct source source = {0};
+    struct local_tokenizer source = {0};
     struct err err = {0};
     int status;
     if (options_start(&command, argc, argv, &o, &args, &status)) {
         const char *path = args.positional.n ? args.positional.items[0] : "-";
-        bool ok = source_open(&source, o.model, &err);
+        bool ok = local_tokenizer_open(&source, o.model, &err);
         ok = ok && (o.jsonl ? run_lines : run_whole)(source.tokenizer, &o, path, &err);
         status = ok ? 0 : options_fail(&command, &err);
     }
-    source_close(&source);
+    local_tokenizer_close(&source);
     option_args_finish(&args);
     return status;
 }

@@ -2,6 +2,7 @@
 // See local_engine.h.
 #include "server/local_engine.h"
 
+#include "base/file.h"
 #include "base/mem.h"
 #include "engine/model/adapter.h"
 
@@ -43,4 +44,35 @@ void local_engine_close(struct local_engine *l) {
     model_release(l->model);
     pool_destroy(l->pool);
     *l = (struct local_engine){0};
+}
+
+bool local_tokenizer_open(struct local_tokenizer *s, const char *path, struct err *err) {
+    if (dir_exists(path)) {
+        s->tokenizer = s->owned = tokenizer_load_dir(path, err);
+        return s->owned != NULL;
+    }
+    s->model = model_file_open(path, err);
+    if (!s->model) return false;
+    s->tokenizer = model_file_tokenizer(s->model);
+    return s->tokenizer || err_set(err, ERR_NOT_FOUND, "the model has no tokenizer");
+}
+
+void local_tokenizer_close(struct local_tokenizer *s) {
+    tokenizer_destroy(s->owned);
+    model_file_close(s->model);
+    *s = (struct local_tokenizer){0};
+}
+
+static bool document_begin(const struct tokenizer *t, struct ids *out) {
+    uint32_t id;
+    if (tokenizer_find(t, "<|endoftext|>", 13, &id) && tokenizer_is_special(t, id)) ids_add(out, id);
+    else if (tokenizer_bos(t) >= 0) ids_add(out, (uint32_t)tokenizer_bos(t));
+    else if (tokenizer_eos(t) >= 0) ids_add(out, (uint32_t)tokenizer_eos(t));
+    return out->len > 0;
+}
+
+bool local_prompt_encode(const struct tokenizer *t, const char *text, size_t len, struct ids *out, struct err *err) {
+    if (tokenizer_add_bos(t) && tokenizer_bos(t) >= 0) ids_add(out, (uint32_t)tokenizer_bos(t));
+    tokenizer_encode(t, text, len, true, out);
+    return out->len || document_begin(t, out) || err_set(err, ERR_INVALID, "the prompt has no tokens");
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A model and an engine without a thread, for commands that step it themselves (generate, bench). One thread.
+// What commands do with a model's path: a model and an engine without a thread, for those that step it themselves (generate, bench), a tokenizer
+// alone, a prompt. One thread.
 #pragma once
 
 #include "engine/infer/engine.h"
@@ -16,3 +17,15 @@ struct local_engine {
 bool local_engine_open(struct local_engine *l, const char *path, const char *adapter, const char *weights, size_t threads,
                        size_t sequences, size_t n, struct err *err) MUST_CHECK;
 void local_engine_close(struct local_engine *l); // accepts a zeroed one
+
+// The tokenizer of a path; a .gguf file's belongs to *model, a directory's is *owned: it needs none of the model's weights.
+struct local_tokenizer {
+    struct model_file *model;
+    struct tokenizer *owned;
+    const struct tokenizer *tokenizer;
+};
+bool local_tokenizer_open(struct local_tokenizer *s, const char *path, struct err *err) MUST_CHECK;
+void local_tokenizer_close(struct local_tokenizer *s); // accepts a zeroed one
+
+// A text as /v1/completions reads it: BOS where the tokenizer wants one; an empty one is the beginning of a document.
+bool local_prompt_encode(const struct tokenizer *t, const char *text, size_t len, struct ids *out, struct err *err) MUST_CHECK;

@@ -26,6 +26,7 @@ static const struct {
     {"generate", cmd_generate, "continue a prompt"},
     {"train", cmd_train, "train a model, whole or by LoRA"},
     {"eval", cmd_eval, "measure a model on a file: loss, and its answers beside the references"},
+    {"inspect", cmd_inspect, "look at a model's weights, tokenizer or attention"},
     {"convert", cmd_convert, "write a model in another format or precision"},
     {"pull", cmd_pull, "fetch a model from a Hugging Face hub"},
     {"bench", cmd_bench, "measure prefill and decode"},

@@ -32,10 +32,16 @@ def models(tmp_path_factory, nano):
     return [part for path in (nano, folder / "groups", folder / "tuned", folder / "bare", PARITY / "gpt2", PARITY / "llama") for part in ("--model", str(path))]
 
 
+def ended_well(server):
+    assert server.stop() == 0, server.output()[-4000:]
+    assert "Sanitizer" not in server.output() and "runtime error" not in server.output(), server.output()[-20000:]
+
+
 @pytest.fixture(scope="module")
 def http(models):
     with Server(*models) as running, httpx.Client(base_url=running.url, timeout=60) as client:
         yield client
+        ended_well(running)
 
 
 def look(http, **request):
@@ -326,6 +332,7 @@ def slow(tmp_path_factory):
     model = make_nano(tmp_path_factory.mktemp("slow") / "slow", "--ctx", "600", "--layers", "32")
     with Server("--model", str(model), "--max-inspect-tokens", "600", "--drain-seconds", "1") as running:
         yield running, {"model": "slow", "prompt": [n % 250 for n in range(600)], "what": "lens", "mask": "none", "lens_tokens": 0}
+        ended_well(running)
 
 
 def begin(server, request):
@@ -385,5 +392,3 @@ def test_the_drain_does_not_wait_for_a_look(slow):
     assert server.process.wait(60) == 0
     assert read_answer(s)[0].status in (200, 503)
     s.close()
-    output = server.output()
-    assert "Sanitizer" not in output and "runtime error" not in output
