@@ -20,7 +20,7 @@ const TABS = [
   ["heads", "Heads", "What changes when heads are silenced"],
 ];
 const EXAMPLES = [
-  ["Dog and man", "The old man chased the dog. Then the dog chased the old"],
+  ["Dog and man", "The old man chased the dog. Then the dog chased the"],
   ["Facts", "The Eiffel Tower stands in Paris, the capital of"],
   ["Count", "Monday, Tuesday, Wednesday, Thursday,"],
 ];

@@ -73,6 +73,7 @@ function OneHead({ model, tokens, architecture, layer, head, quick, found }) {
         ${each > 1 && ` It shares key/value head ${group} with heads ${group * each} to ${group * each + each - 1}.`}</p>
       ${error && html`<p class="bad">${error.message}</p>`}
       ${weights && html`<${BigMap} weights=${weights} n=${n} texts=${tokens.texts} at=${cell} onChoose=${(q, k) => setAt([q, k])} title=${`Attention map of layer ${layer}, head ${head}`} />`}
+      ${!weights && !error && html`<p class="stats" role="status">Looking at this head…</p>`}
       <p class="hint">Each row is a token that asks; the columns are the tokens it looks at. The hatched half is masked: it comes later.</p>
     <//>
     ${weights && html`<${FromToken} weights=${weights} n=${n} texts=${tokens.texts} q=${cell[0]} setQ=${(q) => setAt([q, Math.min(cell[1], q)])} />`}
@@ -92,6 +93,10 @@ export default function Attention({ model, tokens, architecture }) {
   const layer = given ? within(layerText, layers) : Math.floor(telling / heads), head = given ? within(headText, heads) : telling % heads;
   const size = prompt.length, fresh = maps && asked.prompt === prompt;
   const quick = useMemo(() => (fresh && !cut ? Float32Array.from(maps.data.subarray((layer * heads + head) * size * size, (layer * heads + head + 1) * size * size), (x) => x / 255) : null), [maps, fresh, layer, head]);
+  const open = (l, h) => {
+    setParams({ layer: l, head: h });
+    if (matchMedia("(max-width: 1080px)").matches) document.getElementById("inside-one")?.scrollIntoView(); // it is below there
+  };
   const took = maps && drawn !== null ? timesOf(answer) : null;
   const tools = html`<span class="count" id="inside-took">${busy ? "looking…" : took ? html`<span title=${`asked ${Math.round(took.ask)} ms · decoded ${Math.round(took.decode)} ms · drawn ${Math.round(drawn)} ms`}
     data-ask=${took.ask} data-decode=${took.decode} data-draw=${drawn}>${layers * heads} maps in ${Math.round(took.ask + took.decode + drawn)} ms</span>` : ""}</span>`;
@@ -100,7 +105,7 @@ export default function Attention({ model, tokens, architecture }) {
     <${Card} title="All heads" tools=${tools} id="inside-all">
       <p class="hint">Rows are layers, from the first at the top; columns are heads. Click one to see it large.${cut && ` The first ${most} of ${n} tokens; one head shows all.`}</p>
       ${maps ? html`<${Patterns} patterns=${patterns} only=${only} setOnly=${setOnly} />
-        <${HeadGrid} maps=${maps} patterns=${patterns} shared=${heads / groups} chosen=${[layer, head]} only=${only} onDrawn=${setDrawn} onOpen=${(l, h) => setParams({ layer: l, head: h })} />`
+        <${HeadGrid} maps=${maps} patterns=${patterns} shared=${heads / groups} chosen=${[layer, head]} only=${only} onDrawn=${setDrawn} onOpen=${open} />`
       : html`<p class="hint" role="status">Looking at ${layers * heads} heads…</p>`}
     <//>
     ${(maps || given) && html`<${OneHead} model=${model} tokens=${tokens} architecture=${architecture} layer=${layer} head=${head} quick=${quick} found=${fresh ? patterns[layer * heads + head] : null} />`}
