@@ -3,7 +3,7 @@
 """The road: what couplet promises, as one journey of one user. Every issue lengthens it, none may break it.
 
 What README.md prints under "From nothing to an assistant" is run here as printed, in a folder where `couplet` and `configs` are this tree's.
-Standard library only. Each step is a function; it may use what earlier steps left in `w`, and fails by raising. A step whose
+Standard library only, but for the last look, which playwright takes in chromium. Each step is a function; it may use what earlier steps left in `w`, and fails by raising. A step whose
 ground a failed step took away fails too. Ends with `road: N passed, N failed`.
 """
 import json
@@ -355,7 +355,51 @@ def step_page(w):
     equal(response.headers.get_content_type(), "text/html", "content type of /")
     page = response.read().decode()
     assert "couplet" in page and "app.js" in page
+    assert ask(w, "/views/inside.js").status == 200
     equal(ask(w, "/app.js").headers.get_content_type(), "text/javascript", "content type of app.js")
+
+
+def step_look_inside(w):
+    """in the page, in chromium: the attention of the freshly trained model is on screen, with the numbers of /v1/inspect"""
+    from playwright.sync_api import expect, sync_playwright
+    text, layer, head = "The baker opened the door of the mill.", 2, 1
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+        complaints = []
+        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"{w.server.url}/#inside?tab=attention&model={w.made}&layer={layer}&head={head}")
+        page.get_by_label("Text", exact=True).first.fill(text)
+        found = ask_json(w, "/v1/inspect", {"model": w.made, "prompt": text, "what": ["weights"], "layer": layer, "head": head})
+        n = found["weights"]["shape"][0]
+        grid = page.get_by_role("img", name=f"Attention of 4 layers with 4 heads each over {n} tokens")
+        expect(grid).to_be_visible(timeout=20_000)
+        large = page.get_by_role("group", name=f"Layer {layer}, head {head}.")
+        for row, column in ((n - 1, 0), (n - 1, n // 2), (n // 2, 1)):
+            large.locator("canvas").click(position=cell_of(large, n, row, column))
+            weight = found["weights"]["data"][row * n + column]
+            expect(page.locator("#inside-cell")).to_contain_text(re.compile(rf"\({row}\) looks at .*\({column}\): {number_pattern(weight)} "))
+        colours = "c => new Set(new Uint32Array(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.buffer)).size"
+        assert grid.evaluate(colours) > 20, "the picture of all heads is blank"
+        assert large.locator("canvas").evaluate(colours) > 20, "the large picture is blank"
+        (ROOT / "build-check").mkdir(exist_ok=True)
+        page.screenshot(path=str(ROOT / "build-check" / "road.png"), full_page=True)
+        browser.close()
+    equal(complaints, [], "complaints in the console")
+
+
+def cell_of(large, n, row, column):
+    """Where a cell of the large map is: the names of the tokens stand left of it and above."""
+    box = large.locator("canvas").bounding_box()
+    cell = large.locator(".inside-band").first.bounding_box()["height"]
+    gutter = box["width"] - n * cell
+    return {"x": gutter + (column + 0.5) * cell, "y": gutter + (row + 0.5) * cell}
+
+
+def number_pattern(x):
+    """A weight as the page shows it, to four significant digits."""
+    return re.escape(f"{float(f'{x:.4g}'):g}") if x >= 1e-4 or x == 0 else r"[\d.]+e-\d+"
 
 
 def step_stop(w):
@@ -365,7 +409,7 @@ def step_stop(w):
 
 STEPS = (step_train_a_tokenizer, step_train_from_nothing, step_tokenize_by_hand, step_serve, step_tokenize_over_http, step_complete, step_stream, step_same_seed,
          step_score, step_generate_by_hand, step_leave_early, step_page, step_ask_before, step_fine_tune, step_ask_after, step_export, step_upload,
-         step_job, step_result, step_export_over_http, step_nothing_left, step_stop)
+         step_job, step_result, step_export_over_http, step_nothing_left, step_look_inside, step_stop)
 
 
 def main():
