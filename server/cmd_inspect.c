@@ -98,7 +98,9 @@ static bool weights_show(const struct inspect_options *o, struct buf *out, struc
     int width = 4;
     for (size_t i = 0; i < n; i++) width = MAX(width, (int)MIN(strlen(model_file_tensor_at(f, i)->name), (size_t)80));
     if (o->json) buf_add_str(out, "{\"tensors\":[");
-    else buf_printf(out, "%-*s  %-16s %-5s %12s%s\n", width, "name", "shape", "type", "parameters", o->stats ? "         mean         std         min         max" : "");
+    else
+        buf_printf(out, "%-*s  %-16s %-5s %12s%s\n", width, "name", "shape", "type", "parameters",
+                   o->stats ? "         mean         std         min         max" : "");
     for (size_t i = 0; i < n; i++) {
         if (o->json && i) buf_add_byte(out, ',');
         tensor_write(model_file_tensor_at(f, i), o, width, out);
@@ -143,10 +145,10 @@ static bool tokenizer_show(const struct inspect_options *o, struct buf *out, str
         const char *chat_name = chat ? chat_template_name(chat) : tokenizer_chat_template(t) ? "unknown" : "none", *comma = "";
         size_t absent = 0;
         for (uint32_t id = 0; id < tokenizer_size(t); id++) absent += tokenizer_is_absent(t, id);
-        const char *format = o->json ? "{\"kind\":\"byte-level BPE\",\"vocabulary\":%zu,\"unused\":%zu,\"pre_tokenizer\":\"%s\",\"bos\":%lld,\"eos\":%lld,\"pad\":%lld,"
-                                       "\"add_bos\":%s,\"chat_template\":\"%s\",\"special\":["
-                                     : "kind           byte-level BPE\nvocabulary     %zu tokens, %zu of them unused\npre-tokenizer  %s\nbos, eos, pad  %lld, %lld, %lld (-1: none)\n"
-                                       "adds bos       %s\nchat template  %s\nspecial tokens\n";
+        const char *format = o->json ? "{\"kind\":\"byte-level BPE\",\"vocabulary\":%zu,\"unused\":%zu,\"pre_tokenizer\":\"%s\","
+                                       "\"bos\":%lld,\"eos\":%lld,\"pad\":%lld,\"add_bos\":%s,\"chat_template\":\"%s\",\"special\":["
+                                     : "kind           byte-level BPE\nvocabulary     %zu tokens, %zu of them unused\npre-tokenizer  %s\n"
+                                       "bos, eos, pad  %lld, %lld, %lld (-1: none)\nadds bos       %s\nchat template  %s\nspecial tokens\n";
         buf_printf(out, format, tokenizer_size(t), absent, pre_names[tokenizer_pre(t)], (long long)tokenizer_bos(t), (long long)tokenizer_eos(t),
                    (long long)tokenizer_pad(t), tokenizer_add_bos(t) ? "true" : "false", chat_name);
         for (uint32_t id = 0; id < tokenizer_size(t); id++) {

@@ -16,13 +16,15 @@
 #define HEADS_SCHEMA "{\"oneOf\":[" MATRIX_SCHEMA ",{\"type\":\"array\",\"items\":" MATRIX_SCHEMA "}]}"
 static const struct field dropout_fields[] = {
     ROW(p, FIELD_NUMBER, .min = 0, .max = 1, .default_text = "0", .required = true, .doc = "The share of weights that are dropped; below 1."),
-    ROW(seed, FIELD_INTEGER, .min = 0, .max = 9223372036854775808.0, .default_text = "0", .doc = "The same weights are dropped as after torch.manual_seed of it."),
+    ROW(seed, FIELD_INTEGER, .min = 0, .max = 9223372036854775808.0, .default_text = "0",
+        .doc = "The same weights are dropped as after torch.manual_seed of it."),
 };
 static const struct field_table dropout_table = {"InspectDropout", dropout_fields, ARRAY_LEN(dropout_fields), NULL};
 
 static const struct field matrices_fields[] = {
     ROW(inputs, FIELD_VALUE, .schema = MATRIX_SCHEMA, .required = true, .doc = "A row a token; at most 512 rows of 1024."),
-    ROW(W_q, FIELD_VALUE, .schema = HEADS_SCHEMA, .doc = "inputs x W_q are the queries; a list of matrices is one a head. With W_k and W_v, or absent: the inputs themselves, not scaled."),
+    ROW(W_q, FIELD_VALUE, .schema = HEADS_SCHEMA,
+        .doc = "inputs x W_q are the queries; a list of matrices is one a head. With W_k and W_v, or absent: the inputs themselves, not scaled."),
     ROW(W_k, FIELD_VALUE, .schema = HEADS_SCHEMA, .doc = "Keys; of W_q's shape."),
     ROW(W_v, FIELD_VALUE, .schema = HEADS_SCHEMA, .doc = "Values; of W_q's shape."),
     ROW(n_head, FIELD_INTEGER, .min = 1, .max = INSPECT_MAX_HEADS, .doc = "Heads among which W_q's columns are divided."),
@@ -43,7 +45,9 @@ static const struct field inspect_fields[] = {
     ROW(mask, FIELD_STRING, .max = 16, .choices = "causal|none", .default_text = "\"causal\"", .doc = "none: tokens attend to what follows them too."),
     ROW(positions, FIELD_STRING, .max = 16, .choices = "on|off", .default_text = "\"on\"", .doc = "off: without learned positions, or without the rotation."),
     {.name = "dropout", .kind = FIELD_OBJECT, .object = &dropout_table, .doc = "Dropout of the attention weights, as torch does it."},
-    ROW(ablate, FIELD_VALUE, .schema = "{\"type\":\"array\",\"items\":{\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":0},\"minItems\":2,\"maxItems\":2},\"maxItems\":1024}",
+    ROW(ablate, FIELD_VALUE,
+        .schema = "{\"type\":\"array\",\"items\":{\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":0},"
+                  "\"minItems\":2,\"maxItems\":2},\"maxItems\":1024}",
         .doc = "[layer, head] pairs: heads that give nothing to their block."),
     ROW(top_k, FIELD_INTEGER, .min = 1, .max = INSPECT_MAX_BEST, .default_text = "5", .doc = "How many tokens lens and neighbours name."),
     ROW(lens_tokens, FIELD_INTEGER, .min = 0, .max = 1e9, .default_text = "16", .doc = "The lens looks at the last so many tokens; 0: at all."),
@@ -148,7 +152,8 @@ static bool matrices_read(struct http_request *r, const struct inspect_fields *f
     const struct {
         const char *name;
         bool given;
-    } of_models[] = {{"layer", f->layer != FIELD_ABSENT}, {"head", f->head != FIELD_ABSENT}, {"ablate", f->ablate}, {"positions", text_is(f->positions, "off")}};
+    } of_models[] = {{"layer", f->layer != FIELD_ABSENT}, {"head", f->head != FIELD_ABSENT}, {"ablate", f->ablate != NULL},
+                     {"positions", text_is(f->positions, "off")}};
     for (size_t i = 0; i < ARRAY_LEN(of_models); i++)
         if (of_models[i].given)
             return request_fail(r, 400, "unsupported_parameter", of_models[i].name, "'%s' is a model's: it cannot stand beside 'matrices'.", of_models[i].name);
