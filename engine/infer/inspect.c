@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // A look inside a model: which arrays are kept, and the one forward that fills them.
 //
-// Invariants: every array that will be kept is allocated, and their sum checked, before anything is computed; an array with data has been asked
-// for and is filled completely by the forward's end.
+// Invariants: every array that will be kept is allocated, and their sum checked, before anything is computed; an array with data
+// has been asked for and is filled completely by the forward's end.
 #include "engine/infer/inspect_internal.h"
 
 #include "base/mem.h"
@@ -51,7 +51,9 @@ static const struct array_kind {
 #undef AT
 };
 
-static struct inspect_array *array_of(struct inspection *i, const struct array_kind *k) { return (struct inspect_array *)((char *)i + k->at); }
+static struct inspect_array *array_of(struct inspection *i, const struct array_kind *k) {
+    return (struct inspect_array *)((char *)i + k->at);
+}
 
 static bool array_wanted(const struct look *l, const struct array_kind *k) {
     const struct inspect_request *r = l->r;
@@ -241,7 +243,8 @@ static bool forward(struct look *l, struct err *err) {
     struct kv_cache *kv = cache_make(l->c, blocks, n_blocks, err);
     if (kv) l->transformer = transformer_create(l->w, r->n_ids, l->pool, err);
     if (l->transformer) {
-        const struct tap tap = {.see = look_see, .change = look_change, .stop = look_stop, .ctx = l, .no_mask = r->no_mask, .no_positions = r->no_positions};
+        const struct tap tap = {.see = look_see, .change = look_change, .stop = look_stop, .ctx = l, .no_mask = r->no_mask,
+                                .no_positions = r->no_positions};
         const struct step_sequence sequence = {.n_rows = r->n_ids, .blocks = blocks, .adapter = model_adapter(r->model), .tap = &tap};
         const struct step step = {.n_rows = r->n_ids, .ids = r->ids, .sequences = &sequence, .n_sequences = 1};
         if (r->dropout.p > 0) dropout_stream_init(&l->dropout, &r->dropout);

@@ -29,7 +29,7 @@ void best_list_offer(struct best_list *b, uint32_t id, float value) {
 
 struct lens_job {
     const struct look *l;
-    const float *logits; // [rows][V]
+    const float *logits;  // [rows][V]
     size_t stride, first; // of the batch in the lens's rows
     float *block_max;     // [threads][row_blocks(V)]
     bool finite[LOGIT_ROWS];
@@ -79,10 +79,10 @@ enum { ROUND_TASKS = 16 }; // tasks between two looks at the caller's wish
 struct neighbours_job {
     const struct look *l;
     const struct kernels *kernels;
-    float *tokens;  // [T][C], of length 1 (0 where the row is zero)
-    size_t first;   // task of the round
-    float *rows;    // [threads][TABLE_ROWS][C]
-    float *cosines; // [threads][T][TABLE_ROWS]
+    float *tokens;          // [T][C], of length 1 (0 where the row is zero)
+    size_t first;           // task of the round
+    float *rows;            // [threads][TABLE_ROWS][C]
+    float *cosines;         // [threads][T][TABLE_ROWS]
     struct best_list *best; // [threads][T]
 };
 
@@ -105,7 +105,8 @@ static void neighbours_task(void *ctx, size_t part) {
     for (size_t t = 0; t < T; t++)
         for (size_t i = 0; i < n; i++) {
             const float cosine = cosines[t * TABLE_ROWS + i] * inverse[i];
-            if (begin + i != j->l->r->ids[t]) best_list_offer(&j->best[self * T + t], (uint32_t)(begin + i), isfinite(cosine) ? cosine : -1);
+            if (begin + i != j->l->r->ids[t])
+                best_list_offer(&j->best[self * T + t], (uint32_t)(begin + i), isfinite(cosine) ? cosine : -1);
         }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Torch's dropout on a CPU, number for number: MT19937 (Matsumoto and Nishimura 1998) seeded with the seed's low 32 bits, a 53-bit uniform number of
-// two draws for every element, kept below 1 - p.
+// Torch's dropout on a CPU, number for number: MT19937 (Matsumoto and Nishimura 1998) seeded with the seed's low 32 bits, a 53-bit
+// uniform number of two draws for every element, kept below 1 - p.
 #include "engine/infer/inspect_internal.h"
 
 enum { N = 624, M = 397 };

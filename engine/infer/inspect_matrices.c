@@ -19,7 +19,8 @@ struct matrices_look {
 };
 
 // y [T][n] = x [T][n_in] times columns [column, column + n) of w [n_in][n_out], + b
-static void rows_times(const float *x, size_t T, size_t n_in, const float *w, size_t n_out, size_t column, size_t n, const float *b, float *y) {
+static void rows_times(const float *x, size_t T, size_t n_in, const float *w, size_t n_out, size_t column, size_t n, const float *b,
+                       float *y) {
     for (size_t t = 0; t < T; t++, x += n_in, y += n) {
         if (b) memcpy(y, b + column, n * sizeof *y);
         else memset(y, 0, n * sizeof *y);
@@ -49,7 +50,8 @@ static void softmax(const float *scores, size_t n, float scale, float *weights) 
 static void attend(struct matrices_look *l, size_t head) {
     const size_t T = l->m->n_tokens, HS = l->head_size, at = head * T * HS;
     const float *q = l->q + at, *k = l->k + at, *v = l->v + at;
-    float *scores = l->out->scores.data + head * T * T, *weights = l->out->weights.data + head * T * T, *context = l->out->context.data + at;
+    float *scores = l->out->scores.data + head * T * T, *weights = l->out->weights.data + head * T * T,
+          *context = l->out->context.data + at;
     for (size_t t = 0; t < T; t++) {
         const size_t n = l->m->no_mask ? T : t + 1;
         for (size_t p = 0; p < T; p++) {
@@ -113,7 +115,8 @@ bool inspect_matrices(const struct inspect_matrices *m, struct inspection *out, 
     struct inspection made = {0};
     struct inspect_array made_output = {0};
     struct matrices_look l = {.m = m, .out = &made, .output = &made_output};
-    assert(m->n_tokens > 0 && m->d_in > 0 && m->n_heads > 0 && !m->w_q == !m->w_k && !m->w_q == !m->w_v && m->dropout.p >= 0 && m->dropout.p < 1);
+    assert(m->n_tokens > 0 && m->d_in > 0 && m->n_heads > 0 && !m->w_q == !m->w_k && !m->w_q == !m->w_v && m->dropout.p >= 0 &&
+           m->dropout.p < 1);
     l.head_size = !m->w_q ? m->d_in / m->n_heads : m->n_matrices > 1 ? m->d_out : m->d_out / m->n_heads;
     assert(l.head_size > 0);
     bool ok = matrices_look(&l, err);

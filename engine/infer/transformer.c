@@ -228,8 +228,8 @@ static void attention_unit_run(void *ctx, size_t part) {
     t->kernels->attention(&task);
 }
 
-// One key/value head of a tapped sequence. Each row goes through the kernel alone, which gives it the bits that it has in any company; without
-// a mask it is told to stand at the last position.
+// One key/value head of a tapped sequence. Each row goes through the kernel alone, which gives it the bits that it has in any
+// company; without a mask it is told to stand at the last position.
 struct tapped {
     struct transformer *t;
     const struct step_sequence *sequence;
@@ -253,8 +253,8 @@ static void tapped_scores(const struct tapped *a, const struct attention_task *t
     for (size_t g = 0; g < task->n_group; g++) {
         float *s = a->scores + tapped_at(a, g, row);
         for (size_t p = 0; p < a->n_positions; p += KV_BLOCK) {
-            const struct packed keys = {.type = PACK_F32, .n_out = MIN((size_t)KV_BLOCK, a->n_positions - p), .n_in = task->head_size, .n_panels = 1,
-                                        .panel_bytes = task->head_size * PANEL * sizeof(float),
+            const struct packed keys = {.type = PACK_F32, .n_out = MIN((size_t)KV_BLOCK, a->n_positions - p), .n_in = task->head_size,
+                                        .n_panels = 1, .panel_bytes = task->head_size * PANEL * sizeof(float),
                                         .data = (unsigned char *)(uintptr_t)attention_keys(task, p / KV_BLOCK)};
             a->t->kernels->matmul(&keys, 0, 1, task->q + g * task->head_size, task->q_stride, 1, s + p, a->n_positions);
         }
@@ -303,7 +303,8 @@ static void attention_tapped(struct transformer *t, const struct step_sequence *
         for (a.changed = 0; a.changed < group; a.changed++) {
             const int head = (int)(a.kv_head * group + a.changed);
             float *weights = a.weights + a.changed * size;
-            if (tap->change && tap->change(tap->ctx, layer, head, weights, shape[0], shape[1])) pool_run(t->pool, tapped_context, &a, s->n_rows);
+            bool changed = tap->change && tap->change(tap->ctx, layer, head, weights, shape[0], shape[1]);
+            if (changed) pool_run(t->pool, tapped_context, &a, s->n_rows);
             tap->see(tap->ctx, "scores", layer, head, a.scores + a.changed * size, shape, 2);
             tap->see(tap->ctx, "weights", layer, head, weights, shape, 2);
         }

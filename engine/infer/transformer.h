@@ -17,8 +17,8 @@
 // The arithmetic is the served one, unless one of the changes is asked for.
 struct tap {
     void (*see)(void *ctx, const char *name, int layer, int head, const float *data, const size_t *shape, int n_dims);
-    // May change a head's attention weights, [rows][positions], before they are shown: true, and they meet the values anew. Heads come in order. May be
-    // NULL.
+    // May change a head's attention weights, [rows][positions], before they are shown: true, and they meet the values anew. Heads
+    // come in order. May be NULL.
     bool (*change)(void *ctx, int layer, int head, float *weights, size_t n_rows, size_t n_positions);
     // Asked before every layer: true ends the step there, without wanted rows. NULL: never.
     bool (*stop)(void *ctx, int layer);
@@ -58,5 +58,6 @@ const float *transformer_logits(struct transformer *t, size_t first, size_t n, s
 
 // The last norm of a row of the residual stream: x, out [n_embd].
 void transformer_last_norm(const struct transformer *t, const float *x, float *out);
-// As transformer_logits, for rows of the residual stream that were kept: x [n][n_embd], n <= LOGIT_ROWS and max_rows. Takes the place of the last step.
+// As transformer_logits, for rows of the residual stream that were kept: x [n][n_embd], n <= LOGIT_ROWS and max_rows. Takes the
+// place of the last step's.
 const float *transformer_read(struct transformer *t, const float *x, size_t n, const struct adapter_rows *adapter, size_t *logit_stride);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// A look inside a model: the numbers that serving computes, the numbers that PyTorch computes, and the properties that make them worth seeing. Run once
-// per instruction set.
+// A look inside a model: the numbers that serving computes, and the properties that make them worth seeing. Run once per instruction set.
 #include "base/rng.h"
 #include "engine/infer/adapter_rows.h"
 #include "engine/infer/engine.h"
@@ -16,16 +15,18 @@
 
 enum { ALL = 0xff, T = 41, MIB = 1 << 20 }; // more than a block of the cache
 
-static const struct shape GPT2 = {.n_layer = 3, .n_head = 3, .n_kv_head = 3, .head_size = 10, .n_embd = 30, .n_inner = 50, .n_vocab = 301, .n_ctx = 64};
-static const struct shape LLAMA = {.llama = true, .n_layer = 3, .n_head = 6, .n_kv_head = 2, .head_size = 12, .n_embd = 33, .n_inner = 47, .n_vocab = 299,
-                                   .n_ctx = 64};
+static const struct shape GPT2 = {
+    .n_layer = 3, .n_head = 3, .n_kv_head = 3, .head_size = 10, .n_embd = 30, .n_inner = 50, .n_vocab = 301, .n_ctx = 64};
+static const struct shape LLAMA = {
+    .llama = true, .n_layer = 3, .n_head = 6, .n_kv_head = 2, .head_size = 12, .n_embd = 33, .n_inner = 47, .n_vocab = 299, .n_ctx = 64};
 
 static uint32_t ids[T];
 
 // A request for everything, of all layers and heads.
 static struct inspect_request request_of(struct model *m) {
     for (size_t i = 0; i < T; i++) ids[i] = (uint32_t)((i * 37 + 5) % model_config(m)->n_vocab);
-    return (struct inspect_request){.model = m, .ids = ids, .n_ids = T, .what = ALL, .layer = -1, .head = -1, .n_best = 5, .max_bytes = 64 * MIB, .n_threads = 2};
+    return (struct inspect_request){
+        .model = m, .ids = ids, .n_ids = T, .what = ALL, .layer = -1, .head = -1, .n_best = 5, .max_bytes = 64 * MIB, .n_threads = 2};
 }
 
 static struct inspection look_at(const struct inspect_request *r) {
@@ -120,8 +121,12 @@ static void check_engine(struct model *m) {
     r.what = INSPECT_LENS, r.lens_rows = 3;
     struct inspection i = look_at(&r);
     CHECK_INT(i.lens_first, T - 3);
-    struct sequence_request q = {.id = 1, .model = m, .prompt = ids, .n_prompt = T,
-                                 .params = {.max_tokens = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .ignore_eos = true, .n_logprobs = 5}};
+    struct sequence_request q = {
+        .id = 1,
+        .model = m,
+        .prompt = ids,
+        .n_prompt = T,
+        .params = {.max_tokens = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .ignore_eos = true, .n_logprobs = 5}};
     REQUIRE(engine_submit(engine, &q, 1, NULL));
     while (engine_step(engine)) continue;
     size_t seen = 0;
@@ -149,7 +154,8 @@ static void check_threads(struct model *m) {
     for (r.n_threads = 1; r.n_threads < 4; r.n_threads += 2) {
         struct inspection b = look_at(&r);
         CHECK(same(a.weights.data, b.weights.data, array_size(&a.weights)) && same(a.block.data, b.block.data, array_size(&a.block)));
-        CHECK(same(a.lens.values, b.lens.values, T * 5) && memcmp(a.neighbours.ids, b.neighbours.ids, T * 5 * sizeof *a.neighbours.ids) == 0);
+        CHECK(same(a.lens.values, b.lens.values, T * 5) &&
+              memcmp(a.neighbours.ids, b.neighbours.ids, T * 5 * sizeof *a.neighbours.ids) == 0);
         inspection_finish(&b);
     }
     inspection_finish(&a);
@@ -166,7 +172,8 @@ static void check_slice(const char *name, const struct inspect_array *a, const s
     for (size_t l = 0; l < (layer < 0 ? a->shape[0] : 1); l++)
         for (size_t h = 0; h < (head < 0 ? heads : 1); h++) {
             const float *from = a->data + ((layer < 0 ? l : (size_t)layer) * heads + (head < 0 ? h : (size_t)head)) * part;
-            if (!same(from, b->data + (l * (head < 0 ? heads : 1) + h) * part, part)) TEST_FAIL("%s of layer %d, head %d is another", name, layer, head);
+            if (!same(from, b->data + (l * (head < 0 ? heads : 1) + h) * part, part))
+                TEST_FAIL("%s of layer %d, head %d is another", name, layer, head);
         }
 }
 
@@ -191,7 +198,8 @@ static void check_choices(struct model *m) {
                 CHECK(same(one.block.data, all.block.data + at, n) && one.block.n_dims == 2);
                 CHECK(same(one.input.data, r.layer ? all.block.data + at - n : all.embedding.data, n));
                 CHECK(same(one.lens.values, all.lens.values + lens, T * 5) && one.lens.n_dims == 2);
-                for (size_t k = 0; k < n; k++) CHECK_NEAR(one.input.data[k] + one.attention.data[k] + one.mlp.data[k], one.block.data[k], 1e-4);
+                for (size_t k = 0; k < n; k++)
+                    CHECK_NEAR(one.input.data[k] + one.attention.data[k] + one.mlp.data[k], one.block.data[k], 1e-4);
             }
             inspection_finish(&one);
         }
@@ -204,9 +212,11 @@ static void check_nothing_more(struct model *m) {
     struct inspect_request r = request_of(m);
     for (r.what = 0; r.what <= ALL; r.what = r.what ? r.what * 2 : 1) {
         struct inspection i = look_at(&r);
-        CHECK(!i.token.data == !(r.what & INSPECT_EMBEDDINGS) && !i.q.data == !(r.what & INSPECT_QKV) && !i.scores.data == !(r.what & INSPECT_SCORES));
+        CHECK(!i.token.data == !(r.what & INSPECT_EMBEDDINGS) && !i.q.data == !(r.what & INSPECT_QKV) &&
+              !i.scores.data == !(r.what & INSPECT_SCORES));
         CHECK(!i.weights.data == !(r.what & INSPECT_WEIGHTS) && !i.context.data == !(r.what & INSPECT_CONTEXT));
-        CHECK(!i.block.data == !(r.what & INSPECT_BLOCK) && !i.lens.ids == !(r.what & INSPECT_LENS) && !i.neighbours.ids == !(r.what & INSPECT_NEIGHBOURS));
+        CHECK(!i.block.data == !(r.what & INSPECT_BLOCK) && !i.lens.ids == !(r.what & INSPECT_LENS) &&
+              !i.neighbours.ids == !(r.what & INSPECT_NEIGHBOURS));
         CHECK(!i.position.data == !(i.token.data && model_weights(m)->positions));
         for (size_t k = 0; i.token.data && k < array_size(&i.token); k++)
             CHECK(i.embedding.data[k] == i.token.data[k] + (i.position.data ? i.position.data[k] : 0));
@@ -284,7 +294,8 @@ static void check_ablation(struct model *m) {
     for (size_t h = 0; h < c->n_head; h++) {
         const struct inspection *i = h == 1 ? &none : &whole;
         const size_t n = T * c->head_size;
-        CHECK(same(one.weights.data + h * T * T, i->weights.data + h * T * T, T * T) && same(one.context.data + h * n, i->context.data + h * n, n));
+        CHECK(same(one.weights.data + h * T * T, i->weights.data + h * T * T, T * T) &&
+              same(one.context.data + h * n, i->context.data + h * n, n));
     }
     CHECK(difference(one.block.data, whole.block.data, array_size(&whole.block)) > 1e-3);
     inspection_finish(&whole), inspection_finish(&none), inspection_finish(&one);
@@ -329,7 +340,8 @@ static void check_neighbours(struct model *m) {
         size_t above = 0;
         for (size_t v = 0; v < V; v++) {
             double dot = 0, xx = 0, yy = 0;
-            for (size_t k = 0; k < C; k++) dot += (double)x[k] * table[v * C + k], xx += (double)x[k] * x[k], yy += (double)table[v * C + k] * table[v * C + k];
+            for (size_t k = 0; k < C; k++)
+                dot += (double)x[k] * table[v * C + k], xx += (double)x[k] * x[k], yy += (double)table[v * C + k] * table[v * C + k];
             const double cosine = dot / sqrt(xx * yy);
             for (size_t k = 0; k < 7; k++)
                 if (i.neighbours.ids[t * 7 + k] == v) CHECK_NEAR(i.neighbours.values[t * 7 + k], cosine, 1e-5);
@@ -348,7 +360,8 @@ TEST(neighbours_are_the_nearest_rows) { with_models(check_neighbours); }
 TEST(a_small_vocabulary_has_fewer_best) {
     struct err err = {0};
     struct odd_model m;
-    const struct shape tiny = {.n_layer = 1, .n_head = 1, .n_kv_head = 1, .head_size = 4, .n_embd = 4, .n_inner = 8, .n_vocab = 3, .n_ctx = 8};
+    const struct shape tiny = {
+        .n_layer = 1, .n_head = 1, .n_kv_head = 1, .head_size = 4, .n_embd = 4, .n_inner = 8, .n_vocab = 3, .n_ctx = 8};
     REQUIRE(odd_model_make(&m, &tiny, 0.3f, NULL, &err));
     struct inspect_request r = request_of(m.model);
     r.n_ids = 1, r.n_best = INSPECT_MAX_BEST;
@@ -365,7 +378,8 @@ static void check_adapter(struct model *base) { // the adapter acts in the look 
     const struct linear_part *parts[] = {&model_weights(base)->layers[0].qkv.parts[0], &model_weights(base)->layers[2].down.parts[0]};
     for (size_t i = 0; i < 2; i++) {
         struct adapter_module *x = &modules[i];
-        *x = (struct adapter_module){.name = mem_strdup(parts[i]->name), .r = 2, .n_in = parts[i]->w.n_in, .n_out = parts[i]->w.n_out, .scale = 1};
+        *x = (struct adapter_module){
+            .name = mem_strdup(parts[i]->name), .r = 2, .n_in = parts[i]->w.n_in, .n_out = parts[i]->w.n_out, .scale = 1};
         x->a = mem_alloc(2 * x->n_in, sizeof(float));
         x->b = mem_alloc(2 * x->n_out, sizeof(float));
         for (size_t k = 0; k < 2 * x->n_in; k++) x->a[k] = (float)rng_uniform(5, k) - 0.5f;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Inspection against PyTorch: tests/golden/inspect (made by make_inspect.py there) holds what transformers shows of tests/golden/parity's models;
-// the worked examples of the seed's notebook stand here as constants.
+// Inspection against PyTorch: tests/golden/inspect (made by make_inspect.py there) holds what transformers shows of
+// tests/golden/parity's models; the worked examples of the seed's notebook stand here as constants.
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -40,8 +40,8 @@ static bool read_looks(struct json *j, struct looks *e, struct err *err) {
     const struct {
         const char *name;
         struct numbers *to;
-    } fields[] = {{"attentions", &e->attentions}, {"blocks", &e->blocks}, {"final_norm", &e->final_norm}, {"lens_ids", &e->lens_ids},
-                  {"lens_values", &e->lens_values}, {"mask", &e->mask}};
+    } fields[] = {{"attentions", &e->attentions}, {"blocks", &e->blocks},           {"final_norm", &e->final_norm},
+                  {"lens_ids", &e->lens_ids},     {"lens_values", &e->lens_values}, {"mask", &e->mask}};
     bool ok = json_open(j, '{', err);
     while (ok && json_next_key(j, &key, err))
         for (size_t i = 0; i < ARRAY_LEN(fields); i++)
@@ -74,7 +74,8 @@ static void check_dropout(struct inspect_request *r, const struct looks *e) {
     inspection_finish(&plain), inspection_finish(&dropped);
     r->layer = 1; // the stream goes on: what is 0 in the mask is 0
     REQUIRE(inspect_model(r, &dropped, &err));
-    for (size_t i = 0; i < n; i++) CHECK((dropped.weights.data[i] == 0) == (e->mask.v[n + i] == 0 || i % r->n_ids > i / r->n_ids % r->n_ids));
+    for (size_t i = 0; i < n; i++)
+        CHECK((dropped.weights.data[i] == 0) == (e->mask.v[n + i] == 0 || i % r->n_ids > i / r->n_ids % r->n_ids));
     inspection_finish(&dropped);
 }
 
@@ -82,8 +83,16 @@ static void check_case(struct model *m, const uint32_t *ids, size_t n_ids, const
     static const struct head_place heads[] = {{0, 1}, {1, 0}};
     struct err err = {0};
     struct inspection i;
-    struct inspect_request r = {.model = m, .ids = ids, .n_ids = n_ids, .what = INSPECT_WEIGHTS | INSPECT_BLOCK | INSPECT_LENS, .layer = -1, .head = -1,
-                                .n_best = 5, .lens_rows = 1, .max_bytes = MIB, .n_threads = 2};
+    struct inspect_request r = {.model = m,
+                                .ids = ids,
+                                .n_ids = n_ids,
+                                .what = INSPECT_WEIGHTS | INSPECT_BLOCK | INSPECT_LENS,
+                                .layer = -1,
+                                .head = -1,
+                                .n_best = 5,
+                                .lens_rows = 1,
+                                .max_bytes = MIB,
+                                .n_threads = 2};
     r.no_mask = strcmp(name, "no_mask") == 0;
     r.no_positions = strcmp(name, "no_positions") == 0;
     if (strcmp(name, "ablated") == 0) r.ablate = heads, r.n_ablate = 2;
@@ -154,7 +163,8 @@ TEST(attentions_and_hidden_states_equal_pytorch) {
 
 // ---- the seed's worked examples -------------------------------------------------------------------------------------------
 
-static const float X[6][3] = {{0.43f, 0.15f, 0.89f}, {0.55f, 0.87f, 0.66f}, {0.57f, 0.85f, 0.64f}, {0.22f, 0.58f, 0.33f}, {0.77f, 0.25f, 0.10f}, {0.05f, 0.80f, 0.55f}};
+static const float X[6][3] = {{0.43f, 0.15f, 0.89f}, {0.55f, 0.87f, 0.66f}, {0.57f, 0.85f, 0.64f},
+                              {0.22f, 0.58f, 0.33f}, {0.77f, 0.25f, 0.10f}, {0.05f, 0.80f, 0.55f}};
 
 struct found {
     struct inspection i;
@@ -177,8 +187,9 @@ static void found_finish(struct found *f) {
 TEST(simple_self_attention) { // scores x x^T, not scaled; weights; context vectors
     static const float scores[6] = {0.954400003f, 1.495000005f, 1.475400090f, 0.843400002f, 0.707000017f, 1.086500049f};
     static const float weights[6] = {0.138547584f, 0.237891287f, 0.233274043f, 0.123991594f, 0.108181871f, 0.158113614f};
-    static const float context[18] = {0.442059427f, 0.593098640f, 0.578989148f, 0.441865742f, 0.651481986f, 0.568308890f, 0.443127543f, 0.649594665f, 0.567073107f,
-                                      0.430389732f, 0.629828095f, 0.551027060f, 0.467101753f, 0.590992749f, 0.526596546f, 0.417724490f, 0.650323212f, 0.564535201f};
+    static const float context[18] = {0.442059427f, 0.593098640f, 0.578989148f, 0.441865742f, 0.651481986f, 0.568308890f,
+                                      0.443127543f, 0.649594665f, 0.567073107f, 0.430389732f, 0.629828095f, 0.551027060f,
+                                      0.467101753f, 0.590992749f, 0.526596546f, 0.417724490f, 0.650323212f, 0.564535201f};
     struct found f = attend((struct inspect_matrices){.no_mask = true});
     CHECK(f.i.scale == 1 && !f.i.q.data && f.i.weights.n_dims == 2 && f.i.context.n_dims == 2 && f.output.n_dims == 2);
     check_near("scores", f.i.scores.data + 6, scores, 6, 3e-7);
@@ -210,18 +221,23 @@ TEST(causal_mask_and_dropout) { // self_attention_v2 (nn.Linear, transposed), th
     static const float q[] = {0.316059083f, -0.168285400f, 0.456808567f, -0.337877035f, 0.511834860f, -0.091773868f};
     static const float k[] = {0.405805826f, 0.213360742f, -0.470420539f, -0.260050654f, 0.236805201f, -0.510542989f};
     static const float v[] = {0.252569884f, 0.519107401f, -0.141478270f, -0.085167579f, -0.196181342f, -0.204327047f};
-    static const float causal[] = {1, 0, 0, 0, 0, 0, 0.551678061f, 0.448321968f, 0, 0, 0, 0, 0.379967183f, 0.309713513f, 0.310319245f, 0, 0, 0,
-                                   0.275842845f, 0.246028453f, 0.246247143f, 0.231881544f, 0, 0, 0.217515394f, 0.198280945f, 0.198397964f, 0.188752949f, 0.197052822f, 0,
-                                   0.193472371f, 0.166332990f, 0.166568086f, 0.154186234f, 0.166560829f, 0.152879536f};
-    static const float mask[] = {2, 2, 0, 2, 2, 0, 0, 0, 0, 2, 0, 2, 2, 2, 2, 2, 0, 2, 0, 2, 2, 0, 0, 2, 0, 2, 0, 2, 0, 2, 0, 2, 2, 2, 2, 0};
+    static const float causal[6][6] = {
+        {1},
+        {0.551678061f, 0.448321968f},
+        {0.379967183f, 0.309713513f, 0.310319245f},
+        {0.275842845f, 0.246028453f, 0.246247143f, 0.231881544f},
+        {0.217515394f, 0.198280945f, 0.198397964f, 0.188752949f, 0.197052822f},
+        {0.193472371f, 0.166332990f, 0.166568086f, 0.154186234f, 0.166560829f, 0.152879536f},
+    };
+    static const float mask[6][6] = {{2, 2, 0, 2, 2, 0}, {0, 0, 0, 2, 0, 2}, {2, 2, 2, 2, 0, 2}, {0, 2, 2, 0, 0, 2}, {0, 2, 0, 2, 0, 2}, {0, 2, 2, 2, 2, 0}};
     struct inspect_matrices m = {.w_q = q, .w_k = k, .w_v = v, .d_out = 2};
     struct found f = attend(m);
-    check_near("weights", f.i.weights.data, causal, 36, 1e-7);
+    check_near("weights", f.i.weights.data, causal[0], 36, 1e-7);
     CHECK(f.i.scores.data[1] == -INFINITY && f.i.weights.data[1] == 0);
     check_near("score", &f.i.scores.data[6], (const float[]){0.465642422f}, 1, 2e-7);
     m.dropout = (struct inspect_dropout){0.5, 123};
     struct found d = attend(m);
-    for (size_t i = 0; i < 36; i++) CHECK(d.i.weights.data[i] == f.i.weights.data[i] * mask[i]);
+    for (size_t i = 0; i < 36; i++) CHECK(d.i.weights.data[i] == f.i.weights.data[i] * mask[i / 6][i % 6]);
     found_finish(&f), found_finish(&d);
     f = attend((struct inspect_matrices){.w_q = q, .w_k = k, .w_v = v, .d_out = 2, .no_mask = true});
     check_near("context", f.i.context.data, (const float[]){-0.073890246f, 0.071289904f, -0.074810714f, 0.070309296f}, 4, 2e-7);
@@ -236,9 +252,11 @@ TEST(heads_of_their_own) { // the wrapper of two heads, side by side
     static const float q2[] = {-0.136157170f, 0.107563816f, 0.185322329f, 0.157876849f, 0.408269495f, 0.557292342f};
     static const float k2[] = {-0.260390401f, 0.412603170f, 0.182876408f, 0.461104512f, -0.256872445f, -0.532300949f};
     static const float v2[] = {0.492852628f, 0.237680584f, 0.275693059f, 0.479950726f, 0.251590222f, -0.076233067f};
-    static const float expected[] = {-0.451920271f, 0.221604824f, 0.477195889f, 0.106347837f, -0.587435067f, 0.005776115f, 0.589073062f, 0.325660497f};
+    static const float expected[] = {-0.451920271f, 0.221604824f, 0.477195889f, 0.106347837f,
+                                     -0.587435067f, 0.005776115f, 0.589073062f, 0.325660497f};
     float q[12], k[12], v[12];
-    memcpy(q, Q, sizeof Q), memcpy(q + 6, q2, sizeof q2), memcpy(k, K, sizeof K), memcpy(k + 6, k2, sizeof k2), memcpy(v, V, sizeof V), memcpy(v + 6, v2, sizeof v2);
+    memcpy(q, Q, sizeof Q), memcpy(q + 6, q2, sizeof q2), memcpy(k, K, sizeof K), memcpy(k + 6, k2, sizeof k2), memcpy(v, V, sizeof V),
+        memcpy(v + 6, v2, sizeof v2);
     struct found f = attend((struct inspect_matrices){.w_q = q, .w_k = k, .w_v = v, .d_out = 2, .n_matrices = 2, .n_heads = 2});
     CHECK(f.i.weights.n_dims == 3 && f.i.weights.shape[0] == 2 && f.output.shape[0] == 6 && f.output.shape[1] == 4);
     check_near("output", f.output.data, expected, 8, 3e-7);
@@ -250,7 +268,8 @@ TEST(columns_divided_among_heads) { // MultiHeadAttention with its output projec
     static const float o[] = {-0.166757792f, 0.500025988f, 0.226972580f, 0.131738231f}, b[] = {0.193358868f, 0.682540953f};
     static const float expected[] = {0.319018304f, 0.485762894f, 0.294346005f, 0.389676273f, 0.285574675f, 0.359277695f,
                                      0.269263685f, 0.387326658f, 0.263870537f, 0.392795712f, 0.257473588f, 0.402782619f};
-    struct found f = attend((struct inspect_matrices){.w_q = Q, .w_k = K, .w_v = V, .d_out = 2, .n_heads = 2, .w_o = o, .b_o = b, .d_o = 2});
+    struct found f =
+        attend((struct inspect_matrices){.w_q = Q, .w_k = K, .w_v = V, .d_out = 2, .n_heads = 2, .w_o = o, .b_o = b, .d_o = 2});
     CHECK(f.i.context.n_dims == 3 && f.i.context.shape[2] == 1 && f.i.scale == 1);
     check_near("output", f.output.data, expected, 12, 3e-7);
     found_finish(&f);
