@@ -56,7 +56,7 @@ export function PickFile({ label, kinds = KINDS, onPick, className = "", disable
     if (file) onPick(file);
   };
   return html`<button type="button" class=${className} disabled=${disabled} onClick=${() => input.current.click()}>${label}</button>
-    <input class="sr" type="file" tabindex="-1" aria-label=${`${label}, file`} accept=${kinds.join(",")} ref=${input} onChange=${picked} />`;
+    <input hidden type="file" accept=${kinds.join(",")} ref=${input} onChange=${picked} />`;
 }
 
 /** What somebody pasted, named by what it is: rows where every line is an object, an array of them, or a text. */

@@ -4,8 +4,8 @@
 //
 // A field's functions are given the setting `c`: {isNew, full, text, rows, base, examples, report, filename, models, files, values}.
 
-import { html, useId } from "../../lib/html.js";
-import { persistentStore, useStore } from "../../lib/store.js";
+import { html, useId, useState } from "../../lib/html.js";
+import { persistentStore } from "../../lib/store.js";
 
 const COUPLET = "couplet.", HYPER = "method.supervised.hyperparameters.", LORA = "couplet.training_type.", SHAPE = "couplet.architecture.";
 const TEXT_CONTEXT = 1024, CONTEXTS = { "gpt2-nano": 256, "gpt2-mini": 512 };
@@ -35,6 +35,8 @@ export const FIELDS = [
   // ---- in front
   { name: "preset", path: `${SHAPE}preset`, label: "Size", kind: "choice", options: () => SIZES, initial: "gpt2-nano", when: (c) => c.isNew, send: (c) => (ownSize(c) ? null : c.values.preset),
     help: "How large the new model is. On two cores nano learns in minutes, mini in an hour." },
+  ...[["n_layer", "Layers", 256, "4"], ["n_head", "Heads", 256, "4"], ["n_embd", "Width", 16384, "128"], ["n_ctx", "Longest context", 65536, "256"]].map(([name, label, max, initial]) => (
+    { name, path: `${SHAPE}${name}`, label, ...whole, min: 1, max, initial, when: ownSize, help: name === "n_embd" ? "A multiple of the heads." : "Of the new model." })),
   { name: "tokenizer", path: `${COUPLET}tokenizer`, label: "Tokenizer", kind: "choice", when: (c) => c.isNew, initial: "train",
     options: (c) => [["train", "made from this text"], ...c.models.filter((m) => m.couplet?.origin !== "live" && m.meta?.format !== "gguf").map((m) => [m.id, `that of ${m.id}`])], send: (c) => c.values.tokenizer,
     help: "What cuts the text into tokens. One made from the text fits it best; rows need a model's." },
@@ -85,8 +87,6 @@ export const FIELDS = [
     help: "Which get an adapter, by the checkpoint's names, one a line: q_proj, v_proj, …" },
   { name: "vocab_size", path: `${COUPLET}vocab_size`, label: "Vocabulary", ...whole, min: 257, max: 1048576, auto: () => 1024, when: (c) => c.isNew && c.values.tokenizer === "train", group: "New model",
     help: "Tokens that the tokenizer learns, of which 256 are bytes." },
-  ...[["n_layer", "Layers", 256, "4"], ["n_head", "Heads", 256, "4"], ["n_embd", "Width", 16384, "128"], ["n_ctx", "Longest context", 65536, "256"]].map(([name, label, max, initial]) => (
-    { name, path: `${SHAPE}${name}`, label, ...whole, min: 1, max, initial, when: ownSize, group: "New model", help: name === "n_embd" ? "A multiple of the heads." : "Of the new model." })),
   { name: "from_checkpoint", path: `${COUPLET}from_checkpoint`, label: "Go on from", kind: "choice", when: (c) => !c.isNew && c.models.some((m) => m.couplet?.origin === "checkpoint"), group: "Other",
     options: (c) => [["", "the base as it is"], ...c.models.filter((m) => m.couplet?.origin === "checkpoint").map((m) => [m.id, m.id])], help: "A checkpoint of an earlier run on the same base." },
   { name: "seed", path: "seed", label: "Seed", ...whole, min: 0, max: 2147483647, auto: () => "drawn", group: "Other", help: "The same data, settings and seed give the same weights, bit for bit." },
@@ -181,10 +181,10 @@ const GROUPS = ["Updates", "Data", "LoRA", "New model", "Other"];
 export function Settings({ c, error }) {
   const fields = shown(c), about = fieldOf(error?.param);
   const row = (f) => html`<${Setting} key=${f.name} f=${f} c=${c} error=${f === about ? error.message : null} />`;
-  const changed = useStore(form, (saved) => FIELDS.some((f) => !isMain(f) && valuesOf(saved)[f.name] !== INITIAL[f.name]));
+  const [open, setOpen] = useState(() => FIELDS.some((f) => !isMain(f) && c.values[f.name] !== INITIAL[f.name]));
   return html`
     <div class="train-fields">${fields.filter(isMain).map(row)}</div>
-    <details class="more" open=${changed || Boolean(about && !isMain(about))}><summary>More settings</summary>
+    <details class="more" open=${open || Boolean(about && !isMain(about))} onToggle=${(e) => setOpen(e.target.open)}><summary>More settings</summary>
       ${GROUPS.map((name) => [name, fields.filter((f) => f.group === name)]).filter(([, some]) => some.length > 0).map(([name, some]) => html`
         <h3 class="train-group">${name}</h3><div class="train-fields">${some.map(row)}</div>`)}
       <button type="button" class="quiet" onClick=${resetSettings}>Everything back to auto</button>
