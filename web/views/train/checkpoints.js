@@ -4,9 +4,9 @@
 // What a model wrote outlives the view. The same seed is used for all, so that what differs comes from what was learned.
 
 import { answer, summary } from "../../lib/answer.js";
+import { explain } from "../../lib/api.js";
 import { count, number } from "../../lib/format.js";
 import { html, useState } from "../../lib/html.js";
-import { explain } from "../../lib/api.js";
 import { modelInfo, models } from "../../lib/server.js";
 import { createStore, linkTo, persistentStore, useStore } from "../../lib/store.js";
 import { TokenLog, TokenText } from "../../lib/token_text.js";
@@ -16,6 +16,12 @@ const MOST = 6;
 const LOOK = { max_tokens: 64, temperature: 0.7, seed: 1 };
 const asked = persistentStore("train.try", { prompt: null, chat: true });
 const trials = new Map(); // model -> {log, now: store of {busy, stats, problem}, control}
+
+/** Puts a prompt into the field and goes there. */
+export function askThis(prompt) {
+  asked.set({ prompt, chat: false });
+  document.getElementById("try-prompt")?.focus();
+}
 
 function trialOf(model) {
   if (!trials.has(model)) trials.set(model, { log: new TokenLog(), now: createStore({ busy: false, stats: "", problem: null, asked: false }), control: null });
@@ -78,7 +84,7 @@ export function Checkpoints({ log }) {
   const tryAll = async () => { for (const entry of [...shown].reverse()) await tryModel(entry.model, text, asChat); };
   return html`<${Card} title="Try it" labelFor="try-prompt" id="checkpoints" tools=${chats && html`<${Segmented} label="How to ask" value=${asChat ? "chat" : "text"}
       options=${[["chat", "Ask", "As a question in a chat"], ["text", "Go on", "As the beginning of a text"]]} onChange=${(way) => asked.patch({ chat: way === "chat" })} />`}>
-    <textarea id="try-prompt" rows="2" spellcheck="false" placeholder=${asChat ? "Ask something" : "Begin a text"} value=${text} onInput=${(e) => asked.patch({ prompt: e.target.value })}></textarea>
+    <textarea id="try-prompt" rows=${Math.min(8, Math.max(2, text.split("\n").length))} spellcheck="false" placeholder=${asChat ? "Ask something" : "Begin a text"} value=${text} onInput=${(e) => asked.patch({ prompt: e.target.value })}></textarea>
     <div class="actions"><button type="button" class="primary" disabled=${!text} onClick=${tryAll}>Try all</button>
       <span class="hint">One after the other, oldest first, with the same seed.</span></div>
     <ul class="job-models">${shown.map((entry) => html`<${Trial} key=${entry.model} entry=${entry} prompt=${text} chat=${asChat} base=${base} />`)}</ul>

@@ -94,7 +94,7 @@ function Chooser({ ids, logs, labels }) {
   return html`<div class="row" role="group" aria-label="Runs in the chart">
     ${logs.map((log, i) => html`<button type="button" class="chip" key=${log.id} title=${`Take ${labels[i]} out`} onClick=${() => showRuns(ids.filter((id) => id !== log.id))}>
       <i class="job-swatch" style=${{ background: `var(${colour(i)})` }}></i>${labels[i]} ×</button>`)}
-    ${others.length > 0 && ids.length < MOST && html`<${Select} label="Add a run" value="" id="add-run" options=${[["", "Add a run…"], ...others.map((job) => [job.id, `${shortName(job)} · ${job.model}`])]}
+    ${others.length > 0 && ids.length < MOST && html`<${Select} label="Add a run" value="" options=${[["", "Add a run…"], ...others.map((job) => [job.id, `${shortName(job)} · ${job.model}`])]}
       onChange=${(id) => id && showRuns([...ids, id])} />`}
   </div>`;
 }

@@ -69,7 +69,7 @@ function Exports({ job }) {
 function Alias({ model }) {
   const list = useStore(models, (m) => m.list);
   const [name, setName] = useState(""), [busy, setBusy] = useState(false);
-  const now = list.filter((m) => m.couplet?.alias_of === model).map((m) => m.id);
+  const now = list.filter((m) => m.alias_of === model).map((m) => m.id);
   const submit = async (event) => {
     event?.preventDefault();
     setBusy(true);

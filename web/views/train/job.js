@@ -12,7 +12,7 @@ import { Actions, baseName, FileName, JobProgress, methodName, shortName, Status
 import { Events } from "./events.js";
 import { Finished, useResultFiles } from "./finished.js";
 import { useJobLog } from "./log.js";
-import * as nothing from "./nothing.js";
+import { NothingBanner } from "./nothing.js";
 import { Results } from "./results.js";
 import { Samples } from "./samples.js";
 import { Settings } from "./as_run.js";
@@ -29,7 +29,7 @@ const HELP = {
 function factsOf(log) {
   const job = log.job, c = job.couplet, last = log.steps.at(-1);
   const best = log.evals.reduce((low, e) => (low === null || e.valid_loss < low.valid_loss ? e : low), null);
-  const took = c.started_at ? (job.finished_at ?? Date.now() / 1000) - c.started_at : null;
+  const began = c.started_at && !job.finished_at;
   const guess = Number(job.metadata?.["couplet.estimate_s"]);
   return [
     last?.train_loss !== undefined && ["Training loss", number(last.train_loss, 4)],
@@ -38,8 +38,8 @@ function factsOf(log) {
     last?.tokens && ["Tokens seen", count(last.tokens)],
     last?.epoch !== undefined && ["Epoch", number(last.epoch)],
     job.status === "running" && last?.tokens_per_second && ["Speed", `${count(last.tokens_per_second)} tokens/s`],
-    took !== null && [job.finished_at ? "Took" : "So far", duration(Math.max(took, 1))],
-    guess > 0 && ["Estimated", duration(guess), "What was expected before it began"],
+    began && ["So far", duration(Math.max(Date.now() / 1000 - c.started_at, 1))],
+    guess > 0 && ["Estimated", duration(guess), "How long it was expected to take, before it began"],
   ];
 }
 
@@ -83,12 +83,12 @@ function Found({ log, state, version }) {
   const job = log.job, files = useResultFiles(job);
   const results = files.find((file) => file.filename === "results.json");
   return html`
-    ${nothing.NothingBanner && html`<${nothing.NothingBanner} job=${job} />`}
+    <${NothingBanner} job=${job} />
     <${Head} log=${log} state=${state} />
-    ${job.status === "failed" && html`<${Failed} job=${job} />`}
     ${job.status === "succeeded" && html`<${Finished} job=${job} files=${files} />`}
     <div class="job-columns">
       <div class="stack">
+        ${job.status === "failed" && html`<${Failed} job=${job} />`}
         ${log.steps.length === 0 && job.status !== "failed" && html`<${Waiting} job=${job} />`}
         <${Curves} log=${log} version=${version} />
         <${Samples} log=${log} version=${version} active=${job.status === "running"} />

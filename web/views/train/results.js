@@ -6,6 +6,7 @@ import { number, percent, plural } from "../../lib/format.js";
 import { html, useEffect, useState } from "../../lib/html.js";
 import { fail } from "../../lib/server.js";
 import { Card, Facts, Segmented, Select } from "../../lib/ui.js";
+import { askThis } from "./checkpoints.js";
 
 const PAGE = 12;
 const SCORES = [["rouge_l", "ROUGE-L", "How much of the correct answer's words come in its order"], ["token_f1", "Token F1", "How many words both answers share"],
@@ -22,6 +23,10 @@ function Score({ name, label, title, value }) {
     <span class="job-score-bar"><i style=${{ width: `${Math.round(100 * share(name, value))}%` }}></i></span><b>${text}</b></div>`;
 }
 
+/** What the model was given: Alpaca's wording, as in training. */
+export const askOf = (card) => `Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n${card.instruction}${
+  card.input ? `\n\n### Input:\n${card.input}` : ""}\n\n### Response:\n`;
+
 function ResultCard({ card }) {
   const said = (label, text, className = "") => html`<div class=${className}><dt>${label}</dt><dd class="text">${text === "" ? html`<i class="hint">nothing</i>` : text}</dd></div>`;
   return html`<li class="job-result">
@@ -34,6 +39,7 @@ function ResultCard({ card }) {
     <div class="job-scores">
       ${SCORES.map(([name, label, title]) => html`<${Score} name=${name} label=${label} title=${title} value=${card[name]} />`)}
       <span class=${`tag ${card.exact ? "good" : ""}`}>${card.exact ? "exact" : "not exact"}</span>
+      <button type="button" class="quiet job-ask" title="Puts this row where the checkpoints can be tried" onClick=${() => askThis(askOf(card))}>Try this row</button>
     </div>
   </li>`;
 }

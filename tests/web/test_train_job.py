@@ -1,0 +1,485 @@
+# SPDX-License-Identifier: MIT
+"""Train, second half: the runs, one run while it learns and afterwards, its checkpoints and results, runs in one chart. Jobs are made through the API, as
+a page left open would find them."""
+import json
+import re
+import time
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from serving import ROOT, Server
+
+TEXT = (ROOT / "configs" / "examples" / "village.txt").read_bytes()[:24_000]
+ROWS = "".join(json.dumps({"instruction": f"Say number {i}", "input": ["", "a", "b c"][i % 3], "output": ["one two", "three four five", "six"][i % 3]}) + "\n"
+               for i in range(48)).encode()
+SMALL = {"training_type": {"type": "full"}, "context_length": 32, "learning_rate": 0.003, "validation_split": 0.1}
+
+
+class Trainer:
+    """A server's jobs, through the API."""
+
+    def __init__(self, url):
+        self.url, self.client = url, httpx.Client(base_url=url, timeout=60)
+        self.text, self.rows = self.upload("village.txt", TEXT), self.upload("rows.jsonl", ROWS)
+
+    def upload(self, name, data):
+        return self.client.post("/v1/files", files={"file": (name, data)}, data={"purpose": "fine-tune"}).json()["id"]
+
+    def start(self, suffix, file=None, batch_size=4, metadata=None, model="gpt2-nano", n_epochs=1, **couplet):
+        answer = self.client.post("/v1/fine_tuning/jobs", json={
+            "model": model, "training_file": file or self.text, "suffix": suffix, "seed": 1, "metadata": metadata,
+            "hyperparameters": {"batch_size": batch_size, "n_epochs": n_epochs}, "couplet": {**SMALL, **couplet}})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["id"]
+
+    def job(self, job):
+        return self.client.get(f"/v1/fine_tuning/jobs/{job}").json()
+
+    def wait(self, job, what=lambda job: job["status"] == "succeeded", seconds=60):
+        end = time.monotonic() + seconds
+        while not what(now := self.job(job)):
+            assert time.monotonic() < end and now["status"] not in ("failed", "cancelled"), now
+            time.sleep(0.1)
+        return now
+
+    def steps(self, job):
+        events = self.client.get(f"/v1/fine_tuning/jobs/{job}/events?limit=1000").json()["data"]
+        return {e["data"]["step"]: e["data"] for e in events if e["type"] == "metrics" and "valid_loss" not in e["data"]}
+
+    def cancel(self, job):
+        self.client.post(f"/v1/fine_tuning/jobs/{job}/cancel")
+        self.wait(job, lambda now: now["status"] in ("cancelled", "succeeded"))
+
+
+@pytest.fixture(scope="module")
+def trainer(nano):
+    with Server("--model", str(nano)) as server:
+        yield Trainer(server.url)
+
+
+@pytest.fixture(scope="module")
+def village(trainer):
+    """A finished run on a text."""
+    job = trainer.start("village", max_steps=40, n_evals=4, n_checkpoints=2, sample_prompts=["The mill", "Anna"])
+    trainer.wait(job)
+    return job
+
+
+@pytest.fixture(scope="module")
+def rows(trainer):
+    """A finished run on instructions, with answers of base and result."""
+    job = trainer.start("answers", file=trainer.rows, context_length=256, validation_split=0.25, n_epochs=2, learning_rate=0.004)
+    trainer.wait(job)
+    return job
+
+
+@pytest.fixture
+def endless(trainer):
+    """A run that goes on until the test is over."""
+    job = trainer.start("endless", max_steps=1_000_000, n_evals=1, n_checkpoints=1, warmup_ratio=0.5)
+    yield job
+    trainer.cancel(job)
+
+
+def open_job(visit, trainer, job, **options):
+    v = visit(trainer.url, **options)
+    v.open(f"train?job={job}")
+    expect(v.page.locator("#job")).to_be_visible()
+    return v
+
+
+def legend(v, label, chart="#loss-chart"):
+    return v.page.locator(f"{chart} b[data-series='{label}']")
+
+
+def step(v):
+    """The step at the chart's right end."""
+    text = v.page.locator("#loss-chart .chart-at").text_content()
+    return int(re.sub(r"\D", "", text) or 0)
+
+
+def wait_step(v, least):
+    v.page.wait_for_function("least => Number(document.querySelector('#loss-chart .chart-at')?.textContent.replace(/\\D/g, '')) >= least", arg=least)
+
+
+def numbers(v, chart="#loss-chart"):
+    """The chart's table: header cells, then rows."""
+    v.page.locator(f"{chart} summary").click()
+    table = v.page.locator(f"{chart} table")
+    expect(table).to_be_visible()
+    return table.evaluate("t => [...t.rows].map(r => [...r.cells].map(c => c.textContent))")
+
+
+def marker(v):
+    v.page.evaluate("window.sameDocument = true")
+    return lambda: v.page.evaluate("window.sameDocument === true")
+
+
+# ---------------------------------------------------------------- the runs
+
+
+def test_nothing_was_trained_yet(visit, nano):
+    with Server("--model", str(nano)) as server:
+        v = visit(server.url)
+        v.open("train")
+        expect(v.page.get_by_text("Nothing has been trained yet")).to_be_visible()
+        assert v.fits() and not v.complaints
+
+
+def test_the_list_says_how_each_run_stands(visit, trainer, village, endless):
+    waiting = trainer.start("waiting", max_steps=2)
+    v = visit(trainer.url)
+    v.open("train")
+    run = {name: v.page.locator(".job-run", has=v.page.get_by_role("link", name=name, exact=True)) for name in ("village", "endless", "waiting")}
+    expect(run["village"]).to_contain_text("finished")
+    expect(run["village"]).to_contain_text("gpt2-nano · all weights · village.txt")
+    expect(run["village"]).to_contain_text("40 steps")
+    expect(run["waiting"]).to_contain_text("next in the queue")
+    expect(run["endless"]).to_contain_text(re.compile(r"step [\d,]+ of 1,000,000 · .* left"))
+    said = run["endless"].locator(".stats").inner_text()
+    expect(run["endless"].locator(".stats")).not_to_have_text(said)  # without a reload
+    run["waiting"].get_by_role("button", name="Cancel waiting").click()
+    expect(run["waiting"]).to_contain_text("cancelled")  # nothing was lost: nobody asks
+    assert trainer.job(waiting)["status"] == "cancelled"
+    asked = [r for r in v.requests if "/fine_tuning/jobs?" in r.url]
+    v.page.wait_for_timeout(2200)
+    assert len([r for r in v.requests if "/fine_tuning/jobs?" in r.url]) - len(asked) <= 1, "asked more often than every two seconds"
+    assert not [r for r in v.requests if "stream=true" in r.url], "a list holds no stream"
+    run["village"].get_by_role("link", name="village").click()
+    expect(v.page).to_have_url(re.compile(f"#train\\?job={village}"))
+    assert not v.complaints
+
+
+def test_pause_resume_cancel(visit, trainer, endless):
+    v = open_job(visit, trainer, endless)
+    page, status = v.page, v.page.locator("#job [data-status]")
+    expect(status).to_have_text("training")
+    wait_step(v, 5)
+    page.get_by_role("button", name="Pause endless").click()
+    expect(status).to_have_text("paused")
+    assert trainer.job(endless)["status"] == "paused"
+    rested = step(v)
+    page.get_by_role("button", name="Resume endless").click()
+    expect(status).to_have_text("training")
+    wait_step(v, rested + 5)
+    page.get_by_role("button", name="Cancel endless").click()
+    dialog = page.get_by_role("dialog", name="Cancel this run?")
+    expect(dialog).to_contain_text("lost")
+    dialog.get_by_role("button", name="Keep it").click()
+    expect(dialog).to_be_hidden()
+    expect(status).to_have_text("training")
+    page.get_by_role("button", name="Cancel endless").click()
+    dialog.get_by_role("button", name="Cancel the run").click()
+    expect(status).to_have_text("cancelled")
+    expect(page.get_by_role("button", name="Pause endless")).to_have_count(0)
+    expect(page.locator("#events")).to_contain_text("The job has been cancelled.")
+    assert not v.complaints
+
+
+# ---------------------------------------------------------------- one run
+
+
+def test_a_run_is_watched_to_its_end(visit, trainer):
+    """From the first step to the result on a page that is never loaded again."""
+    job = trainer.start("watched", max_steps=120, n_evals=6, n_checkpoints=2, sample_prompts=["The mill"], metadata={"couplet.estimate_s": "90"})
+    v = open_job(visit, trainer, job)
+    page, same = v.page, marker(v)
+    wait_step(v, 3)
+    early = step(v)
+    wait_step(v, early + 10)
+    expect(page.locator("#job progress")).to_have_attribute("value", re.compile(r"0\.\d+"))
+    expect(page.locator("#job")).to_contain_text("left")
+    expect(page.locator("#job")).to_contain_text("1 min 30 s")  # what was expected
+    expect(page.locator("#job [data-status]")).to_have_text("finished", timeout=40_000)
+    assert step(v) == 120 and same()
+    steps = trainer.steps(job)
+    for label, name, digits in (("Training", "train_loss", 4),):
+        assert float(legend(v, label).inner_text()) == pytest.approx(steps[120][name], rel=10 ** -(digits - 1))
+    expect(legend(v, "Validation")).to_have_text(re.compile(r"^\d+\.\d+$"))
+    for name in ("Learning rate", "Tokens/s", "Gradient norm"):
+        expect(page.get_by_role("group", name=name, exact=True).locator("b")).to_have_text(re.compile(r"^\d"))
+    expect(page.locator("#finished")).to_contain_text("better")
+    expect(page.locator("#events li").first).to_contain_text("successfully completed")
+    expect(page.locator("#model option", has_text=re.compile(r"^ft:gpt2-nano:local:watched:\w+$"))).to_have_count(1)  # the picker knows the new model
+    streams = [r for r in v.requests if "stream=true" in r.url]
+    assert len(streams) == 1 and streams[0].headers.get("last-event-id"), "one stream, from the last known event on"
+    page.wait_for_timeout(2700)
+    asked = len(v.requests)
+    page.wait_for_timeout(2700)
+    assert len(v.requests) == asked, "nothing is asked once all is over"
+    assert not v.complaints and not v.foreign()
+
+
+def test_curves_are_the_events(visit, trainer, village):
+    v = open_job(visit, trainer, village)
+    page, steps = v.page, trainer.steps(village)
+    head, *table = numbers(v)
+    assert head == ["step", "Training", "Validation"]
+    by_step = {int(row[0]): row for row in table}
+    assert set(range(1, 41)) <= set(by_step)
+    for n in (1, 17, 40):
+        assert float(by_step[n][1]) == pytest.approx(steps[n]["train_loss"], rel=1e-3)
+    assert [n for n, row in by_step.items() if row[2]] == [0, 10, 20, 30, 40]
+    page.locator("#main").get_by_text("Tokens", exact=True).click()
+    expect(page.locator("#loss-chart .chart-at")).to_have_text(f"tokens {steps[40]['tokens']:,}")
+    expect(page).to_have_url(re.compile("x=tokens"))
+    page.get_by_text("Epochs", exact=True).click()
+    expect(page.locator("#loss-chart .chart-at")).to_have_text(re.compile(r"^epoch 0\.\d+"))
+    page.get_by_text("Steps", exact=True).click()
+    plot = page.locator("#loss-chart .u-over")
+    box = plot.bounding_box()
+    plot.hover(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    expect(page.locator("#loss-chart .chart-at")).to_have_text("step 20")
+    assert float(legend(v, "Training").inner_text()) == pytest.approx(steps[20]["train_loss"], rel=1e-3)
+    expect(page.get_by_role("group", name="Gradient norm", exact=True).locator("b")).to_have_text(re.compile(f"{steps[20]['grad_norm']:.2f}"[:3]))
+    page.locator("#loss-chart").focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#loss-chart .chart-at")).to_have_text("step 21")
+    page.get_by_role("button", name="Log", exact=True).click()
+    page.get_by_role("button", name="Smooth", exact=True).click()
+    expect(page.locator("#loss-chart [role=img]")).to_have_attribute("aria-label", re.compile(r"Loss\. .*Validation from \d"))
+    page.get_by_role("button", name="Training").first.click()
+    expect(page.get_by_role("button", name="Training").first).to_have_attribute("aria-pressed", "false")
+    assert not v.complaints
+
+
+def test_samples_by_step(visit, trainer, village):
+    v = open_job(visit, trainer, village)
+    samples, slider = v.page.locator("#samples"), v.page.get_by_label("Step of the samples")
+    expect(samples.locator(".card-tools")).to_have_text("step 40")
+    shown = samples.locator("> .job-sample")
+    expect(shown).to_have_count(2)
+    last = shown.first.inner_text()
+    assert last.startswith("The mill")
+    slider.focus()
+    v.page.keyboard.press("Home")
+    expect(samples.locator(".card-tools")).to_have_text("step 0")
+    expect(shown.first).not_to_have_text(last)
+    samples.get_by_text("All samples, newest first").click()
+    listed = samples.locator(".job-sample-list .tag").all_inner_texts()
+    assert listed == ["step 40", "step 30", "step 20", "step 10", "step 0"]
+
+
+def test_a_reload_in_the_middle_loses_nothing(visit, trainer, endless):
+    v = open_job(visit, trainer, endless)
+    wait_step(v, 20)
+    before = step(v)
+    v.page.reload()
+    wait_step(v, before + 5)
+    _, *table = numbers(v)
+    assert {"0", "1"} & {row[0] for row in table}, "the first steps are there too"
+    v.open("complete")
+    v.open(f"train?job={endless}")
+    wait_step(v, before + 10)
+    assert not v.complaints
+
+
+def test_a_restarted_server_is_found_again(visit, nano):
+    """The server goes and comes back while a run is watched: the page says so, waits, and goes on where it was."""
+    with Server("--model", str(nano)) as server:
+        trainer = Trainer(server.url)
+        job = trainer.start("long", max_steps=1_000_000, n_evals=1, n_checkpoints=1)
+        v = open_job(visit, trainer, job)
+        same = marker(v)
+        wait_step(v, 10)
+        server.stop()
+        expect(v.page.locator("#job")).to_contain_text("connection lost")
+        before, asked = step(v), len(v.requests)
+        server.start()
+        wait_step(v, before + 5)
+        expect(v.page.locator("#job")).not_to_contain_text("connection lost")
+        again = [r for r in v.requests[asked:] if "stream=true" in r.url]
+        assert same() and again and again[-1].headers["last-event-id"].startswith("ftevent-")
+        trainer.cancel(job)
+        expect(v.page.locator("#job [data-status]")).to_have_text("cancelled")
+        assert not [c for c in v.complaints if "ERR_" not in c]  # the browser itself complains of a server that is away
+
+
+def test_a_failed_run_says_why(visit, trainer):
+    job = trainer.start("short", file=trainer.rows, context_length=8)
+    trainer.wait(job, lambda now: now["status"] == "failed")
+    v = open_job(visit, trainer, job)
+    failed = v.page.locator(".job-failed")
+    expect(failed).to_contain_text("rows.jsonl line 1")
+    expect(failed).to_contain_text("Mend the file")
+    expect(failed.get_by_role("link")).to_have_attribute("href", f"#train?new=1&like={job}")
+    v.open("train?job=ftjob-none")
+    expect(v.page.get_by_text("There is no such run")).to_be_visible()
+
+
+# ---------------------------------------------------------------- what came of it
+
+
+def test_checkpoints_are_tried_at_once(visit, trainer, village):
+    v = open_job(visit, trainer, village)
+    page, models = v.page, v.page.locator(".job-model")
+    expect(models).to_have_count(3)  # the result, steps 40 and 20
+    expect(page.get_by_label("Try it")).to_have_value("The mill")
+    page.get_by_label("Try it").fill("Anna went")
+    early = models.nth(2)
+    expect(early).to_contain_text(re.compile(r"Step 20.*training \d\.\d+ · validation \d\.\d+"))
+    early.get_by_role("button", name="Try Step 20").click()
+    expect(early.get_by_role("status").last).to_contain_text("tokens/s", timeout=20_000)
+    assert early.locator(".text").inner_text().strip()
+    name = trainer.job(village)["fine_tuned_model"]
+    expect(early.get_by_role("link", name="Compare Step 20")).to_have_attribute("href", f"#compare?models=gpt2-nano%2C{name.replace(':', '%3A')}%3Ackpt-step-20")
+    expect(early.get_by_role("link", name="Look inside Step 20")).to_have_attribute("href", f"#inside?model={name.replace(':', '%3A')}%3Ackpt-step-20")
+    said = early.locator(".text").inner_text()
+    v.open("complete")
+    v.open(f"train?job={village}")
+    expect(models.nth(2).locator(".text")).to_have_text(said.strip())  # what was said stays
+    page.get_by_role("button", name="Try all").click()
+    for i in range(3):
+        expect(models.nth(i).get_by_role("status").last).to_contain_text("tokens/s", timeout=20_000)
+    assert not v.complaints
+
+
+def test_newest_weights_are_tried_while_it_learns(visit, trainer):
+    job = trainer.start("adapter", max_steps=1_000_000, training_type={"type": "lora"}, n_checkpoints=1, n_evals=1)
+    try:
+        v = open_job(visit, trainer, job)
+        live = v.page.locator(".job-model", has_text="Newest weights")
+        expect(live).to_be_visible(timeout=30_000)
+        assert live.get_attribute("data-model").endswith(":live")
+        v.page.get_by_label("Try it").fill("Anna")
+        live.get_by_role("button", name="Try Newest weights, while it learns").click()
+        expect(live.get_by_role("status").last).to_contain_text("answer", timeout=20_000)
+        assert not v.complaints
+    finally:
+        trainer.cancel(job)
+
+
+def test_results_are_cards_worst_first(visit, trainer, rows):
+    v = open_job(visit, trainer, rows)
+    files = {f["filename"]: f["id"] for f in trainer.client.get("/v1/files?purpose=fine-tune-results&limit=1000").json()["data"] if f["id"] in trainer.job(rows)["result_files"]}
+    cards = trainer.client.get(f"/v1/files/{files['results.json']}/content").json()["cards"]
+    shown = v.page.locator(".job-result")
+    expect(shown).to_have_count(min(12, len(cards)))
+    first = shown.first
+    for text in (cards[0]["instruction"], cards[0]["reference"], "Before", "After", "ROUGE-L", "Token F1"):
+        expect(first).to_contain_text(text)
+    assert [c["rouge_l"] for c in cards] == sorted(c["rouge_l"] for c in cards)
+    v.page.get_by_label("Order").select_option("best")
+    expect(shown.first).to_contain_text(cards[-1]["instruction"])
+    v.page.get_by_label("Search the rows").fill(cards[0]["instruction"])
+    same = [c for c in cards if cards[0]["instruction"] in c["instruction"]]
+    expect(shown).to_have_count(len(same))
+    v.page.get_by_label("Search the rows").fill("nobody says this")
+    expect(v.page.get_by_text("No row is like that.")).to_be_visible()
+    v.page.get_by_label("Search the rows").fill("")
+    v.page.locator("#results .segmented").get_by_text("Exact", exact=True).click()
+    expect(shown).to_have_count(min(12, sum(c["exact"] for c in cards)))
+    v.page.locator("#results .segmented").get_by_text("All", exact=True).click()
+    shown.first.get_by_role("button", name="Try this row").click()
+    expect(v.page.get_by_label("Try it")).to_have_value(re.compile(r"### Instruction:\nSay number"))
+    assert not v.complaints
+
+
+def test_the_result_is_taken_along(visit, trainer, rows):
+    v = open_job(visit, trainer, rows)
+    done, name = v.page.locator("#finished"), trainer.job(rows)["fine_tuned_model"]
+    for label, file, begins in (("results.csv", "results.csv", b"step,train_loss"), ("results.json", "results.json", b'{"model"'), ("report.md", "report.md", b""),
+                                ("GGUF", "answers-q8_0.gguf", b"GGUF"), ("Safetensors", "answers-safetensors.tar", b"")):
+        with v.page.expect_download() as download:
+            done.get_by_role("button", name=label, exact=True).click()
+        assert download.value.suggested_filename == file
+        with open(download.value.path(), "rb") as saved:
+            assert saved.read(len(begins)) == begins and saved.seek(0, 2) > 100
+    expect(done.get_by_role("button", name="Adapter (PEFT)")).to_have_count(0)  # every weight was trained
+    expect(done.get_by_role("link", name="Let it write")).to_have_attribute("href", f"#complete?model={name.replace(':', '%3A')}")
+    expect(done.get_by_role("link", name="Train again like this")).to_have_attribute("href", f"#train?new=1&like={rows}")
+    done.get_by_label("A shorter name").fill("my-answers")
+    done.get_by_role("button", name="Give").click()
+    expect(done).to_contain_text("also called my-answers")
+    expect(v.page.locator("#model option", has_text="my-answers")).to_have_count(1)
+    assert not v.complaints
+
+
+# ---------------------------------------------------------------- several runs
+
+
+def test_runs_in_one_chart(visit, trainer, village, rows):
+    v = visit(trainer.url)
+    v.open("train")
+    page = v.page
+    page.get_by_label("Compare village").check()
+    expect(page.locator("#compare-runs")).to_be_disabled()
+    page.get_by_label("Compare answers").check()
+    page.locator("#compare-runs").click()
+    expect(page).to_have_url(re.compile("#train\\?compare="))
+    for run in ("village", "answers"):
+        expect(legend(v, run, "#runs-chart")).to_have_text(re.compile(r"^\d"))
+    table = page.locator(".job-differences")
+    expect(table.get_by_role("row", name=re.compile("^Context"))).to_contain_text("32 tokens")
+    expect(table.get_by_role("row", name=re.compile("^Context"))).to_contain_text("256 tokens")
+    expect(table.get_by_role("row", name=re.compile("^Training file"))).to_contain_text("rows.jsonl")
+    expect(table.get_by_role("row", name=re.compile("^Batch size"))).to_have_count(0)  # it is the same
+    page.get_by_text("Training", exact=True).click()
+    page.locator("#main").get_by_text("Tokens", exact=True).click()
+    expect(page).to_have_url(re.compile("metric=train_loss"))
+    head, *lines = numbers(v, "#runs-chart")
+    assert head[0] == "tokens" and set(head[1:]) == {"village", "answers"} and len(lines) > 10
+    page.get_by_role("button", name="answers ×").click()
+    expect(legend(v, "answers", "#runs-chart")).to_have_count(0)
+    page.get_by_label("Add a run").select_option(rows)
+    expect(legend(v, "answers", "#runs-chart")).to_have_text(re.compile(r"^\d"))
+    page.reload()
+    expect(legend(v, "answers", "#runs-chart")).to_have_text(re.compile(r"^\d"))
+    assert not v.complaints and not [r for r in v.requests if "stream=true" in r.url]
+
+
+def test_twenty_thousand_steps_stay_fast(visit, trainer, village):
+    """A long run's events, as the server would list them; drawing, switching and hovering."""
+    base = trainer.client.get(f"/v1/fine_tuning/jobs/{village}/events?limit=1").json()["data"][0]
+
+    def events(route):
+        after = re.search(r"after=e(\d+)", route.request.url)
+        top = int(after[1]) - 1 if after else 20_000
+        data = [{**base, "id": f"e{n}", "type": "metrics", "data": {"step": n, "total_steps": 20_000, "epoch": n / 100, "train_loss": 2 + 5 / n + (n % 7) / 10, "tokens": n * 64,
+                                                                    "learning_rate": 1e-4, "grad_norm": 1.0, "tokens_per_second": 1000}} for n in range(top, max(0, top - 1000), -1)]
+        route.fulfill(json={"object": "list", "data": data, "has_more": top > 1000})
+
+    v = visit(trainer.url)
+    v.page.route("**/events?limit=*", events)
+    v.open(f"train?job={village}")
+    wait_step(v, 20_000)
+    plot = v.page.locator("#loss-chart .u-over")
+    plot.hover(position={"x": 100, "y": 50})
+    frames = v.page.evaluate("""async () => {
+      const over = document.querySelector("#loss-chart .u-over"), box = over.getBoundingClientRect(), took = [];
+      for (let i = 0; i < 40; i++) {
+        const began = performance.now();
+        over.dispatchEvent(new MouseEvent("mousemove", {clientX: box.left + 10 + i * 10, clientY: box.top + 40, bubbles: true}));
+        await new Promise(requestAnimationFrame);
+        took.push(performance.now() - began);
+      }
+      return took.sort((a, b) => a - b)[30];
+    }""")
+    began = time.monotonic()
+    v.page.locator("#main").get_by_text("Tokens", exact=True).click()
+    expect(v.page.locator("#loss-chart .chart-at")).to_have_text(re.compile("^tokens"))
+    switched = time.monotonic() - began
+    print(f"hover: {frames:.1f} ms a frame; switching: {switched:.2f} s")
+    assert frames < 40 and switched < 2
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_clean_on_a_desk_and_on_a_phone(visit, trainer, village, rows, colours):
+    v = visit(trainer.url, color_scheme=colours)
+    for name, view, there in (("train-runs", "train", "#runs"), ("train-text", f"train?job={village}", "#finished"), ("train-rows", f"train?job={rows}", "#results"),
+                              ("train-compare", f"train?compare={village},{rows}", "#runs-chart")):
+        v.page.set_viewport_size({"width": 1440, "height": 900})
+        v.open(view)
+        expect(v.page.locator(there)).to_be_visible()
+        if there != "#runs":
+            expect(v.page.locator(".uplot").first).to_be_visible()
+        assert v.serious() == [], name
+        v.shot(f"{name}-{colours}-1440")
+        v.page.set_viewport_size({"width": 390, "height": 844})
+        expect(v.page.locator(there)).to_be_visible()
+        v.page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
+        assert v.fits(), name
+        v.shot(f"{name}-{colours}-390")
+    assert v.serious() == [] and not v.complaints and not v.foreign()
