@@ -36,14 +36,10 @@ static bool look_work(struct http_request *r) {
     struct state *s = r->state;
     struct inspection found = {0};
     struct inspect_array output = {0};
-    bool ok;
-    if (s->look.request.model) {
-        s->look.request.cancelled = nobody_waits, s->look.request.ctx = r;
-        ok = inspect_model(&s->look.request, &found, &r->err);
-    } else {
-        s->look.matrices.cancelled = nobody_waits, s->look.matrices.ctx = r;
-        ok = inspect_matrices(&s->look.matrices, &found, &output, &r->err);
-    }
+    s->look.request.cancelled = s->look.matrices.cancelled = nobody_waits;
+    s->look.request.ctx = s->look.matrices.ctx = r;
+    bool ok = s->look.request.model ? inspect_model(&s->look.request, &found, &r->err)
+                                    : inspect_matrices(&s->look.matrices, &found, &output, &r->err);
     if (ok) inspect_reply_write(&s->look, &found, s->look.request.model ? NULL : &output, &s->reply);
     inspection_finish(&found);
     free(output.data);

@@ -20,10 +20,12 @@ static size_t count_of(const size_t *shape, int n_dims) {
     return n;
 }
 
-static void add_numbers(struct buf *out, const float *data, size_t n) {
-    buf_reserve(out, n * 8);
+// A second's work where there are millions of them: it ends with nobody waiting for it.
+static void add_numbers(struct buf *out, const struct inspect_look *l, const float *data, size_t n) {
+    const struct inspect_request *q = &l->request;
     buf_add_str(out, ",\"data\":[");
     for (size_t i = 0; i < n; i++) {
+        if (i % 65536 == 0 && q->cancelled && q->cancelled(q->ctx)) break;
         if (i) buf_add_byte(out, ',');
         buf_add_float(out, data[i]);
     }
@@ -43,11 +45,11 @@ static void add_bytes(struct buf *out, const float *data, size_t n) {
 }
 
 // Without its closing brace.
-static void open_array(struct buf *out, const struct inspect_array *a, enum array_encoding encoding) {
+static void open_array(struct buf *out, const struct inspect_look *l, const struct inspect_array *a, enum array_encoding encoding) {
     size_t n = count_of(a->shape, a->n_dims);
     add_shape(out, a->shape, a->n_dims);
     if (encoding == ENCODING_NUMBERS) {
-        add_numbers(out, a->data, n);
+        add_numbers(out, l, a->data, n);
     } else if (encoding == ENCODING_UINT8) {
         add_bytes(out, a->data, n);
     } else {
@@ -57,9 +59,9 @@ static void open_array(struct buf *out, const struct inspect_array *a, enum arra
     }
 }
 
-static void add_array(struct buf *out, const char *name, const struct inspect_array *a, enum array_encoding encoding) {
+static void add_array(struct buf *out, const struct inspect_look *l, const char *name, const struct inspect_array *a, enum array_encoding encoding) {
     buf_printf(out, "\"%s\":", name);
-    if (a->data) open_array(out, a, encoding);
+    if (a->data) open_array(out, l, a, encoding);
     buf_add_str(out, a->data ? "}" : "null");
 }
 
@@ -149,25 +151,25 @@ struct member {
     const struct inspect_array *array;
 };
 
-static void add_group(struct buf *out, const char *name, const struct member *members, size_t n, enum array_encoding encoding) {
+static void add_group(struct buf *out, const struct inspect_look *l, const char *name, const struct member *members, size_t n, enum array_encoding encoding) {
     buf_printf(out, ",\"%s\":", name);
     for (size_t i = 0; i < n; i++) {
         buf_add_byte(out, i ? ',' : '{');
-        add_array(out, members[i].name, members[i].array, encoding);
+        add_array(out, l, members[i].name, members[i].array, encoding);
     }
     buf_add_byte(out, '}');
 }
 
 // The residual stream, and inside the object what is there of the block's parts.
-static void add_block(struct buf *out, const struct inspection *i, enum array_encoding encoding) {
+static void add_block(struct buf *out, const struct inspect_look *l, const struct inspection *i, enum array_encoding encoding) {
     const struct member parts[] = {{"input", &i->input}, {"norm1", &i->norm1}, {"attention", &i->attention},
                                    {"norm2", &i->norm2}, {"mlp", &i->mlp},     {"final_norm", &i->final_norm}};
     buf_add_str(out, ",\"block\":");
-    open_array(out, &i->block, encoding);
+    open_array(out, l, &i->block, encoding);
     for (size_t n = 0; n < ARRAY_LEN(parts); n++) {
         if (!parts[n].array->data) continue;
         buf_add_byte(out, ',');
-        add_array(out, parts[n].name, parts[n].array, encoding);
+        add_array(out, l, parts[n].name, parts[n].array, encoding);
     }
     buf_add_byte(out, '}');
 }
@@ -179,14 +181,14 @@ static void add_arrays(struct buf *out, const struct inspect_look *l, const stru
     const struct member qkv[] = {{"q", &i->q}, {"k", &i->k}, {"v", &i->v}};
     const struct member single[] = {{"scores", &i->scores}, {"weights", &i->weights}, {"context", &i->context}};
     const unsigned bits[] = {INSPECT_SCORES, INSPECT_WEIGHTS, INSPECT_CONTEXT};
-    if (what & INSPECT_EMBEDDINGS) add_group(out, "embeddings", embeddings, ARRAY_LEN(embeddings), other);
-    if (what & INSPECT_QKV) add_group(out, "qkv", qkv, ARRAY_LEN(qkv), other);
+    if (what & INSPECT_EMBEDDINGS) add_group(out, l, "embeddings", embeddings, ARRAY_LEN(embeddings), other);
+    if (what & INSPECT_QKV) add_group(out, l, "qkv", qkv, ARRAY_LEN(qkv), other);
     for (size_t n = 0; n < ARRAY_LEN(single); n++) {
         if (!(what & bits[n])) continue;
         buf_add_byte(out, ',');
-        add_array(out, single[n].name, single[n].array, bits[n] == INSPECT_WEIGHTS ? weights : other);
+        add_array(out, l, single[n].name, single[n].array, bits[n] == INSPECT_WEIGHTS ? weights : other);
     }
-    if (what & INSPECT_BLOCK) add_block(out, i, other);
+    if (what & INSPECT_BLOCK) add_block(out, l, i, other);
 }
 
 void inspect_reply_write(const struct inspect_look *l, const struct inspection *i, const struct inspect_array *output, struct buf *out) {
@@ -210,7 +212,7 @@ void inspect_reply_write(const struct inspect_look *l, const struct inspection *
     }
     if (output) {
         buf_add_byte(out, ',');
-        add_array(out, "output", output, l->encoding == ENCODING_UINT8 ? ENCODING_FLOAT32 : l->encoding);
+        add_array(out, l, "output", output, l->encoding == ENCODING_UINT8 ? ENCODING_FLOAT32 : l->encoding);
     }
     buf_add_byte(out, '}');
 }

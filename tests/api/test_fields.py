@@ -22,6 +22,7 @@ BASE = {
     "/v1/chat/completions": {"model": "nano", "messages": [{"role": "user", "content": "a"}], "max_tokens": 2},
     "/tokenize": {"model": "nano", "prompt": "a"},
     "/detokenize": {"model": "nano", "tokens": [65]},
+    "/v1/inspect": {"model": "nano", "prompt": "a"},
 }
 KEY_HEADERS = {"Authorization": "Bearer sk-couplet-not-a-key-0123456789"}
 
