@@ -45,11 +45,11 @@ function Cell({ x, most, heat, digits, row, column, className }) {
 }
 
 function Readout({ at, props }) {
-  const { data, columns, rowLabels, columnLabels, name } = props;
-  if (!at) return html`<p class="matrix-readout stats" role="status"></p>`;
+  const { data, columns, rowLabels, columnLabels } = props;
+  if (!at) return html`<p class="matrix-readout" role="status"></p>`;
   const x = data[at.r * columns + at.c];
   const where = `${rowLabels?.[at.r] ?? `row ${at.r}`}, ${columnLabels?.[at.c] ?? `column ${at.c}`}`;
-  return html`<p class="matrix-readout stats" role="status">${name} · ${where}: ${blocked(x) ? "not allowed by the mask (−∞)" : number(x, 7)}</p>`;
+  return html`<p class="matrix-readout" role="status">${where}: ${blocked(x) ? "not allowed by the mask (−∞)" : number(x, 7)}</p>`;
 }
 
 /** Where the arrow keys lead from `at`, within rows x columns. */
@@ -93,7 +93,7 @@ function More({ n, what, more }) {
 }
 
 /**
- * data: flat, row after row; null, NaN or -Infinity is what a mask forbids. rows, columns: its shape. digits: after the point, or absent.
+ * data: flat, row after row; null, NaN or -Infinity is what a mask forbids. rows, columns: its shape. digits: after the point, or a list of them by row.
  * picked: a row that stands out; onPick(row, column): rows can be picked. mark(row, column): a class for a cell. onEdit(row, column, x): cells are fields.
  * note: a line below.
  */
@@ -104,7 +104,7 @@ export function Matrix(props) {
   const shownRows = Math.min(rows, tall ? maxRows * GROWN : maxRows), shownColumns = Math.min(columns, wide ? maxColumns * GROWN : maxColumns);
   const [at, handlers] = useCursor(root, shownRows, shownColumns, onPick);
   const most = scale ?? magnitude(data);
-  const digits = props.digits ?? digitsFor(most);
+  const digits = props.digits ?? digitsFor(most), digitsOf = (r) => (Array.isArray(digits) ? digits[r] : digits);
   const rest = columns - shownColumns;
   const table = useMemo(() => {
     const head = Array.from({ length: shownColumns }, (_, c) => html`<th scope="col" data-c=${c}>${columnLabels?.[c] ?? c}</th>`);
@@ -112,13 +112,13 @@ export function Matrix(props) {
       const label = rowLabels?.[r] ?? String(r);
       const cells = Array.from({ length: shownColumns }, (_, c) => (onEdit
         ? html`<td class="edit" data-r=${r} data-c=${c}><${EditCell} value=${data[r * columns + c]} label=${`${name}, ${label}, ${columnLabels?.[c] ?? `column ${c}`}`} onChange=${(x) => onEdit(r, c, x)} /></td>`
-        : html`<${Cell} x=${data[r * columns + c]} most=${most} heat=${heat} digits=${digits} row=${r} column=${c} className=${mark?.(r, c)} />`));
+        : html`<${Cell} x=${data[r * columns + c]} most=${most} heat=${heat} digits=${digitsOf(r)} row=${r} column=${c} className=${mark?.(r, c)} />`));
       return html`<tr class=${r === picked ? "picked" : ""}>
         <th scope="row" data-r=${r}>${onPick && !onEdit ? html`<button type="button" class="quiet" aria-pressed=${r === picked} onClick=${() => onPick(r, 0)}>${label}</button>` : label}</th>
         ${cells}${rest > 0 && html`<td class="cut">…</td>`}</tr>`;
     });
     return html`<thead><tr><td class="corner"></td>${head}${rest > 0 && html`<th scope="col" class="cut">…</th>`}</tr></thead><tbody>${body}</tbody>`;
-  }, [data, rows, columns, shownRows, shownColumns, rowLabels, columnLabels, heat, picked, mark, onPick, onEdit, most, digits, name]);
+  }, [data, rows, columns, shownRows, shownColumns, rowLabels, columnLabels, heat, picked, mark, onPick, onEdit, most, String(digits), name]);
   return html`<figure class=${`matrix ${className}`}>
     <figcaption><strong>${name}</strong> <span class="stats">${rows} × ${columns}</span></figcaption>
     <div class="matrix-scroll" ref=${root} tabindex="0" role="group" aria-label=${`${name}, ${rows} by ${columns} numbers. Arrow keys go from cell to cell.`} ...${handlers}>

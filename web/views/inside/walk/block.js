@@ -3,7 +3,7 @@
 
 import { number } from "../../../lib/format.js";
 import { html, useMemo, useState } from "../../../lib/html.js";
-import { Formula, greatestDifference, rowNorms, useLook } from "./data.js";
+import { Formula, greatestDifference, rowNorms, small, useLook } from "./data.js";
 import { Arrays, Finding, Say, Table, Try, Waiting } from "./parts.js";
 
 const NORMS = { layernorm: "LayerNorm", rmsnorm: "RMSNorm" };
@@ -56,11 +56,11 @@ export default function Block({ ctx }) {
     ${!made ? html`<${Waiting} />` : html`<div class="walk-block">
         <${Diagram} parts=${made.parts} open=${open} setOpen=${setOpen} />
         <div class="walk-part" aria-live="polite"><h3>${part.name}</h3><p>${part.what}</p>
-          <${Table} key=${open} name=${part.name} a=${part.a} rowLabels=${labels} maxColumns=${8} /></div>
+          <${Table} key=${open} name=${part.name} a=${part.a} rowLabels=${labels} maxColumns=${8} maxRows=${12} /></div>
       </div>
       <${Arrays}><${Table} name=${`lengths of the vectors in block ${layer}`} a=${made.table} rowLabels=${labels} columnLabels=${made.parts.map((one) => one.name)} heat="none"
         note="The square root of the sum of squares of each word's vector after each part." /></${Arrays}>
-      <${Finding} good=${made.apart < 1e-5} label=${made.apart < 1e-5 ? "adds up" : "does not add up"}>Input + attention + MLP is the output, up to ${number(made.apart, 2)} of a vector's length.</${Finding}>`}
+      <${Finding} good=${made.apart < 1e-5} label=${made.apart < 1e-5 ? "adds up" : "does not add up"}>Input + attention + MLP is the output${made.apart === 0 ? ", to the last digit" : `, up to ${small(made.apart)} of a vector's length`}.</${Finding}>`}
     <${Try}>
       <li>Open the parts from top to bottom; after a norm all words have about the same length.</li>
       <li>Go through the layers: the stream grows longer, and the first word's often by far the most.</li>

@@ -4,7 +4,7 @@
 import { html, useEffect } from "../../../lib/html.js";
 import { useInspect } from "../../../lib/inspect.js";
 import { fail } from "../../../lib/server.js";
-import { visible } from "../../../lib/format.js";
+import { number, visible } from "../../../lib/format.js";
 
 /** The answer to `body` (null: nothing is asked); null until it is there. `stale`: an answer to an earlier question stands until then. */
 export function useLook(body, stale = false) {
@@ -68,6 +68,11 @@ export function sideBySide(a) {
 
 // ---------------------------------------------------------------- words
 
+/** A number of any size without "e": 1.0·10⁻⁷. */
+export function small(x, digits = 2) {
+  const [mantissa, exponent] = number(x, digits).split("e");
+  return exponent === undefined ? mantissa : `${mantissa}·10${Array.from(String(Number(exponent)), (c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("")}`;
+}
 export const labelsOf = (texts) => texts.map((text) => visible(text));
 /** A formula: `said` is how it is read aloud. */
 export const Formula = ({ said, children }) => html`<p class="walk-formula" role="math" aria-label=${said}><span aria-hidden="true">${children}</span></p>`;

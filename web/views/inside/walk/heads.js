@@ -7,9 +7,9 @@ import { html, useMemo } from "../../../lib/html.js";
 import { useStore } from "../../../lib/store.js";
 import { Formula, part, sideBySide, useLook } from "./data.js";
 import { HEADS, JOIN, WORDS } from "./example.js";
-import { Arrays, ExampleInputs, exampleInputs, Say, Table, Try, Waiting } from "./parts.js";
+import { Arrays, ExampleInputs, exampleInputs, Say, SHARES, Table, Try, VECTORS, Waiting } from "./parts.js";
 
-const MAP = 132; // css pixels
+const MAP = 112; // css pixels
 
 /** Mean share of a head's weights on the word itself, the one before, the first, and the rest; the first rows, where these are one, left out. */
 function habits(a) {
@@ -34,9 +34,9 @@ function HeadMap({ a, h, chosen, onPick, found }) {
     context.putImageData(image, 0, 0);
   };
   const most = n > 2 ? Object.entries(found).sort((x, y) => y[1] - x[1])[0] : null;
-  const words = most ? `mostly ${NAMED[most[0]]}, ${percent(most[1])}` : "";
-  return html`<button type="button" class="walk-head" aria-pressed=${chosen} onClick=${onPick} aria-label=${`Head ${h}: ${words}`}>
-    <${Canvas} width=${MAP} height=${MAP} draw=${draw} deps=${[a]} label=${`Weights of head ${h}`} />
+  const words = !most ? "" : most[0] === "other" ? "several words" : `mostly ${NAMED[most[0]]}, ${percent(most[1])}`;
+  return html`<button type="button" class="walk-head" aria-pressed=${chosen} onClick=${onPick}>
+    <${Canvas} width=${MAP} height=${MAP} draw=${draw} deps=${[a]} label="Map of weights" />
     <span class="walk-head-name">Head ${h}</span><span class="hint">${words}</span></button>`;
 }
 
@@ -74,10 +74,10 @@ function Sentence({ ctx }) {
       ${` ${size} times smaller.`}`}</p>
     <${Groups} weights=${answer.weights} ctx=${ctx} found=${made.found} />
     <${Habits} all=${made.found} />
-    <${Arrays}><${Table} name=${`weights of head ${head}`} a=${part(answer.weights, head)} heat="share" scale=${1} rowLabels=${labels} columnLabels=${labels} maxColumns=${16} /></${Arrays}>
+    <${Arrays}><${Table} name=${`weights of head ${head}`} a=${part(answer.weights, head)} ...${SHARES} rowLabels=${labels} columnLabels=${labels} /></${Arrays}>
     <${Arrays}>
-      <${Table} name="context vectors, heads side by side" a=${made.joined} rowLabels=${labels} columnLabels=${names} maxColumns=${8} />
-      <${Table} name="joined: · W_o" a=${answer.block.attention} rowLabels=${labels} maxColumns=${8} note="What attention adds to the words' vectors in this block." />
+      <${Table} name="context vectors, heads side by side" a=${made.joined} rowLabels=${labels} columnLabels=${names} ...${VECTORS} maxColumns=${6} />
+      <${Table} name="joined: · W_o" a=${answer.block.attention} rowLabels=${labels} ...${VECTORS} maxColumns=${6} note="What attention adds to the words' vectors in this block." />
     </${Arrays}>`;
 }
 

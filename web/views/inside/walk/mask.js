@@ -1,26 +1,25 @@
 // SPDX-License-Identifier: MIT
 // Step 5: the causal mask, in the notebook's two ways; dropout with torch's own choice of what is dropped.
 
-import { number } from "../../../lib/format.js";
 import { html, useMemo, useState } from "../../../lib/html.js";
 import { useStore } from "../../../lib/store.js";
-import { arrayOf, Formula, greatestDifference, mapped, part, product, rowSums, softmax, useLook } from "./data.js";
+import { Formula, greatestDifference, mapped, product, rowSums, small, softmax, useLook } from "./data.js";
 import { HEADS, LINEAR, WORDS } from "./example.js";
-import { Arrays, ExampleInputs, exampleInputs, Finding, Say, Table, Try, usePicked, Waiting } from "./parts.js";
+import { Arrays, ExampleInputs, exampleInputs, Finding, Say, scoreDigits, SHARES, SQUARE, Table, Try, usePicked, VECTORS, Waiting } from "./parts.js";
 
 const EVERY = ["qkv", "scores", "weights", "context"];
 const EQUAL = 1e-5;
 
 /** The mask first (what is served), and the notebook's first way: weights, then zeros, then shares again. */
-function Masked({ open, openWeights, scores, weights, labels, digits }) {
+function Masked({ open, openWeights, scores, weights, labels, exact }) {
   const [picked, setPicked] = usePicked(labels.length);
   const made = useMemo(() => {
     const mask = mapped(openWeights, (x, r, c) => (c <= r ? 1 : 0)), masked = mapped(openWeights, (x, r, c) => (c <= r ? x : 0)), sums = rowSums(masked);
     const again = mapped(masked, (x, r) => x / sums.data[r]);
     return { mask, masked, sums, again, apart: greatestDifference(again, weights) };
   }, [openWeights, weights]);
-  const square = { rowLabels: labels, columnLabels: labels, maxColumns: 16, picked, onPick: setPicked, digits };
-  const share = { ...square, heat: "share", scale: 1 };
+  const square = { ...SQUARE, rowLabels: labels, columnLabels: labels, picked, onPick: setPicked, digits: exact ? 4 : scoreDigits(open) };
+  const share = { ...SHARES, ...square, digits: exact ? 4 : 2 };
   return html`<h3>One way: weigh first, then cut and share out anew</h3>
     <${Arrays}>
       <${Table} name="weights without a mask" a=${openWeights} ...${share} />
@@ -28,7 +27,7 @@ function Masked({ open, openWeights, scores, weights, labels, digits }) {
     </${Arrays}>
     <${Arrays}>
       <${Table} name="masked weights" a=${made.masked} ...${share} />
-      <${Table} name="their row sums" a=${made.sums} rowLabels=${labels} columnLabels=${["Σ"]} heat="none" digits=${digits} className="narrow" note="No shares any more." />
+      <${Table} name="their row sums" a=${made.sums} rowLabels=${labels} columnLabels=${["Σ"]} heat="none" digits=${4} maxRows=${8} note="No shares any more." />
       <${Table} name="divided by the row sums" a=${made.again} ...${share} />
     </${Arrays}>
     <h3>The usual way: −∞ before softmax</h3>
@@ -38,7 +37,7 @@ function Masked({ open, openWeights, scores, weights, labels, digits }) {
       <${Table} name="weights" a=${weights} ...${share} />
     </${Arrays}>
     <${Finding} good=${made.apart < EQUAL} label=${made.apart < EQUAL ? "equal" : "not equal"}>Both ways give ${made.apart < EQUAL ? "the same weights" : "different weights"};
-      the greatest difference is ${number(made.apart, 2)}. ${made.apart < EQUAL ? "The second needs one pass less." : ""}</${Finding}>`;
+      the greatest difference is ${small(made.apart)}. ${made.apart < EQUAL ? "The second needs one pass less." : ""}</${Finding}>`;
 }
 
 function DropoutControls({ p, seed, setP, setSeed }) {
@@ -90,7 +89,7 @@ function Example() {
   const causal = useLook({ matrices: { inputs, ...LINEAR }, what: EVERY }, true);
   return html`<p class="hint">With the queries and keys of nn.Linear (torch.manual_seed(789)), as in the notebook.</p>
     <${Arrays}><${ExampleInputs} /></${Arrays}>
-    ${open && causal ? html`<${Masked} open=${open.scores} openWeights=${open.weights} scores=${causal.scores} weights=${causal.weights} labels=${WORDS} digits=${4} />
+    ${open && causal ? html`<${Masked} open=${open.scores} openWeights=${open.weights} scores=${causal.scores} weights=${causal.weights} labels=${WORDS} exact />
       <${ExampleDropout} inputs=${inputs} /><${WholeClass} inputs=${inputs} />` : html`<${Waiting} />`}`;
 }
 
@@ -103,8 +102,8 @@ function SentenceDropout({ ctx }) {
   return html`<${DropoutText}>Try it on this head${ctx.layer > 0 ? ", where the blocks below had their weights dropped too" : ""}.</${DropoutText}>
     <${DropoutControls} p=${p} seed=${seed} setP=${setP} setSeed=${setSeed} />
     ${fits ? html`<${Arrays}>
-      <${Table} name="weights after dropout" a=${answer.weights} rowLabels=${ctx.labels} columnLabels=${ctx.labels} heat="share" maxColumns=${16} mark=${dropped} note="Struck out: dropped." />
-      <${Table} name="row sums" a=${sums} rowLabels=${ctx.labels} columnLabels=${["Σ"]} heat="none" className="narrow" />
+      <${Table} name="weights after dropout" a=${answer.weights} ...${SHARES} rowLabels=${ctx.labels} columnLabels=${ctx.labels} mark=${dropped} note="Struck out: dropped." />
+      <${Table} name="row sums" a=${sums} rowLabels=${ctx.labels} columnLabels=${["Σ"]} heat="none" maxRows=${8} />
     </${Arrays}>` : html`<${Waiting} />`}`;
 }
 
@@ -118,7 +117,7 @@ function Sentence({ ctx }) {
   }, [answer]);
   return html`<p class="hint">Block ${layer}, head ${head}, as served.</p>
     ${open ? html`<${Masked} open=${open.scores} openWeights=${open.weights} scores=${answer.scores} weights=${answer.weights} labels=${labels} />
-      <${Arrays}><${Table} name="context vectors = weights · v" a=${answer.context} rowLabels=${labels} maxColumns=${8} /></${Arrays}>
+      <${Arrays}><${Table} name="context vectors = weights · v" a=${answer.context} rowLabels=${labels} ...${VECTORS} maxColumns=${8} /></${Arrays}>
       <${SentenceDropout} ctx=${ctx} />` : html`<${Waiting} />`}`;
 }
 

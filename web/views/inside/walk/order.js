@@ -8,7 +8,7 @@ import { inspect } from "../../../lib/inspect.js";
 import { chosenModel, fail } from "../../../lib/server.js";
 import { persistentStore, useStore } from "../../../lib/store.js";
 import { useSettled } from "../../../lib/ui.js";
-import { norm, part, sideBySide } from "./data.js";
+import { norm, part, sideBySide, small } from "./data.js";
 import { Arrays, Finding, Say, Table, Waiting } from "./parts.js";
 
 const SENTENCES = ["man chased the dog", "dog chased the man"];
@@ -67,28 +67,28 @@ function distance(contexts, pair) {
   return { rows, off, lengths: rows.map(norm), apart: norm(off), share: norm(off) / (norm(rows[0]) || 1) };
 }
 
-function Measured({ name, contexts, pairs, texts }) {
+function Measured({ name, contexts, pairs }) {
   const found = pairs.map((pair) => ({ pair, ...distance(contexts, pair) }));
   const same = found.every((one) => one.share < SAME), most = Math.max(...found.map((one) => one.share));
   return html`<div class="walk-setting">
     <h4>${name}</h4>
     <div class="table-scroll" tabindex="0" role="group" aria-label=${`Distances, ${name}`}><table class="walk-table">
-      <thead><tr><th scope="col">word</th><th scope="col" class="num">length in A</th><th scope="col" class="num">length in B</th><th scope="col" class="num">length of A − B</th></tr></thead>
+      <thead><tr><th scope="col">word</th><th scope="col" class="num" title="Length of the context vector in sentence A">|A|</th><th scope="col" class="num">|B|</th><th scope="col" class="num">|A − B|</th></tr></thead>
       <tbody>${found.map((one) => html`<tr><th scope="row">${visible(one.pair.text)}</th><td class="num">${number(one.lengths[0], 4)}</td><td class="num">${number(one.lengths[1], 4)}</td>
-        <td class="num">${number(one.apart, 3)}</td></tr>`)}</tbody></table></div>
+        <td class="num">${small(one.apart, 3)}</td></tr>`)}</tbody></table></div>
     <${Finding} good=${same} label=${same ? "identical" : "different"}>${same
-    ? `Every word has the same context vector in both sentences; what is left, ${number(most, 2)} of a vector's length, is the rounding of sums in another order.`
+    ? `Every word has the same context vector in both sentences; what is left, ${small(most)} of a vector's length, is the rounding of sums in another order.`
     : `The context vectors of equal words differ by up to ${number(100 * most, 3)}% of their length: the order is seen.`}</${Finding}>
   </div>`;
 }
 
-function Vectors({ result, word, texts }) {
+function Vectors({ result, word }) {
   const pair = result.pairs[word];
   const tables = useMemo(() => result.settings.slice(0, 2).map(({ name, contexts }) => {
     const { rows, off } = distance(contexts, pair);
     return { name, a: { shape: [3, off.length], data: Float32Array.from([...rows[0], ...rows[1], ...off]) } };
   }), [result, word]);
-  return html`<${Arrays}>${tables.map(({ name, a }) => html`<${Table} name=${`${visible(pair.text)}: ${name}`} a=${a} rowLabels=${["in A", "in B", "A − B"]} maxColumns=${8} />`)}</${Arrays}>`;
+  return html`<${Arrays}>${tables.map(({ name, a }) => html`<${Table} name=${`${visible(pair.text)}: ${name}`} a=${a} rowLabels=${["in A", "in B", "A − B"]} maxColumns=${6} />`)}</${Arrays}>`;
 }
 
 export function OrderDemo({ ctx }) {
@@ -111,10 +111,10 @@ export function OrderDemo({ ctx }) {
     <div class="columns">${texts.map((text, k) => html`<label class="walk-sentence"><span>Sentence ${"AB"[k]}</span>
       <input type="text" spellcheck="false" value=${text} onInput=${(e) => change(k, e.target.value)} /></label>`)}</div>
     ${!result ? html`<${Waiting} />` : result.pairs.length === 0 ? html`<p class="hint">The two sentences have no word in common.</p>` : html`
-      <div class="walk-settings">${result.settings.map((one) => html`<${Measured} ...${one} pairs=${result.pairs} texts=${settled} />`)}</div>
+      <div class="walk-settings">${result.settings.map((one) => html`<${Measured} ...${one} pairs=${result.pairs} />`)}</div>
       <div class="row" role="group" aria-label="Word whose vectors are shown">${result.pairs.map((pair, i) => html`<button type="button" class="chip" aria-pressed=${i === picked}
         onClick=${() => setWord(i)}>${visible(pair.text)}</button>`)}</div>
-      <${Vectors} result=${result} word=${picked} texts=${settled} />
+      <${Vectors} result=${result} word=${picked} />
       <p class="hint">The causal mask of step 5 gives the order away too: a word that sees only what stands before it sees something else in another place.</p>`}
   </section>`;
 }

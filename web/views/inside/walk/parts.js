@@ -17,6 +17,13 @@ export const Finding = ({ good = true, label, children }) => html`<p class=${`wa
 /** An array of data.js as a table. */
 export const Table = ({ a, ...rest }) => html`<${Matrix} data=${a.data} rows=${a.shape[0]} columns=${a.shape[1]} ...${rest} />`;
 
+/** How tables of a sentence are drawn so that two or three fit beside each other; the full number is read on hover. */
+export const SQUARE = { maxRows: 8, maxColumns: 8 };
+export const SHARES = { ...SQUARE, heat: "share", scale: 1, digits: 2 };
+export const VECTORS = { maxRows: 8, maxColumns: 4, digits: 3 };
+/** Digits of scores: their whole part is long. */
+export const scoreDigits = (a) => (a.data.some((x) => Math.abs(x) >= 10 && Number.isFinite(x)) ? 1 : 2);
+
 // ---------------------------------------------------------------- the worked example
 
 const NAMES = ["x₀", "x₁", "x₂"];

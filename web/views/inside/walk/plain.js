@@ -6,7 +6,7 @@ import { html, useMemo } from "../../../lib/html.js";
 import { useStore } from "../../../lib/store.js";
 import { Formula, part, rowsOf, rowSums, useLook } from "./data.js";
 import { WORDS } from "./example.js";
-import { Arrays, ExampleInputs, exampleInputs, Say, Table, Try, usePicked, Waiting } from "./parts.js";
+import { Arrays, ExampleInputs, exampleInputs, Say, scoreDigits, SHARES, SQUARE, Table, Try, usePicked, VECTORS, Waiting } from "./parts.js";
 
 const MOST_TOKENS = 64, MOST_COLUMNS = 1024; // what /v1/inspect takes as matrices is wider; more tokens than these nobody reads
 
@@ -17,35 +17,36 @@ function byHand(scores, picked) {
   const powers = s.map((x) => Math.exp(x - shift)), all = powers.reduce((x, y) => x + y, 0);
   const positive = s.every((x) => x > 0);
   return {
-    positive, labels: ["score s", ...(positive ? ["s / Σ s"] : []), shift ? "exp(s − max)" : "exp(s)", "softmax"],
+    positive, digits: [4, ...(positive ? [4] : []), most > 9 ? 1 : 4, 4], labels: ["score s", ...(positive ? ["s / Σ s"] : []), shift ? "exp(s − max)" : "exp(s)", "softmax"],
     a: { shape: [positive ? 4 : 3, s.length], data: Float32Array.from([...s, ...(positive ? s.map((x) => x / sum) : []), ...powers, ...powers.map((x) => x / all)]) },
   };
 }
 
-function Numbers({ answer, labels, inputs, columnLabels, digits }) {
+function Numbers({ answer, labels, inputs, columnLabels, exact }) {
   const [picked, setPicked] = usePicked(labels.length);
   const hand = useMemo(() => byHand(answer.scores, picked), [answer, picked]);
   const sums = useMemo(() => rowSums(answer.weights), [answer]);
-  const square = { rowLabels: labels, columnLabels: labels, maxColumns: 16, picked, onPick: setPicked, digits };
+  const pick = { rowLabels: labels, picked, onPick: setPicked }, four = exact && { digits: 4 };
+  const square = { ...pick, columnLabels: labels };
   return html`<${Arrays}>
       ${inputs}
-      <${Table} name="scores = x xᵀ" a=${answer.scores} ...${square} note="Each cell: the dot product of two words' vectors. Pick a row to follow it by hand." />
+      <${Table} name="scores = x xᵀ" a=${answer.scores} ...${SQUARE} digits=${exact ? 4 : scoreDigits(answer.scores)} ...${square} note="Each cell: the dot product of two words' vectors. Pick a row to follow it by hand." />
     </${Arrays}>
-    <${Arrays}><${Table} name=${`the row of “${labels[picked]}” by hand`} a=${hand.a} rowLabels=${hand.labels} columnLabels=${labels} maxColumns=${16} heat="none" digits=${digits}
+    <${Arrays}><${Table} name=${`the row of “${labels[picked]}” by hand`} a=${hand.a} rowLabels=${hand.labels} columnLabels=${labels} maxColumns=${12} heat="none" digits=${hand.digits}
       note=${hand.positive ? "Dividing by the sum makes shares too, but only while no score is negative; softmax always does, and lifts the large ones."
     : "Some scores are negative: dividing by their sum would make no shares. Softmax always does."} /></${Arrays}>
     <${Arrays}>
-      <${Table} name="weights = softmax(scores)" a=${answer.weights} heat="share" scale=${1} ...${square} />
-      <${Table} name="row sums" a=${sums} rowLabels=${labels} columnLabels=${["Σ"]} heat="none" digits=${digits} className="narrow" />
-      <${Table} name="context vectors = weights · x" a=${answer.context} rowLabels=${labels} columnLabels=${columnLabels} picked=${picked} onPick=${setPicked} digits=${digits}
-        maxColumns=${8} note="Each row: the average of all words' vectors, weighted by its row of weights." />
+      <${Table} name="weights = softmax(scores)" a=${answer.weights} ...${SHARES} scale=${undefined} ...${square} ...${four} />
+      <${Table} name="row sums" a=${sums} rowLabels=${labels} columnLabels=${["Σ"]} heat="none" digits=${4} maxRows=${8} />
+      <${Table} name="context vectors = weights · x" a=${answer.context} ...${VECTORS} ...${pick} columnLabels=${columnLabels} ...${four}
+        note="Each row: the average of all words' vectors, weighted by its row of weights." />
     </${Arrays}>`;
 }
 
 function Example() {
   const inputs = useStore(exampleInputs);
   const answer = useLook({ matrices: { inputs }, mask: "none" }, true);
-  return answer ? html`<${Numbers} answer=${answer} labels=${WORDS} digits=${4} columnLabels=${["z₀", "z₁", "z₂"]} inputs=${html`<${ExampleInputs} />`} />` : html`<${Waiting} />`;
+  return answer ? html`<${Numbers} answer=${answer} labels=${WORDS} exact columnLabels=${["z₀", "z₁", "z₂"]} inputs=${html`<${ExampleInputs} />`} />` : html`<${Waiting} />`;
 }
 
 function Sentence({ ctx }) {
@@ -58,7 +59,7 @@ function Sentence({ ctx }) {
   return html`
     ${width > MOST_COLUMNS && html`<p class="hint">Of the ${width} columns of the embeddings the first ${MOST_COLUMNS} are used: so many the server takes as matrices.</p>`}
     ${ctx.labels.length > MOST_TOKENS && html`<p class="hint">The first ${plural(MOST_TOKENS, "token")} are used, so that the tables stay readable.</p>`}
-    <${Numbers} answer=${answer} labels=${labels} inputs=${html`<${Table} name="inputs x" a=${look.embeddings.sum} rowLabels=${labels} maxColumns=${8}
+    <${Numbers} answer=${answer} labels=${labels} inputs=${html`<${Table} name="inputs x" a=${look.embeddings.sum} rowLabels=${labels} ...${VECTORS}
       note="What the first block reads: the end of step 2." />`} />`;
 }
 

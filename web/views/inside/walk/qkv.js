@@ -5,32 +5,32 @@ import { number } from "../../../lib/format.js";
 import { html, useMemo, useState } from "../../../lib/html.js";
 import { useStore } from "../../../lib/store.js";
 import { Segmented } from "../../../lib/ui.js";
-import { arrayOf, Formula, mapped, part, product, softmax, useLook } from "./data.js";
+import { arrayOf, Formula, part, product, softmax, useLook } from "./data.js";
 import { LINEAR, RAND, WORDS } from "./example.js";
-import { Arrays, ExampleInputs, exampleInputs, Finding, Say, Table, Try, usePicked, Waiting } from "./parts.js";
+import { Arrays, ExampleInputs, exampleInputs, Say, scoreDigits, SHARES, SQUARE, Table, Try, usePicked, VECTORS, Waiting } from "./parts.js";
 
 const IN = ["x₀", "x₁", "x₂"];
 const CHOICES = { rand: [RAND, "torch.rand", "cell 29"], linear: [LINEAR, "nn.Linear", "cell 45"] };
 const EVERY = ["qkv", "scores", "weights", "context"];
 
 /** From queries and keys to context, for the picked row by hand and for all. */
-function Numbers({ q, k, v, scores, weights, context, scale, labels, digits, names }) {
+function Numbers({ q, k, v, scores, weights, context, scale, labels, exact, names }) {
   const [picked, setPicked] = usePicked(labels.length);
   const hand = useMemo(() => {
     const s = part(scores, picked).data, w = part(weights, picked).data;
     return { shape: [3, s.length], data: Float32Array.from([...s, ...s.map((x) => x * scale), ...w]) };
   }, [scores, weights, picked]);
-  const square = { rowLabels: labels, columnLabels: labels, maxColumns: 16, picked, onPick: setPicked, digits };
-  const tall = { rowLabels: labels, maxColumns: 8, picked, onPick: setPicked, digits };
+  const pick = { rowLabels: labels, picked, onPick: setPicked, ...(exact && { digits: 4 }) };
+  const square = { columnLabels: labels, ...pick }, tall = { ...VECTORS, ...pick };
   return html`<${Arrays}>
       <${Table} name=${`queries ${names.q}`} a=${q} ...${tall} note="What each word asks for." />
       <${Table} name=${`keys ${names.k}`} a=${k} ...${tall} note="What each word answers to." />
       <${Table} name=${`values ${names.v}`} a=${v} ...${tall} note="What each word passes on." />
     </${Arrays}>
-    <${Arrays}><${Table} name="scores = q kᵀ" a=${scores} ...${square} note="Row: who asks. Column: who is asked." /></${Arrays}>
-    <${Arrays}><${Table} name=${`the row of “${labels[picked]}” by hand`} a=${hand} rowLabels=${["score s", "s / √d", "softmax"]} columnLabels=${labels} maxColumns=${16} heat="none" digits=${digits} /></${Arrays}>
+    <${Arrays}><${Table} name="scores = q kᵀ" a=${scores} ...${SQUARE} digits=${scoreDigits(scores)} ...${square} note="Row: who asks. Column: who is asked." /></${Arrays}>
+    <${Arrays}><${Table} name=${`the row of “${labels[picked]}” by hand`} a=${hand} rowLabels=${["score s", "s / √d", "softmax"]} columnLabels=${labels} maxColumns=${12} heat="none" digits=${exact ? 4 : [scoreDigits(scores), 2, 4]} /></${Arrays}>
     <${Arrays}>
-      <${Table} name="weights = softmax(scores / √d)" a=${weights} heat="share" scale=${1} ...${square} />
+      <${Table} name="weights = softmax(scores / √d)" a=${weights} ...${SHARES} scale=${undefined} ...${square} />
       <${Table} name="context vectors = weights · v" a=${context} ...${tall} />
     </${Arrays}>`;
 }
@@ -58,7 +58,7 @@ function Example() {
       <span class="hint">${choice === "rand" ? "cell 29: torch.manual_seed(123), random numbers from 0 to 1" : `${cell}: torch.manual_seed(789), as ${name} starts`}</span></div>
     <${Arrays}><${ExampleInputs} />${weightTables}</${Arrays}>
     ${answer ? html`<${Numbers} q=${answer.qkv.q} k=${answer.qkv.k} v=${answer.qkv.v} scores=${answer.scores} weights=${answer.weights} context=${answer.context} scale=${answer.scale}
-        labels=${WORDS} digits=${4} names=${{ q: "= x W_q", k: "= x W_k", v: "= x W_v" }} />
+        labels=${WORDS} exact names=${{ q: "= x W_q", k: "= x W_k", v: "= x W_v" }} />
       ${choice === "linear" && html`<${Notebook} weights=${answer.weights} inputs=${inputs} />`}` : html`<${Waiting} />`}`;
 }
 

@@ -3,7 +3,7 @@
 
 import { number } from "../../../lib/format.js";
 import { html, useMemo, useState } from "../../../lib/html.js";
-import { Formula, norm, useLook } from "./data.js";
+import { Formula, norm, small, useLook } from "./data.js";
 import { Arrays, Finding, Say, Table, Waiting } from "./parts.js";
 
 const PAIRS_SHOWN = 6;
@@ -91,13 +91,13 @@ export function Rotary({ ctx }) {
       turning both by the same angle changes nothing.</p></${Say}>
     <${Formula} said="pair i of the query at position p is turned by the angle p times theta to the power of minus 2 i over d">angle(p, i) = p · θ<sup>−2i/d</sup>, θ = ${number(a.rope_theta, 9)}, d = ${size}</${Formula}>
     ${!found ? html`<${Waiting} />` : html`<${Arrays}>
-      <${Table} name=${`queries of block 0, head ${head}, before`} a=${found.before} rowLabels=${labels} maxColumns=${8} note="Positions off." />
-      <${Table} name="the same queries, turned" a=${found.after} rowLabels=${labels} maxColumns=${8} note="Positions on: what the model uses. Position 0 is not turned." />
+      <${Table} name=${`queries of block 0, head ${head}, before`} a=${found.before} rowLabels=${labels} maxColumns=${5} note="Positions off." />
+      <${Table} name="the same queries, turned" a=${found.after} rowLabels=${labels} maxColumns=${5} note="Positions on: what the model uses. Position 0 is not turned." />
       <${Table} name="angles in radians" a=${found.angles} rowLabels=${places.map((p) => `position ${p}`)} heat="none"
         columnLabels=${Array.from({ length: PAIRS_SHOWN }, (_, i) => `pair ${i * Math.floor(size / 2 / PAIRS_SHOWN)}`)} />
     </${Arrays}>
     <${Finding} good=${found.most < 1e-3} label=${found.most < 1e-3 ? "as the formula says" : "not this formula"}>${found.most < 1e-3
-    ? `Turned here by the formula, the queries before become the queries after; the greatest difference is ${number(found.most, 2)}.`
+    ? `Turned here by the formula, the queries before become the queries after; the greatest difference is ${small(found.most)}.`
     : `Turned by the formula they differ by up to ${number(found.most, 3)}: this model scales its angles further.`}</${Finding}>
     <${PairDrawing} ...${found} frequency=${frequency} size=${size} labels=${labels} token=${token} />`}
   </section>`;
