@@ -9,8 +9,8 @@
 import { html } from "../lib/html.js";
 import { linkTo, useStore, address } from "../lib/store.js";
 import { CompareRuns } from "./train/compare_runs.js";
-import { DropZone, useForNew, usePageDrop } from "./train/drop.js";
-import { addFile } from "./train/files.js";
+import { DropZone, hovering, useForNew, usePageDrop } from "./train/drop.js";
+import { addFile, UploadProgress } from "./train/files.js";
 import { Job } from "./train/job.js";
 import { NewJob } from "./train/new_job.js";
 import { Nothing } from "./train/nothing.js";
@@ -29,11 +29,16 @@ function Overview() {
   </div>`;
 }
 
+/** Where no drop zone is in sight: that a file may be let go here too. */
+function Hover() {
+  return useStore(hovering) && html`<p class="train-hover" role="status">Let go, and a new fine-tune begins with it</p>`;
+}
+
 function Page({ params }) {
   usePageDrop((file) => addFile(file, file.name, useForNew));
-  if (params.job) return html`<div class="stack"><${Back} /><${Job} key=${params.job} id=${params.job} /></div>`;
-  if (params.compare) return html`<div class="stack"><${Back} /><${CompareRuns} ids=${params.compare.split(",").filter(Boolean)} /></div>`;
-  if (params.new) return html`<div class="stack"><${Back} /><${NewJob} file=${params.file ?? null} like=${params.like ?? null} /></div>`;
+  if (params.job) return html`<div class="stack"><${Back} /><${UploadProgress} /><${Hover} /><${Job} key=${params.job} id=${params.job} /></div>`;
+  if (params.compare) return html`<div class="stack"><${Back} /><${UploadProgress} /><${Hover} /><${CompareRuns} ids=${params.compare.split(",").filter(Boolean)} /></div>`;
+  if (params.new) return html`<div class="stack"><${Back} />${params.file && html`<${Hover} />`}<${NewJob} file=${params.file ?? null} like=${params.like ?? null} /></div>`;
   return html`<${Overview} />`;
 }
 

@@ -4,7 +4,7 @@
 import { text as fetchText } from "../../lib/api.js";
 import { html, useEffect, useRef, useState } from "../../lib/html.js";
 import { fail, say } from "../../lib/server.js";
-import { createStore, go, useStore } from "../../lib/store.js";
+import { address, createStore, go, useStore } from "../../lib/store.js";
 import { Card } from "../../lib/ui.js";
 import { addFile, FileList, KINDS, uploading, UploadProgress } from "./files.js";
 
@@ -44,8 +44,11 @@ export function usePageDrop(take) {
   }, []);
 }
 
-/** Opens a new fine-tune with a file that the server has. */
-export const useForNew = (file) => go("train", { new: 1, file: file.id });
+/** Opens a new fine-tune with a file that the server has; nobody is fetched back from another view for it. */
+export function useForNew(file) {
+  if (address.get().view === "train") go("train", { new: 1, file: file.id });
+  else say(`${file.filename} is uploaded and waits in Train.`);
+}
 
 /** A button that opens the system's file dialog. */
 export function PickFile({ label, kinds = KINDS, onPick, className = "", disabled = false }) {

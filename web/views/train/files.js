@@ -15,7 +15,7 @@ export const KINDS = [".txt", ".md", ".jsonl", ".json"];
 export const files = createStore({ state: "loading", list: [] });
 /** What is being uploaded: {name, size, share, control}, or null. */
 export const uploading = createStore(null);
-/** What the last upload turned out to be: a sentence for the page. */
+/** What the last upload turned out to be: {id, text} of a file that was here already, or null. */
 export const uploadNote = createStore(null);
 
 const holdPage = (event) => { event.preventDefault(); };
@@ -40,7 +40,7 @@ const ending = (name) => /\.[^.]*$/.exec(name.toLowerCase())?.[0] ?? "";
 const twin = (sum, name, not = null) => files.get().list.find((f) => f.sha256 === sum && f.id !== not && ending(f.filename) === ending(name)) ?? null;
 
 function recognised(old, name) {
-  uploadNote.set(`${name} is here already${old.filename === name ? "" : ` as ${old.filename}`}, uploaded ${ago(old.created_at)}: that one is used.`);
+  uploadNote.set({ id: old.id, text: `${name} is here already${old.filename === name ? "" : ` as ${old.filename}`}, uploaded ${ago(old.created_at)}: that one is used.` });
   return old;
 }
 

@@ -19,7 +19,7 @@ import { ViewAs } from "./view_as.js";
 
 /** What the fields' functions are told; see settings.js. */
 function settingOf(saved, list, chosen, file, allFiles, report) {
-  const wanted = saved.model || chosen, isNew = wanted === "new";
+  const wanted = saved.model || chosen, isNew = wanted === "new" || list.length === 0;
   const base = list.find((m) => m.id === wanted) ?? list.find((m) => m.id === chosen) ?? list[0] ?? null;
   const rows = /\.jsonl?$/i.test(file?.filename ?? "");
   return {
@@ -55,7 +55,7 @@ function DataCard({ file, id, report, c }) {
   return html`<${Card} title=${file ? html`<span class="train-filename">${file.filename}</span>` : "File"} className="train-data"
       tools=${html`${file && html`<span class="count">${bytes(file.bytes)}</span>`}<${PickFile} label="Another file" className="quiet" disabled=${busy} onPick=${(f) => addFile(f, f.name, useForNew)} />`}>
     <${UploadProgress} />
-    ${note && html`<p class="hint" role="status">${note}</p>`}
+    ${note?.id === id && html`<p class="hint train-note" role="status">${note.text}</p>`}
     <${Report} state=${report} tokenizer=${tokenizer} />
     <details class="train-earlier"><summary>All uploaded files</summary>
       <${FileList} onUse=${useForNew} chosen=${id} onGone=${(gone) => { if (gone === id) setParams({ file: null }); }} /></details>

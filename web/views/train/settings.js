@@ -14,7 +14,7 @@ const yes = () => true;
 /** What the model takes at most. */
 export const modelContext = (c) => (c.isNew ? CONTEXTS[c.values.preset] ?? (Number(c.values.n_ctx) || 1024) : c.base?.max_model_len ?? 0);
 const autoContext = (c) => (c.text ? Math.min(modelContext(c), TEXT_CONTEXT) : modelContext(c)) || null;
-const autoRate = (c) => (c.full ? 5e-5 : 2e-4) * (Number(c.values.learning_rate_multiplier) || 1);
+const autoRate = (c) => (c.isNew ? 2e-3 : c.full ? 5e-5 : 2e-4) * (Number(c.values.learning_rate_multiplier) || 1);
 const stem = (c) => c.filename.replace(/\.[^.]*$/, "").replace(/[^A-Za-z0-9_.-]+/g, "-").replace(/^[-.]+|[-.]+$/g, "").slice(0, 40);
 
 /** What the model shall go on with while it learns: the first question, or the first words of a text. */
@@ -34,15 +34,15 @@ const whole = { kind: "number", step: 1 }, real = { kind: "number", step: "any" 
 export const FIELDS = [
   // ---- in front
   { name: "preset", path: `${SHAPE}preset`, label: "Size", kind: "choice", options: () => SIZES, initial: "gpt2-nano", when: (c) => c.isNew, send: (c) => (ownSize(c) ? null : c.values.preset),
-    help: "How large the new model is. On two cores nano learns in minutes, mini in an hour." },
+    help: "How large the new model is. Nano learns in minutes on two cores; each next size takes ten times as long, or more." },
   ...[["n_layer", "Layers", 256, "4"], ["n_head", "Heads", 256, "4"], ["n_embd", "Width", 16384, "128"], ["n_ctx", "Longest context", 65536, "256"]].map(([name, label, max, initial]) => (
     { name, path: `${SHAPE}${name}`, label, ...whole, min: 1, max, initial, when: ownSize, help: name === "n_embd" ? "A multiple of the heads." : "Of the new model." })),
   { name: "tokenizer", path: `${COUPLET}tokenizer`, label: "Tokenizer", kind: "choice", when: (c) => c.isNew, initial: "train",
     options: (c) => [["train", "made from this text"], ...c.models.filter((m) => m.couplet?.origin !== "live" && m.meta?.format !== "gguf").map((m) => [m.id, `that of ${m.id}`])], send: (c) => c.values.tokenizer,
     help: "What cuts the text into tokens. One made from the text fits it best; rows need a model's." },
-  { name: "n_epochs", path: `${HYPER}n_epochs`, label: "Epochs", ...whole, min: 1, max: 50, auto: () => 3,
+  { name: "n_epochs", path: `${HYPER}n_epochs`, label: "Epochs", ...whole, min: 1, max: 50, auto: (c) => (c.isNew ? 12 : 3), send: (c) => (c.isNew ? 12 : null),
     help: "How often it goes through the data. More learns it better, until it only repeats it: the validation loss then rises." },
-  { name: "learning_rate", path: `${COUPLET}learning_rate`, label: "Learning rate", ...real, min: 0, max: 1000, auto: (c) => autoRate(c),
+  { name: "learning_rate", path: `${COUPLET}learning_rate`, label: "Learning rate", ...real, min: 0, max: 1000, auto: autoRate, send: (c) => (c.isNew ? autoRate(c) : null),
     help: "How far each update moves the weights. Too high and the loss jumps about; too low and little is learned." },
   { name: "context_length", path: `${COUPLET}context_length`, label: "Context", ...whole, min: 1, max: (c) => modelContext(c) || 16777216, auto: autoContext,
     help: "Tokens that the model sees at once while it trains. Shorter takes less time and memory." },
