@@ -73,13 +73,13 @@ export async function inspect(body, signal) {
   let one = asked.get(key);
   if (!one) {
     const control = new AbortController();
-    one = { control, waiting: 0, promise: ask(key, body, control.signal).finally(() => { if (asked.get(key) === one) asked.delete(key); }) };
+    one = { control, prompt: body.prompt, waiting: 0, promise: ask(key, body, control.signal).finally(() => { if (asked.get(key) === one) asked.delete(key); }) };
     asked.set(key, one);
   }
   one.waiting++;
   const leave = () => {
     if (--one.waiting > 0) return;
-    asked.delete(key);
+    if (asked.get(key) === one) asked.delete(key);
     one.control.abort();
   };
   signal?.addEventListener("abort", leave);
@@ -91,6 +91,19 @@ export async function inspect(body, signal) {
     signal?.removeEventListener("abort", leave);
   }
 }
+
+/**
+ * Gives up whatever is asked about these ids or their beginning, because another text is now of interest: the server looks at one thing after the
+ * other. A useInspect that still wants it asks once more, later.
+ */
+export function giveUp(ids) {
+  for (const [key, one] of asked) {
+    if (!Array.isArray(one.prompt) || one.prompt.some((id, i) => id !== ids[i])) continue;
+    asked.delete(key);
+    one.control.abort();
+  }
+}
+const LATER_MS = 100;
 
 /**
  * The answer to `body` (null: nothing is asked) as {answer, error, busy, again}. While a new question is open the last answer stays, with busy true:
@@ -106,10 +119,15 @@ export function useInspect(body) {
       return undefined;
     }
     const control = new AbortController();
+    let timer = 0;
     inspect(body, control.signal).then(
       (answer) => { if (!control.signal.aborted) setFound({ key, answer, error: null, asked: body }); },
-      (error) => { if (!control.signal.aborted) setFound({ key, answer: null, error, asked: body }); });
-    return () => control.abort();
+      (error) => {
+        if (control.signal.aborted) return;
+        if (error.name === "AbortError") timer = setTimeout(() => setTurn((n) => n + 1), LATER_MS);
+        else setFound({ key, answer: null, error, asked: body });
+      });
+    return () => { clearTimeout(timer); control.abort(); };
   }, [key, turn]);
   return { answer: found.answer, asked: found.asked, error: found.key === key ? found.error : null, busy: Boolean(body) && found.key !== key,
     again: () => { setFound((now) => ({ ...now, key: null })); setTurn((n) => n + 1); } };

@@ -6,8 +6,8 @@
 
 import { call } from "../lib/api.js";
 import { count, plural } from "../lib/format.js";
-import { html, useEffect, useMemo, useState } from "../lib/html.js";
-import { useInspect } from "../lib/inspect.js";
+import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
+import { giveUp, useInspect } from "../lib/inspect.js";
 import { chosenModel, fail, models } from "../lib/server.js";
 import { address, linkTo, persistentStore, useParam, useStore } from "../lib/store.js";
 import { Card, Empty, Facts, useSettled } from "../lib/ui.js";
@@ -108,11 +108,13 @@ export default function Inside() {
   const tab = TABS.some(([name]) => name === wanted) ? wanted : TABS[0][0], first = Math.max(0, Number(firstText) || 0);
   const prompt = usePrompt(info ? model : "", plain, settled, first);
   const { answer, asked, error, busy, again } = useInspect(prompt && { model, prompt, what: ["tokens"] });
-  const Part = usePart(tab);
+  const Part = usePart(tab), shownIds = useRef(null);
+  useEffect(() => () => { if (shownIds.current) giveUp(shownIds.current); }, [model, prompt]);
   useEffect(() => { if (error && [401, 404, 429, undefined].includes(error.status)) fail(error, again); }, [error]);
   const look = prompt && answer && asked.model === model && !error ? answer : null;
   const tokens = look?.tokens, key = tokens?.ids.join(" ");
   const shared = useMemo(() => tokens, [key]); // the same object as long as the tokens are the same
+  shownIds.current = shared?.ids ?? null;
   return html`<div class="stack">
     <${TextCard} plain=${plain} look=${look} first=${first} setFirst=${setFirst} />
     <${Tabs} tab=${tab} />
