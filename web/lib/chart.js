@@ -119,7 +119,7 @@ function axesOf({ x, log, small, ySeries }) {
   const base = { stroke: () => colourOf("--soft"), font: FONT, ticks: { show: false }, grid: { stroke: () => colourOf("--line"), width: 1 } };
   const across = { ...base, space: 64, size: small ? 24 : 28, gap: 6, values: (_, at) => at.map((v) => format(x, v)),
     ...(small ? {} : { label: x.label, labelFont: FONT, labelSize: 20, labelGap: 0 }) };
-  const up = { ...base, space: small ? 28 : 40, gap: 6, values: (_, at) => at.map((v) => format(ySeries, v)),
+  const up = { ...base, space: small ? 28 : 40, gap: 6, values: (_, at) => at.map(ySeries.short ?? ((v) => format(ySeries, v))),
     size: (_, texts) => 14 + 7 * Math.max(3, ...(texts ?? []).map((t) => t.length)) };
   if (log) Object.assign(up, { splits: (_, __, min, max) => logTicks(min, max), filter: (_, at) => at });
   return [across, up];
@@ -217,7 +217,7 @@ function Numbers({ label, x, series }) {
 }
 
 /**
- * x: {label, values (rising), format?}; series: [{label, values (null: none), colour: "--c1", format?, points?, dash?, faint?, width?, quiet? (not in the
+ * x: {label, values (rising), format?}; series: [{label, values (null: none), colour: "--c1", format?, short? (for the axis), points?, dash?, faint?, width?, quiet? (not in the
  * legend)}]. log: logarithmic; sync: charts with the same word share a cursor; small: no axis title, no table. `values` arrays are compared by identity.
  */
 export function Chart({ label, x, series, height = 280, log = false, small = false, sync, id }) {

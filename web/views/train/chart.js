@@ -52,9 +52,10 @@ function lossSeries(rows, smooth) {
   return out;
 }
 
+const thousands = (x) => (x >= 1e3 ? `${number(x / 1e3)}k` : number(x));
 const SMALL = [
   ["learning_rate", "Learning rate", "--c3", (x) => number(x, 2)],
-  ["tokens_per_second", "Tokens/s", "--c4", (x) => (x >= 1e4 ? `${number(x / 1e3)}k` : count(x))],
+  ["tokens_per_second", "Tokens/s", "--c4", count, thousands],
   ["grad_norm", "Gradient norm", "--c5", (x) => number(x, 3)],
 ];
 
@@ -67,7 +68,7 @@ export function Curves({ log, version }) {
   const smoothing = smooth ?? rows.length > 300;
   const x = useMemo(() => axisOf(axis, column(rows, axis).map((v) => v ?? 0)), [rows, axis]);
   const series = useMemo(() => lossSeries(rows, smoothing), [rows, smoothing]);
-  const small = useMemo(() => SMALL.map(([name, label, colour, format]) => ({ label, colour, format, width: 1.25, values: column(rows, name) })), [rows]);
+  const small = useMemo(() => SMALL.map(([name, label, colour, format, short]) => ({ label, colour, format, short, width: 1.25, values: column(rows, name) })), [rows]);
   if (rows.length === 0) return null;
   const chip = (on, set, text, title) => html`<button type="button" class="chip" aria-pressed=${on ? "true" : "false"} title=${title} onClick=${() => set(!on)}>${text}</button>`;
   return html`<${Card} title="Loss" className="job-curves" tools=${html`

@@ -7,7 +7,7 @@ import { html, useEffect, useState } from "../../lib/html.js";
 import { fail } from "../../lib/server.js";
 import { createStore, useStore } from "../../lib/store.js";
 import { Dialog } from "../../lib/ui.js";
-import { ACTIVE, FINAL, jobLog } from "./log.js";
+import { FINAL, jobLog } from "./log.js";
 
 const WORDS = { validating_files: "checking files", queued: "waiting", running: "training", paused: "paused", succeeded: "finished", failed: "failed", cancelled: "cancelled" };
 const WISHES = { pause: "pausing…", cancel: "cancelling…" };
@@ -65,7 +65,7 @@ export function progressText(job) {
 
 export function JobProgress({ job, of }) {
   const c = job.couplet;
-  const bar = ACTIVE.has(job.status) || job.status === "paused";
+  const bar = job.status === "running" || job.status === "paused";
   return html`<div class="job-progress">
     ${bar && html`<progress max="1" value=${c.total_steps ? c.step / c.total_steps : job.status === "running" ? undefined : 0} aria-label=${`Progress of ${of ?? shortName(job)}`}></progress>`}
     <span class="stats">${progressText(job)}</span>

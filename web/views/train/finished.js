@@ -97,17 +97,23 @@ export function Finished({ job, files }) {
   const chats = Boolean(modelInfo(model)?.meta?.chat_template ?? modelInfo(job.model)?.meta?.chat_template);
   const base = job.model === "new" ? null : job.model;
   return html`<${Card} title="Finished" id="finished" tools=${html`<code class="job-name">${model}</code>`}>
-    ${verdict && html`<p class="job-verdict"><span class=${`tag ${verdict[0] === "better" ? "good" : verdict[0] === "worse" ? "bad" : ""}`}>${verdict[0]}</span> ${verdict[1]}</p>`}
-    <div class="actions">
-      <a class="job-go" href=${linkTo(chats ? "chat" : "complete", { model })}>${chats ? "Talk to it" : "Let it write"}</a>
-      ${base && html`<a href=${linkTo("compare", { models: `${base},${model}` })}>Compare with its base</a>`}
-      <a href=${linkTo("inside", { model })}>Look inside</a>
-      <a href=${linkTo("train", { new: 1, like: job.id })}>Train again like this</a>
+    <div class="job-finished">
+      <div>
+        ${verdict && html`<p class="job-verdict"><span class=${`tag ${verdict[0] === "better" ? "good" : verdict[0] === "worse" ? "bad" : ""}`}>${verdict[0]}</span> ${verdict[1]}</p>`}
+        <div class="actions">
+          <a class="job-go" href=${linkTo(chats ? "chat" : "complete", { model })}>${chats ? "Talk to it" : "Let it write"}</a>
+          ${base && html`<a href=${linkTo("compare", { models: `${base},${model}` })}>Compare with its base</a>`}
+          <a href=${linkTo("inside", { model })}>Look inside</a>
+          <a href=${linkTo("train", { new: 1, like: job.id })}>Train again like this</a>
+        </div>
+        <${Alias} model=${model} />
+      </div>
+      <div>
+        <h3>Take it with you</h3>
+        <${Exports} job=${job} />
+        ${files.length > 0 && html`<div class="job-saves">${files.map((file) => html`<${Save} path=${`/v1/files/${file.id}/content`} name=${file.filename}
+          title=${`${FILES[file.filename] ?? "A result"}, ${bytes(file.bytes)}`}>${file.filename}<//>`)}</div>`}
+      </div>
     </div>
-    <h3>Take it with you</h3>
-    <${Exports} job=${job} />
-    ${files.length > 0 && html`<div class="job-saves">${files.map((file) => html`<${Save} path=${`/v1/files/${file.id}/content`} name=${file.filename}
-      title=${`${FILES[file.filename] ?? "A result"}, ${bytes(file.bytes)}`}>${file.filename}<//>`)}</div>`}
-    <${Alias} model=${model} />
   <//>`;
 }

@@ -120,6 +120,7 @@ class JobLog {
       this.samples.push(data);
     } else {
       this.messages.push(event);
+      if (event.created_at < (this.messages.at(-2)?.created_at ?? 0)) this.messages.sort((a, b) => a.created_at - b.created_at); // two reads at a time
     }
     if (this.job && data.step > (this.job.couplet.step ?? 0) && event.type === "metrics") {
       this.job = { ...this.job, couplet: { ...this.job.couplet, step: data.step, total_steps: data.total_steps ?? this.job.couplet.total_steps } };
@@ -171,7 +172,7 @@ class JobLog {
         if (!passing(error)) {
           this.problem = error;
           this.#changed("failed");
-          if (error.status !== 404) fail(error, () => this.#begin());
+          if (error.status !== 404) fail(error, () => { if (this.#watchers > 0) this.#begin(); });
           return;
         }
         this.#changed("lost");
