@@ -83,13 +83,13 @@ def test_an_alternative_is_gone_on_from_and_taken_back(complete):
     finished(complete)
     body = json.loads(sent.value.post_data)
     assert len(body["prompt"]) == int(complete.page.locator("#prompt-count").inner_text().split()[0]) + 4
+    expect(complete.page.locator("#answer .tok")).to_have_count(14)
     now = complete.page.locator("#answer").text_content()
     assert now.startswith("".join(tokens[:3]) + text) and len(now) > len("".join(tokens[:3]) + text)
-    expect(complete.page.locator("#answer .tok")).to_have_count(14)
     button(complete, "↶ Back to the earlier answer").click()
     expect(complete.page.locator("#answer")).to_have_text(first, use_inner_text=True)
     button(complete, "Later answer").click()
-    assert complete.page.locator("#answer").text_content() == now
+    expect(complete.page.locator("#answer")).to_have_text(now)
 
 
 def test_another_answer_then_on_writing(complete):

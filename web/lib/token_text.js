@@ -85,13 +85,13 @@ function classOf(token, index, colour, mark) {
 }
 
 /** Keeps the spans of `host` equal to the log; draws at most once a frame. */
-function drawTokens(host, log, look) {
+function drawTokens(host, log, look, spans) {
   let drawn = 0, version = log.version, frame = 0, block = null, inBlock = 0;
   const draw = () => {
     frame = 0;
     if (version !== log.version || drawn > log.items.length) {
       host.replaceChildren();
-      drawn = inBlock = 0;
+      spans.length = drawn = inBlock = 0;
       block = null;
       version = log.version;
     }
@@ -106,8 +106,7 @@ function drawTokens(host, log, look) {
       span.dataset.i = drawn;
       span.className = classOf(token, drawn, look.current.colour, look.current.mark);
       span.textContent = token.text;
-      block.append(span);
-      drawn++;
+      spans[drawn++] = block.appendChild(span);
       if (++inBlock >= BLOCK_TOKENS && token.text.endsWith("\n")) block = null;
     }
   };
@@ -153,16 +152,17 @@ function TokenCard({ token, index, place, onPick, onEnter, onLeave, note, tools 
  * tools(index, token): what stands below its alternatives. redraw: spans are made anew when it changes.
  */
 export function TokenText({ log, label, colour = "surprise", onPick, mark, note, tools, redraw, id, running = false }) {
-  const root = useRef(), host = useRef(), look = useRef({}), hide = useRef(0);
+  const root = useRef(), host = useRef(), look = useRef({}), hide = useRef(0), spans = useRef([]), current = useRef(null);
   const [open, setOpen] = useState(null); // {index, place}
   look.current = { colour, mark };
   useEffect(() => {
     host.current.replaceChildren();
     setOpen(null);
-    return drawTokens(host.current, log, look);
+    spans.current.length = 0;
+    return drawTokens(host.current, log, look, spans.current);
   }, [log, colour, redraw]);
   useEffect(() => log.subscribe(() => setOpen((now) => (now && now.index >= log.items.length ? null : now))), [log]);
-  const span = (index) => host.current.querySelector(`[data-i="${index}"]`);
+  const span = (index) => spans.current[index];
   const show = (index) => {
     clearTimeout(hide.current);
     const node = span(index);
@@ -189,8 +189,9 @@ export function TokenText({ log, label, colour = "surprise", onPick, mark, note,
     }
   };
   useEffect(() => {
-    host.current.querySelector(".tok.current")?.classList.remove("current");
-    if (open) span(open.index)?.classList.add("current");
+    current.current?.classList.remove("current");
+    current.current = open ? span(open.index) : null;
+    current.current?.classList.add("current");
   }, [open]);
   useEffect(() => {
     if (!open) return undefined;
