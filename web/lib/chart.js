@@ -9,6 +9,7 @@ import { createStore, useStore } from "./store.js";
 
 const MOST_DRAWN = 1600, MOST_ROWS = 60;
 const FONT = "12px system-ui, sans-serif";
+const WHOLE = Array.from({ length: 13 }, (_, e) => [1, 2, 5].map((m) => m * 10 ** e)).flat(); // ticks between which there is no half step
 
 let loading = null;
 function library() {
@@ -118,8 +119,8 @@ function scaleOfY(log) {
 function axesOf({ x, log, small, ySeries }) {
   const base = { stroke: () => colourOf("--soft"), font: FONT, ticks: { show: false }, grid: { stroke: () => colourOf("--line"), width: 1 } };
   const across = { ...base, space: 64, size: small ? 24 : 28, gap: 6, values: (_, at) => at.map((v) => format(x, v)),
-    ...(small ? {} : { label: x.label, labelFont: FONT, labelSize: 20, labelGap: 0 }) };
-  const up = { ...base, space: small ? 28 : 40, gap: 6, values: (_, at) => at.map(ySeries.short ?? ((v) => format(ySeries, v))),
+    ...(x.whole ? { incrs: WHOLE } : {}), ...(small ? {} : { label: x.label, labelFont: FONT, labelSize: 20, labelGap: 0 }) };
+  const up = { ...base, space: small ? 22 : 40, gap: 6, values: (_, at) => at.map(ySeries.short ?? ((v) => format(ySeries, v))),
     size: (_, texts) => 14 + 7 * Math.max(3, ...(texts ?? []).map((t) => t.length)) };
   if (log) Object.assign(up, { splits: (_, __, min, max) => logTicks(min, max), filter: (_, at) => at });
   return [across, up];
@@ -156,7 +157,7 @@ function usePlot(props, hidden, cursor) {
   const host = useRef(), plot = useRef(null), look = useRef(), [Plot, setPlot] = useState(null), [zoomed, setZoomed] = useState(false), [lost, setLost] = useState(false);
   look.current = props;
   const { x, series, height, log, small, sync } = props;
-  const shape = JSON.stringify([x.label, height, log, small, sync, series.map((s) => [s.label, s.colour, s.dash, s.points, s.faint, s.width])]);
+  const shape = JSON.stringify([x.label, x.whole, height, log, small, sync, series.map((s) => [s.label, s.colour, s.dash, s.points, s.faint, s.width])]);
   useEffect(() => { library().then((module) => setPlot(() => module), () => setLost(true)); }, []);
   useEffect(() => {
     if (!Plot) return undefined;
@@ -217,7 +218,7 @@ function Numbers({ label, x, series }) {
 }
 
 /**
- * x: {label, values (rising), format?}; series: [{label, values (null: none), colour: "--c1", format?, short? (for the axis), points?, dash?, faint?, width?, quiet? (not in the
+ * x: {label, values (rising), format?, whole?: no fractions}; series: [{label, values (null: none), colour: "--c1", format?, short? (for the axis), points?, dash?, faint?, width?, quiet? (not in the
  * legend)}]. log: logarithmic; sync: charts with the same word share a cursor; small: no axis title, no table. `values` arrays are compared by identity.
  */
 export function Chart({ label, x, series, height = 280, log = false, small = false, sync, id }) {

@@ -9,7 +9,7 @@ import { Card, Segmented } from "../../lib/ui.js";
 
 export const AXES = [["step", "Steps", "Updates of the weights"], ["epoch", "Epochs", "Times through the training data"], ["tokens", "Tokens", "Tokens that were learned from"]];
 const FORMATS = { step: count, epoch: (x) => number(x, 3), tokens: (x) => (x >= 1e6 ? `${number(x / 1e6)}M` : x >= 1e4 ? `${number(x / 1e3)}k` : count(x)) };
-export const axisOf = (kind, values) => ({ label: kind, values, format: FORMATS[kind] });
+export const axisOf = (kind, values) => ({ label: kind, values, format: FORMATS[kind], whole: kind !== "epoch" });
 const LOSS = (x) => number(x, 4);
 
 /** Steps and evaluations in one list, rising; a member that only one of them has is null in the other. */
