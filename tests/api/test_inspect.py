@@ -306,15 +306,15 @@ def test_too_large(http, start_server, tmp_path):
     heads = [[[1]]] * 64
     reply = http.post("/v1/inspect", json={"matrices": {"inputs": [[1]] * 512, "W_q": heads, "W_k": heads, "W_v": heads}})
     assert (reply.status_code, reply.json()["error"]["code"]) == (400, "inspection_too_large")
-    wide = start_server("--max-inspect-tokens", "2000", model=make_nano(tmp_path / "wide", "--ctx", "4096"))
-    with httpx.Client(base_url=wide.url, timeout=60) as wide:
-        request = {"model": "wide", "prompt": [1] * 2000, "what": "weights"}
+    wide = start_server("--max-inspect-tokens", "1100", model=make_nano(tmp_path / "wide", "--ctx", "1200"))
+    with httpx.Client(base_url=wide.url, timeout=300) as wide:
+        request = {"model": "wide", "prompt": [1] * 1100, "what": "weights"}
         reply = wide.post("/v1/inspect", json=request)
         assert (reply.status_code, reply.json()["error"]["code"], reply.json()["error"]["param"]) == (400, "inspection_too_large", "what")
         assert "layer" in reply.json()["error"]["message"]
         reply = look(wide, **request, layer=3, head=1, encoding="uint8")
-        assert reply["weights"]["shape"] == [2000, 2000]
-        assert wide.post("/v1/inspect", json={**request, "prompt": [1] * 2001}).json()["error"]["code"] == "context_length_exceeded"
+        assert reply["weights"]["shape"] == [1100, 1100]
+        assert wide.post("/v1/inspect", json={**request, "prompt": [1] * 1101}).json()["error"]["code"] == "context_length_exceeded"
 
 
 def test_keys(start_server):
