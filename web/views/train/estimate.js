@@ -66,6 +66,7 @@ export function Estimate({ estimate, error, body, ready, c, report }) {
       fail(problem, start);
     }
   };
+  const stopped = starting || !ready || Boolean(estimate.problem || estimate.error);
   const fatal = report.report && !report.report.usable;
   const about = estimate.problem ? `${estimate.problem} Mend it, and the estimate follows.`
     : fatal ? "This file cannot be trained on as it is; its problems are listed with it." : !ready ? "Waiting for the file's report…"
@@ -75,8 +76,9 @@ export function Estimate({ estimate, error, body, ready, c, report }) {
       ${about && html`<p class=${estimate.error || estimate.problem || fatal ? "bad" : "hint"}>${about}</p>`}
       ${!about && estimate.busy && html`<p class="hint">Trying a few updates to see how long it takes…</p>`}
     </div>
-    ${!about && estimate.figures && html`<div class=${estimate.busy ? "train-stale" : ""}><${Figures} e=${estimate.figures} batch=${Number(c.values.batch_size) || 8} /></div>`}
-    <div class="actions"><button type="button" id="train-start" class="primary" disabled=${starting || !ready || Boolean(estimate.problem) || Boolean(estimate.error)} onClick=${start}>
+    ${!about && estimate.figures && html`<div class=${estimate.busy ? "train-stale" : ""}>
+      <${Figures} e=${estimate.figures} batch=${Number(c.values.batch_size) || 8} /></div>`}
+    <div class="actions"><button type="button" id="train-start" class="primary" disabled=${stopped} onClick=${start}>
       ${starting ? "Starting…" : "Start training"}</button></div>
     <p class="hint">The server goes on answering meanwhile. The run survives this page, a reload and a restart of the server.</p>
   <//>`;

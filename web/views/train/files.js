@@ -35,12 +35,15 @@ async function sha256(blob) {
   const sum = new Uint8Array(await crypto.subtle.digest("SHA-256", await blob.arrayBuffer()));
   return Array.from(sum, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
+/** A file's name as part of a model's. */
+export const nameOf = (filename) => filename.replace(/\.[^.]*$/, "").replace(/[^A-Za-z0-9_.-]+/g, "-").replace(/^[-.]+|[-.]+$/g, "").slice(0, 40);
 /** The name decides how a file is read, so another kind of name is another file. */
 const ending = (name) => /\.[^.]*$/.exec(name.toLowerCase())?.[0] ?? "";
 const twin = (sum, name, not = null) => files.get().list.find((f) => f.sha256 === sum && f.id !== not && ending(f.filename) === ending(name)) ?? null;
 
 function recognised(old, name) {
-  uploadNote.set({ id: old.id, text: `${name} is here already${old.filename === name ? "" : ` as ${old.filename}`}, uploaded ${ago(old.created_at)}: that one is used.` });
+  const as = old.filename === name ? "" : ` as ${old.filename}`;
+  uploadNote.set({ id: old.id, text: `${name} is here already${as}, uploaded ${ago(old.created_at)}: that one is used.` });
   return old;
 }
 
@@ -126,7 +129,8 @@ export function FileList({ onUse, chosen = null, onGone }) {
     ${list.map((file) => html`<li key=${file.id} aria-current=${file.id === chosen ? "true" : undefined}>
       <span class="train-file-name">${file.filename}${file.shared && html` <span class="tag">shared</span>`}
         <span class="hint">${[rows[file.id], bytes(file.bytes), ago(file.created_at)].filter(Boolean).join(" · ")}</span></span>
-      ${file.id === chosen ? html`<span class="tag good">in use</span>` : html`<button type="button" class="quiet" aria-label=${`Use ${file.filename}`} onClick=${() => onUse(file)}>Use</button>`}
+      ${file.id === chosen ? html`<span class="tag good">in use</span>`
+        : html`<button type="button" class="quiet" aria-label=${`Use ${file.filename}`} onClick=${() => onUse(file)}>Use</button>`}
       <button type="button" class="quiet" aria-label=${`Delete ${file.filename}`} onClick=${() => setGone(file)}>Delete</button>
     </li>`)}</ul>
     ${gone && html`<${Remove} file=${gone} onGone=${onGone} onClose=${() => setGone(null)} />`}`;

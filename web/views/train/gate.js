@@ -25,10 +25,10 @@ async function ask() {
 const WHY = {
   key: ["Training wants an API key", html`Enter a key with the scope <code>train</code> above. Whoever runs the server makes one with
     <code>couplet keys add NAME --scope train</code>.`],
-  scope: ["This key may not train", html`It can talk to models, no more: files and fine-tuning jobs need a key with the scope <code>train</code>. Whoever runs the server
-    makes one with <code>couplet keys add NAME --scope train</code>; then enter it here.`],
-  absent: ["This server does not train", html`It answers, but has no fine-tuning at <code>/v1/fine_tuning/jobs</code>: an older couplet, or a proxy that lets nothing but answers
-    through. Ask whoever runs it, or start your own with <code>couplet serve --model PATH</code>.`],
+  scope: ["This key may not train", html`It can talk to models, no more: files and fine-tuning jobs need a key with the scope <code>train</code>. Whoever runs
+    the server makes one with <code>couplet keys add NAME --scope train</code>; then enter it here.`],
+  absent: ["This server does not train", html`It answers, but has no fine-tuning at <code>/v1/fine_tuning/jobs</code>: an older couplet, or a proxy that lets
+    nothing but answers through. Ask whoever runs it, or start your own with <code>couplet serve --model PATH</code>.`],
 };
 
 const otherKey = () => fail({ status: 401, message: "" }, ask);

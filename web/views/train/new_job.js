@@ -50,10 +50,12 @@ async function takeOver(id) {
 
 function DataCard({ file, id, report, c }) {
   const note = useStore(uploadNote), busy = Boolean(useStore(uploading));
-  const tokenizer = c.isNew ? (c.values.tokenizer === "train" ? `the tokenizer of ${report.report?.model ?? "a served model"}, until the new one is made` : `the tokenizer of ${c.values.tokenizer}`)
-    : `the tokenizer of ${c.base?.id}`;
-  return html`<${Card} title=${file ? html`<span class="train-filename">${file.filename}</span>` : "File"} className="train-data"
-      tools=${html`${file && html`<span class="count">${bytes(file.bytes)}</span>`}<${PickFile} label="Another file" className="quiet" disabled=${busy} onPick=${(f) => addFile(f, f.name, useForNew)} />`}>
+  const made = c.isNew && c.values.tokenizer === "train"; // by the run, so there is none yet
+  const lender = made ? report.report?.model ?? "a served model" : c.isNew ? c.values.tokenizer : c.base?.id;
+  const tokenizer = `the tokenizer of ${lender}${made ? ", until the new one is made" : ""}`;
+  const tools = html`${file && html`<span class="count">${bytes(file.bytes)}</span>`}
+    <${PickFile} label="Another file" className="quiet" disabled=${busy} onPick=${(f) => addFile(f, f.name, useForNew)} />`;
+  return html`<${Card} title=${file ? html`<span class="train-filename">${file.filename}</span>` : "File"} className="train-data" tools=${tools}>
     <${UploadProgress} />
     ${note?.id === id && html`<p class="hint train-note" role="status">${note.text}</p>`}
     <${Report} state=${report} tokenizer=${tokenizer} />
@@ -70,8 +72,8 @@ function Form({ id }) {
   const reportOf = before.isNew ? (values.tokenizer === "train" ? "" : values.tokenizer) : before.base?.id ?? "";
   const ownContext = modelContext(before);
   const context = Number(values.context_length) || (before.text ? Math.min(ownContext || 1024, 1024) : before.isNew ? ownContext : 0);
-  const report = useReport(state === "ready" ? id : null, { model: reportOf, context_length: context ? String(context) : "", excess_length: before.rows ? values.excess_length : "",
-    validation_file: values.validation_file });
+  const report = useReport(state === "ready" ? id : null, { model: reportOf, context_length: context ? String(context) : "",
+    excess_length: before.rows ? values.excess_length : "", validation_file: values.validation_file });
   const c = settingOf(saved, list, chosen, file, all.list, report.report);
   const ready = Boolean(file && report.report?.usable && !report.stale && (c.isNew || c.base));
   const body = file && (c.isNew || c.base) ? jobRequest(c, id) : null;

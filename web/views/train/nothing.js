@@ -8,7 +8,7 @@ import { chooseModel, fail, listModels, models, say } from "../../lib/server.js"
 import { address, go, persistentStore, useStore } from "../../lib/store.js";
 import { Card, Segmented } from "../../lib/ui.js";
 import { droppedFile, hovering, PickFile } from "./drop.js";
-import { addFile, uploading } from "./files.js";
+import { addFile, nameOf, uploading } from "./files.js";
 
 const EXAMPLE = { id: null, filename: "village.txt", bytes: 97932, prompts: ["Mara the baker", "In the morning"] };
 const LEAST_BYTES = 10_000; // of less, nothing but the text itself is learned
@@ -24,8 +24,8 @@ export const PRESETS = [
 const RUN = {
   hyperparameters: { batch_size: 8 },
   couplet: {
-    architecture: { preset: "gpt2-nano" }, tokenizer: "train", vocab_size: 1024, context_length: 128, stride: 64, learning_rate: 3e-3, lr_scheduler: "cosine", warmup_ratio: 0.05,
-    weight_decay: 0.1, validation_split: 0.1, n_evals: 12, n_checkpoints: 3,
+    architecture: { preset: "gpt2-nano" }, tokenizer: "train", vocab_size: 1024, context_length: 128, stride: 64, learning_rate: 3e-3, lr_scheduler: "cosine",
+    warmup_ratio: 0.05, weight_decay: 0.1, validation_split: 0.1, n_evals: 12, n_checkpoints: 3,
   },
 };
 export const MARK = "couplet.start"; // in the job's metadata
@@ -45,7 +45,7 @@ async function promptsOf(file) {
 const windowsOf = (file) => (file.bytes < LEAST_BYTES ? { context_length: 64, stride: 32, validation_split: undefined } : {});
 
 const requestOf = (file, prompts, steps) => ({
-  model: "new", training_file: file.id, suffix: file.filename.replace(/\.[^.]*$/, "").replace(/[^A-Za-z0-9_.-]+/g, "-").slice(0, 40) || "text", metadata: { [MARK]: "nothing" },
+  model: "new", training_file: file.id, suffix: nameOf(file.filename) || "text", metadata: { [MARK]: "nothing" },
   method: { type: "supervised", supervised: { hyperparameters: RUN.hyperparameters } },
   couplet: { ...RUN.couplet, ...windowsOf(file), max_steps: steps, ...(prompts.length ? { sample_prompts: prompts } : {}) },
 });
@@ -66,7 +66,8 @@ async function start(file, steps) {
 }
 
 function Time({ steps }) {
-  return html`<p class="hint">${count(steps)} updates, each from 8 pieces of the text: about ${duration(STEP_SECONDS * steps)} on two cores that have little else to do.</p>`;
+  return html`<p class="hint">${count(steps)} updates, each from 8 pieces of the text: about ${duration(STEP_SECONDS * steps)} on two cores that have little
+    else to do.</p>`;
 }
 
 export function Nothing() {
@@ -88,22 +89,27 @@ export function Nothing() {
     const dropped = droppedFile(event);
     if (dropped) take(dropped);
   };
+  const choose = (name) => plan.patch({ preset: name, steps: String(PRESETS.find(([one]) => one === name)[2]) });
   const run = async () => {
     setStarting(true);
     await start(file, n);
     setStarting(false);
   };
-  return html`<${Card} title="Start from nothing" className=${`train-nothing ${over && here ? "over" : ""}`} onDrop=${drop} onDragEnter=${() => setHere(true)} onDragLeave=${() => setHere(false)}>
-    <p>A tokenizer and a GPT-2 of a million parameters, made here and now from random numbers and one text. You watch noise become words, then look inside what you made.</p>
-    <div class="row"><${Segmented} label="How long" value=${preset} onChange=${(name) => plan.patch({ preset: name, steps: String(PRESETS.find(([one]) => one === name)[2]) })}
+  return html`<${Card} title="Start from nothing" className=${`train-nothing ${over && here ? "over" : ""}`}
+      onDrop=${drop} onDragEnter=${() => setHere(true)} onDragLeave=${() => setHere(false)}>
+    <p>A tokenizer and a GPT-2 of a million parameters, made here and now from random numbers and one text. You watch noise become words, then look inside
+      what you made.</p>
+    <div class="row"><${Segmented} label="How long" value=${preset} onChange=${choose}
         options=${PRESETS.map(([name, label, , words]) => [name, label, words])} />
       <label class="train-steps">Steps <input type="number" min="1" max="100000" step="1" value=${steps} aria-invalid=${wrong ? "true" : undefined}
         onInput=${(e) => plan.patch({ steps: e.target.value, preset: PRESETS.find(([, , s]) => String(s) === e.target.value)?.[0] ?? "" })} /></label></div>
     ${wrong ? html`<p class="bad">Steps: a whole number from 1 to 100,000.</p>` : html`<${Time} steps=${n} />`}
-    <p class="hint">Text: <strong>${own.filename}</strong>, ${bytes(own.bytes)}${file ? "" : ", small stories of one village"}. ${own.bytes < LEAST_BYTES && html`<span class="bad">That is little: with less than 10 KB it learns the text by heart, no more. </span>`}
+    <p class="hint">Text: <strong>${own.filename}</strong>, ${bytes(own.bytes)}${file ? "" : ", small stories of one village"}. ${own.bytes < LEAST_BYTES
+      && html`<span class="bad">That is little: with less than 10 KB it learns the text by heart, no more. </span>`}
       ${file ? html`<button type="button" class="quiet" onClick=${() => plan.patch({ file: null })}>Back to the example</button>`
         : html`<${PickFile} label="Use a text of your own" kinds=${TEXTS} className="quiet" disabled=${busy} onPick=${take} /> or drop it on this card.`}</p>
-    <div class="actions"><button type="button" id="train-nothing" class="primary" disabled=${starting || busy || wrong} onClick=${run}>${starting ? "Starting…" : "Start from nothing"}</button></div>
+    <div class="actions"><button type="button" id="train-nothing" class="primary" disabled=${starting || busy || wrong} onClick=${run}>
+      ${starting ? "Starting…" : "Start from nothing"}</button></div>
   <//>`;
 }
 
@@ -119,11 +125,12 @@ export function NothingBanner({ job }) {
   };
   if (job.status === "succeeded") {
     return html`<div class="train-banner" role="status">
-      <p><strong>${duration(job.finished_at - job.created_at)} ago there was nothing; now it is a model.</strong> Its attention, layer by layer, is on the next page.</p>
-      <div class="row"><button type="button" class="primary" onClick=${() => open("inside")}>Look inside</button><button type="button" onClick=${() => open("complete")}>Let it write</button></div>
+      <p><strong>From nothing to a model in ${duration(job.finished_at - job.created_at)}.</strong> Its attention, layer by layer, is on the next page.</p>
+      <div class="row"><button type="button" class="primary" onClick=${() => open("inside")}>Look inside</button>
+        <button type="button" onClick=${() => open("complete")}>Let it write</button></div>
     </div>`;
   }
   if (["failed", "cancelled"].includes(job.status)) return null;
-  return html`<div class="train-banner"><p><strong>From nothing.</strong> First a tokenizer is learned from the text, then every weight from random numbers. Watch the samples: noise, then
-    syllables, then words.</p></div>`;
+  return html`<div class="train-banner"><p><strong>From nothing.</strong> First a tokenizer is learned from the text, then every weight from random numbers.
+    Watch the samples: noise, then syllables, then words.</p></div>`;
 }

@@ -76,7 +76,8 @@ function Mask({ preview }) {
         onClick=${() => setAt(i)}>${p.line ? `Line ${p.line}` : `Window ${i + 1}`}</button>`)}</span></div>
     <p class="legend"><mark>learned</mark> ${count(learned)} tokens that it is trained to write · <span>only read</span> ${count(row.tokens.length - learned)}</p>
     <div class="text train-mask-text" tabindex="0" role="region" aria-label="The first row, with what is learned marked">${row.tokens.map((t) => (t.supervised
-      ? html`<mark title=${`token ${t.id}, learned`}>${t.text}</mark>` : html`<span title=${`token ${t.id}, only read`}>${t.text}</span>`))}${row.cut && html`<span class="hint"> … and so on</span>`}</div>
+      ? html`<mark title=${`token ${t.id}, learned`}>${t.text}</mark>`
+      : html`<span title=${`token ${t.id}, only read`}>${t.text}</span>`))}${row.cut && html`<span class="hint"> … and so on</span>`}</div>
   </div>`;
 }
 

@@ -8,7 +8,8 @@ import { CopyButton, Segmented } from "../../lib/ui.js";
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 export function asCurl(body, origin = location.origin, key = hasKey()) {
-  return [`curl ${origin}/v1/fine_tuning/jobs`, "-H 'Content-Type: application/json'", key && '-H "Authorization: Bearer $COUPLET_API_KEY"', `-d ${quoted(JSON.stringify(body, null, 2))}`]
+  const authorization = key && '-H "Authorization: Bearer $COUPLET_API_KEY"';
+  return [`curl ${origin}/v1/fine_tuning/jobs`, "-H 'Content-Type: application/json'", authorization, `-d ${quoted(JSON.stringify(body, null, 2))}`]
     .filter(Boolean).join(" \\\n  ");
 }
 
@@ -26,7 +27,8 @@ function python(value, indent) {
 export function asPython({ couplet, ...known }, origin = location.origin, key = hasKey()) {
   const parts = Object.entries(known).map(([name, value]) => `    ${name}=${python(value, "    ")},`);
   if (couplet) parts.push(`    extra_body={"couplet": ${python(couplet, "    ")}},`);
-  return `${key ? "import os\n" : ""}from openai import OpenAI\n\nclient = OpenAI(base_url=${JSON.stringify(`${origin}/v1`)}, api_key=${key ? 'os.environ["COUPLET_API_KEY"]' : '"any"'})\n`
+  const given = key ? 'os.environ["COUPLET_API_KEY"]' : '"any"';
+  return `${key ? "import os\n" : ""}from openai import OpenAI\n\nclient = OpenAI(base_url=${JSON.stringify(`${origin}/v1`)}, api_key=${given})\n`
     + `job = client.fine_tuning.jobs.create(\n${parts.join("\n")}\n)\nprint(job.id)`;
 }
 
