@@ -447,20 +447,29 @@ def test_looks(inside, width):
     assert v.complaints == []
 
 
-def test_pointing_is_fast_with_many_tokens(inside):
-    """Moving over the large map of 500 tokens costs well under a frame each time."""
+def test_pointing_is_fast_with_many_tokens(inside, record_property):
+    """Moving over the large map of 480 tokens, and choosing another token, cost less than a frame."""
     v = inside("attention", "a " * 480)
     v.open("inside?tab=attention&layer=0&head=0")
-    expect(v.page.locator("#inside-one canvas")).to_be_visible(timeout=60_000)
-    expect(v.page.locator("#inside-cell")).to_contain_text("row sums", timeout=60_000)
-    worst = v.page.evaluate("""async () => {
-        const map = document.querySelector('.inside-map'), box = map.getBoundingClientRect(), took = [];
-        for (let i = 0; i < 60; i++) {
-            const began = performance.now();
-            map.dispatchEvent(new PointerEvent('pointermove', {bubbles: true, clientX: box.left + 20 + i * 3, clientY: box.top + 300 - i}));
-            await new Promise((done) => queueMicrotask(done));
-            await new Promise((done) => requestAnimationFrame(() => { took.push(performance.now() - began); done(); }));
-        }
-        return took.sort((a, b) => a - b)[45];
+    expect(v.page.locator("#inside-cell")).to_contain_text("(479)", timeout=60_000)
+    median = v.page.evaluate("""async () => {
+        const time = async (act, n) => {
+            const took = [];
+            for (let i = 0; i < n; i++) {
+                const began = performance.now();
+                act(i);
+                for (let turn = 0; turn < 5; turn++) await Promise.resolve(); // Preact draws in a microtask
+                document.body.getBoundingClientRect(); // and the browser lays out
+                took.push(performance.now() - began);
+                await new Promise(requestAnimationFrame);
+            }
+            return took.sort((a, b) => a - b)[n >> 1];
+        };
+        const map = document.querySelector('.inside-map'), box = map.getBoundingClientRect(), tokens = document.querySelectorAll('.inside-from [role=option]');
+        const point = (i) => map.dispatchEvent(new PointerEvent('pointermove', {bubbles: true, clientX: box.left + 20 + i * 3, clientY: box.top + 300 - i}));
+        return [await time(point, 40), await time((i) => tokens[i * 5].click(), 20)];
     }""")
-    assert worst < 60, worst  # three quarters within; a busy machine without a screen
+    print("pointing", median)
+    record_property("a move over the map, a choice of a token", f"{median[0]:.1f}, {median[1]:.1f} ms")
+    assert median[0] < 16 and median[1] < 60, median
+    assert v.page.locator("#inside-cell").inner_text().startswith("␣a (")

@@ -51,7 +51,7 @@ function keep(key, answer, bytes) {
   }
 }
 
-async function ask(key, body, signal) {
+async function send(key, body, signal) {
   const began = performance.now();
   const answer = await call("/v1/inspect", body, signal);
   const came = performance.now();
@@ -63,7 +63,7 @@ async function ask(key, body, signal) {
 
 /** The answer to `body`. Answers are shared: nobody changes one. `signal` gives up; the request ends when all who asked it have. */
 export async function inspect(body, signal) {
-  const key = JSON.stringify(body);
+  const key = `${modelInfo(body.model)?.created ?? ""} ${JSON.stringify(body)}`; // a name may stand for another model later
   const old = kept.get(key);
   if (old) {
     kept.delete(key);
@@ -73,7 +73,7 @@ export async function inspect(body, signal) {
   let one = asked.get(key);
   if (!one) {
     const control = new AbortController();
-    one = { control, prompt: body.prompt, waiting: 0, promise: ask(key, body, control.signal).finally(() => { if (asked.get(key) === one) asked.delete(key); }) };
+    one = { control, prompt: body.prompt, waiting: 0, promise: send(key, body, control.signal).finally(() => { if (asked.get(key) === one) asked.delete(key); }) };
     asked.set(key, one);
   }
   one.waiting++;

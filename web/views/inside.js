@@ -94,8 +94,12 @@ function usePart(tab) {
 }
 
 function Tabs({ tab }) {
-  const params = useStore(address, (a) => a.params);
-  return html`<nav class="inside-tabs" aria-label="Parts of Inside">${TABS.map(([name, label, title]) =>
+  const params = useStore(address, (a) => a.params), host = useRef();
+  useEffect(() => { // on a narrow screen the open one may lie outside
+    const open = host.current.querySelector("[aria-current]");
+    host.current.scrollLeft = open.offsetLeft - (host.current.clientWidth - open.offsetWidth) / 2;
+  }, [tab]);
+  return html`<nav class="inside-tabs" ref=${host} aria-label="Parts of Inside">${TABS.map(([name, label, title]) =>
     html`<a href=${linkTo("inside", { ...params, tab: name, step: null })} title=${title} aria-current=${name === tab ? "page" : undefined}>${label}</a>`)}</nav>`;
 }
 

@@ -45,7 +45,7 @@ function FromToken({ weights, n, texts, q, setQ }) {
       <div>
         <${Strip} texts=${texts} chosen=${q} onChoose=${setQ} label="The text; the chosen token's attention shades the others. Arrow keys choose another token."
           shade=${(i) => (possible(i) ? Math.sqrt(at(i)) : 0)} title=${(i) => `${visible(texts[i])}: ${possible(i) ? percent(at(i)) : "masked"}`} />
-        <p class="hint">Click a token; the darker another one is, the more ${way === "row" ? "it is looked at" : "it looks at this one"}.</p>
+        <p class="hint">Click a token; the stronger the colour of another one, the more ${way === "row" ? "it is looked at" : "it looks at this one"}.</p>
       </div>
       <ol class="bars" aria-label=${way === "row" ? "Looked at most" : "Looking most"}>${all.map((i) => html`<li><span class="bar chosen"><span class="bar-fill" style=${{ width: `${(at(i) / most) * 100}%` }}></span>
         <span class="bar-text">${visible(texts[i])}<span class="stats"> ${i}</span></span><span class="bar-value">${number(at(i), 3)}</span></span></li>`)}</ol>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Heads: silence some of them and see what the model says instead; or try them one after the other and see which one a word hangs on.
 
-import { number, percent, visible } from "../../lib/format.js";
+import { number, percent, plural, visible } from "../../lib/format.js";
 import { html, useEffect, useMemo, useState } from "../../lib/html.js";
 import { useInspect } from "../../lib/inspect.js";
 import { useParam } from "../../lib/store.js";
@@ -28,6 +28,9 @@ function compare(before, after) {
   const change = (one) => Math.abs((one.before ?? floor) - (one.after ?? floor));
   return [...all.values()].sort((a, b) => change(b) - change(a) || (b.before ?? 0) - (a.before ?? 0));
 }
+
+/** The probability of a word in a distribution, or the bound that the last of the best sets. */
+const pOf = (best, word) => best.find(({ id }) => id === word.id)?.p ?? best.at(-1).p;
 
 /** A bound in words; percent has a sign of its own for the smallest. */
 const below = (p) => (p < 1e-4 ? percent(p) : `<${percent(p)}`);
@@ -59,7 +62,7 @@ function Trial({ model, tokens, architecture, word, layer, setLayer, base }) {
   const trial = useTrial(), { n_layer: layers, n_head: heads } = architecture;
   const found = results(model, tokens.ids, word.id);
   const here = Array.from({ length: heads }, (_, h) => found.get(`${layer}.${h}`) ?? null);
-  const p = base.find((one) => one.id === word.id)?.p ?? base.at(-1).p;
+  const p = pOf(base, word);
   const most = Math.max(SMALLEST, ...here.map((one) => Math.abs(one ? one.p - p : 0)));
   const places = (from, to) => Array.from({ length: (to - from) * heads }, (_, i) => [from + Math.floor(i / heads), i % heads]);
   const run = (some) => tryHeads(model, architecture, tokens.ids, word.id, some);
@@ -102,12 +105,13 @@ export default function Heads({ model, tokens, architecture }) {
   const mine = (one) => (one.answer && one.asked.model === model && one.asked.prompt === tokens.ids ? nextOf(one.answer) : null);
   const base = mine(before), now = mine(after), word = picked ?? base?.[0];
   const change = (next) => setOff(next.size > 0 ? pairsOf(next).map((pair) => pair.join(".")).join("_") : null);
-  return html`<div class="inside-attention">
+  return html`<div class="inside-attention inside-heads-part">
     <${Card} title="Silence heads" id="inside-switches" tools=${off.size > 0 && html`<button type="button" class="quiet" onClick=${() => change(new Set())}>Let all speak</button>`}>
       <p class="hint">A silenced head adds nothing to its block. Click one; a layer's number silences or frees all of it. ${architecture.n_kv_head < architecture.n_head
         ? `${architecture.n_head / architecture.n_kv_head} query heads share a key/value head here; each is silenced for itself.` : ""}</p>
-      <${HeadSwitches} architecture=${architecture} off=${off} onChange=${change} effects=${word && base ? results(model, tokens.ids, word.id) : null}
-        p=${word && base ? base.find((one) => one.id === word.id)?.p ?? base.at(-1).p : 0} />
+      ${base && html`<p class="stats inside-effect" role="status">${visible(word.text)} ${percent(pOf(base, word))}${off.size > 0 && now ? ` → ${now.some(({ id }) => id === word.id) ? percent(pOf(now, word)) : below(pOf(now, word))} without ${plural(off.size, "head")}` : " with all heads"}</p>`}
+      <${HeadSwitches} architecture=${architecture} off=${off} onChange=${change} effects=${base ? results(model, tokens.ids, word.id) : null}
+        p=${base ? pOf(base, word) : 0} />
     <//>
     <div class="stack">
       ${base ? html`<${NextToken} before=${base} after=${now} word=${word} setWord=${setWord} off=${off} busy=${before.busy || after.busy} last=${tokens.texts[tokens.texts.length - 1]} />

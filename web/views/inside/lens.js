@@ -114,8 +114,8 @@ export default function Lens({ model, tokens }) {
   if (error) return html`<${Card}><${Empty} title="The lens did not come" action=${html`<button type="button" onClick=${again}>Try again</button>`}>${error.message}<//><//>`;
   const ready = shown?.model === model ? shown : null;
   return html`<${Card} title="What the model would say if it stopped early" tools=${tools} id="inside-lens">
-    <p class="hint">Every layer reads a token's vector and adds to it. Here each half-finished vector goes straight to the output: the cell names the likeliest next token, darker where
-      the model is surer. Framed cells already agree with the answer in the last row.</p>
+    <p class="hint">Every layer reads a token's vector and adds to it. Here each half-finished vector goes straight to the output: the cell names the likeliest next token, in
+      stronger colour where the model is surer. Framed cells already agree with the answer in the last row.</p>
     ${ready ? html`<${Story} lens=${ready.lens} texts=${ready.texts} /><${LensTable} lens=${ready.lens} texts=${ready.texts} />`
     : html`<p class="hint" role="status">Reading what every layer would say…</p>`}
   <//>`;

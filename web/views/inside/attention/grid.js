@@ -15,11 +15,11 @@ function wordsOf(layer, head, found) {
   return `layer ${layer} · head ${head}${found?.name ? ` · mostly ${nameOf(found.name)} (${percent(found.shares[found.name])})` : ""}`;
 }
 
-/** Groups of columns that share a key/value head. */
+/** The heads' numbers; neighbouring ones that share a key/value head have one colour of line above. */
 function Columns({ heads, shared, step }) {
   const style = { marginLeft: `${LABELS}px`, gap: `${GAP}px` }, width = { width: `${step - GAP}px` };
   return html`<div class="inside-heads" aria-hidden="true" style=${style}>${Array.from({ length: heads }, (_, h) => html`<span style=${width}
-      class=${shared > 1 && h % shared === 0 ? "first" : ""} title=${shared > 1 ? `head ${h}; reads key/value head ${Math.floor(h / shared)}` : `head ${h}`}>${h}</span>`)}</div>`;
+      class=${shared > 1 && Math.floor(h / shared) % 2 ? "odd" : undefined} title=${shared > 1 ? `head ${h}; reads key/value head ${Math.floor(h / shared)}` : `head ${h}`}>${h}</span>`)}</div>`;
 }
 
 function draw({ shape: [layers, heads, n], data }, step, patterns, only) {

@@ -41,5 +41,6 @@ export function HeadSwitches({ architecture: { n_layer: layers, n_head: heads },
     <thead><tr><td></td>${Array.from({ length: heads }, (_, h) => html`<th scope="col">${h}</th>`)}</tr></thead>
     <tbody>${Array.from({ length: layers }, (_, l) => html`<tr><th scope="row"><button type="button" data-at=${`${l}.-1`} class="quiet" aria-label=${`All heads of layer ${l}`}
       tabindex=${focus[0] === l && focus[1] === -1 ? 0 : -1}>${l}</button></th>${Array.from({ length: heads }, (_, h) => button(l, h))}</tr>`)}</tbody>
-  </table></div>`;
+  </table></div>
+  ${effects?.size > 0 && html`<p class="legend"><i class="inside-key less"></i> less likely without it <i class="inside-key more"></i> likelier</p>`}`;
 }
