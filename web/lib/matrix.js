@@ -34,14 +34,16 @@ function EditCell({ value, label, onChange }) {
     const x = Number(event.target.value);
     if (event.target.value.trim() !== "" && Number.isFinite(x)) onChange(x);
   };
-  return html`<input type="number" step="0.01" aria-label=${label} aria-invalid=${wrong ? "true" : undefined} value=${text} onInput=${change} onBlur=${() => setTyped(null)} />`;
+  return html`<input type="number" step="0.01" aria-label=${label} aria-invalid=${wrong ? "true" : undefined} value=${text} onInput=${change}
+    onBlur=${() => setTyped(null)} />`;
 }
 
 /** How a cell is coloured: heat "signed" (two colours), "share" (one) or "none". */
 function Cell({ x, most, heat, digits, row, column, className }) {
   if (blocked(x)) return html`<td class="masked" data-r=${row} data-c=${column}><span>−∞</span></td>`;
   const share = heat === "none" || most === 0 ? 0 : Math.min(Math.abs(x) / most, 1);
-  return html`<td class=${`${x < 0 ? "neg" : "pos"} ${className ?? ""}`} data-r=${row} data-c=${column} style=${{ "--heat": `${(share * 45).toFixed(1)}%` }}>${cellText(x, digits)}</td>`;
+  return html`<td class=${`${x < 0 ? "neg" : "pos"} ${className ?? ""}`} data-r=${row} data-c=${column}
+    style=${{ "--heat": `${(share * 45).toFixed(1)}%` }}>${cellText(x, digits)}</td>`;
 }
 
 function Readout({ at, props }) {
@@ -56,7 +58,8 @@ function Readout({ at, props }) {
 function moved(at, key, rows, columns) {
   const { r, c } = at ?? { r: 0, c: 0 };
   const clamp = (v, n) => Math.min(Math.max(v, 0), n - 1);
-  const from = at ? { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -columns], End: [0, columns] }[key] : [0, 0];
+  const ways = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -columns], End: [0, columns] };
+  const from = at ? ways[key] : [0, 0];
   return { r: clamp(r + from[0], rows), c: clamp(c + from[1], columns) };
 }
 const KEYS = ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Home", "End"];
@@ -93,12 +96,13 @@ function More({ n, what, more }) {
 }
 
 /**
- * data: flat, row after row; null, NaN or -Infinity is what a mask forbids. rows, columns: its shape. digits: after the point, or a list of them by row.
- * picked: a row that stands out; onPick(row, column): rows can be picked. mark(row, column): a class for a cell. onEdit(row, column, x): cells are fields.
- * note: a line below.
+ * data: flat, row after row; null, NaN or -Infinity is what a mask forbids. rows, columns: its shape. digits: after the point, or a list of them
+ * by row. picked: a row that stands out; onPick(row, column): rows can be picked. mark(row, column): a class for a cell. onEdit(row, column, x):
+ * cells are fields. note: a line below.
  */
 export function Matrix(props) {
-  const { name, data, rows, columns, rowLabels, columnLabels, heat = "signed", picked, onPick, mark, onEdit, maxRows = 16, maxColumns = 12, scale, note, className = "" } = props;
+  const { name, data, rows, columns, rowLabels, columnLabels, heat = "signed", picked, onPick, mark, onEdit, maxRows = 16, maxColumns = 12, scale,
+    note, className = "" } = props;
   const root = useRef();
   const [wide, setWide] = useState(false), [tall, setTall] = useState(false);
   const shownRows = Math.min(rows, tall ? maxRows * GROWN : maxRows), shownColumns = Math.min(columns, wide ? maxColumns * GROWN : maxColumns);
@@ -111,17 +115,22 @@ export function Matrix(props) {
     const body = Array.from({ length: shownRows }, (_, r) => {
       const label = rowLabels?.[r] ?? String(r);
       const cells = Array.from({ length: shownColumns }, (_, c) => (onEdit
-        ? html`<td class="edit" data-r=${r} data-c=${c}><${EditCell} value=${data[r * columns + c]} label=${`${name}, ${label}, ${columnLabels?.[c] ?? `column ${c}`}`} onChange=${(x) => onEdit(r, c, x)} /></td>`
-        : html`<${Cell} x=${data[r * columns + c]} most=${most} heat=${heat} digits=${digitsOf(r)} row=${r} column=${c} className=${mark?.(r, c)} />`));
+        ? html`<td class="edit" data-r=${r} data-c=${c}><${EditCell} value=${data[r * columns + c]}
+          label=${`${name}, ${label}, ${columnLabels?.[c] ?? `column ${c}`}`} onChange=${(x) => onEdit(r, c, x)} /></td>`
+        : html`<${Cell} x=${data[r * columns + c]} most=${most} heat=${heat} digits=${digitsOf(r)} row=${r} column=${c}
+          className=${mark?.(r, c)} />`));
       return html`<tr class=${r === picked ? "picked" : ""}>
-        <th scope="row" data-r=${r}>${onPick && !onEdit ? html`<button type="button" class="quiet" aria-pressed=${r === picked} onClick=${() => onPick(r, 0)}>${label}</button>` : label}</th>
+        <th scope="row" data-r=${r}>${onPick && !onEdit ? html`<button type="button" class="quiet" aria-pressed=${r === picked}
+          onClick=${() => onPick(r, 0)}>${label}</button>` : label}</th>
         ${cells}${rest > 0 && html`<td class="cut">…</td>`}</tr>`;
     });
-    return html`<thead><tr><td class="corner"></td>${head}${rest > 0 && html`<th scope="col" class="cut">…</th>`}</tr></thead><tbody>${body}</tbody>`;
+    return html`<thead><tr><td class="corner"></td>${head}${rest > 0 && html`<th scope="col" class="cut">…</th>`}</tr></thead>
+      <tbody>${body}</tbody>`;
   }, [data, rows, columns, shownRows, shownColumns, rowLabels, columnLabels, heat, picked, mark, onPick, onEdit, most, String(digits), name]);
   return html`<figure class=${`matrix ${className}`}>
     <figcaption><strong>${name}</strong> <span class="stats">${rows} × ${columns}</span></figcaption>
-    <div class="matrix-scroll" ref=${root} tabindex="0" role="group" aria-label=${`${name}, ${rows} by ${columns} numbers. Arrow keys go from cell to cell.`} ...${handlers}>
+    <div class="matrix-scroll" ref=${root} tabindex="0" role="group"
+      aria-label=${`${name}, ${rows} by ${columns} numbers. Arrow keys go from cell to cell.`} ...${handlers}>
       <table aria-label=${name}>${table}</table>
     </div>
     ${(rest > 0 || shownRows < rows) && html`<div class="matrix-more">

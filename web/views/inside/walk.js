@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// The guided walk: from text to the next word in eight steps, with the numbers of one's own sentence, one step a screen. The worked example, six words
-// of three numbers each, takes the sentence's place in steps 3 to 6.
+// The guided walk: from text to the next word in eight steps, with the numbers of one's own sentence, one step a screen. The worked example, six
+// words of three numbers each, takes the sentence's place in steps 3 to 6.
 //
 // In the address: step (1 to 8), layer, head, source ("example"). A step is a file of walk/ and gets
-//   ctx: {text, setText, model, tokens, labels, architecture, layer, head, setHead, example, params}
+//   ctx: {text, setText, plain (the text is ids), model, tokens, labels, architecture, layer, head, setHead, example, params}
 
 import { html, useEffect, useMemo, useRef } from "../../lib/html.js";
 import { address, linkTo, useParam, useStore } from "../../lib/store.js";
@@ -48,30 +48,44 @@ function useArrows(turn) {
 }
 
 function Contents({ step, params }) {
-  return html`<nav class="walk-contents" aria-label="Steps of the walk"><ol>${STEPS.map(([name], i) =>
-    html`<li><a href=${linkTo("inside", { ...params, step: i ? i + 1 : null })} aria-current=${i === step ? "step" : undefined}><span class="walk-number">${i + 1}</span> ${name}</a></li>`)}</ol></nav>`;
+  const strip = useRef();
+  useEffect(() => { // on a phone the steps are a strip that scrolls sideways
+    strip.current.scrollLeft = strip.current.querySelector("[aria-current]").offsetLeft - strip.current.offsetLeft - 24;
+  }, [step]);
+  return html`<nav class="walk-contents" ref=${strip} aria-label="Steps of the walk"><ol>${STEPS.map(([name], i) =>
+    html`<li><a href=${linkTo("inside", { ...params, step: i ? i + 1 : null })} aria-current=${i === step ? "step" : undefined}><span
+      class="walk-number">${i + 1}</span> ${name}</a></li>`)}</ol></nav>`;
 }
 
+const SOURCES = [
+  ["sentence", "Your sentence"],
+  ["example", "Worked example", "Six words of three numbers each, from the notebook that this walk follows"],
+];
 const numbers = (n) => Array.from({ length: n }, (_, i) => [String(i), String(i)]);
 
 function Choices({ needs, architecture: a, layer, setLayer, head, setHead, example, setSource }) {
   const has = (name) => needs.includes(name);
   return html`<div class="row walk-choices">
-    ${has("example") && html`<${Segmented} label="Numbers of" value=${example ? "example" : "sentence"} onChange=${(value) => setSource(value === "example" ? value : null)}
-      options=${[["sentence", "Your sentence"], ["example", "Worked example", "Six words of three numbers each, from the notebook that this walk follows"]]} />`}
-    ${has("layer") && !example && html`<span><${Select} label="Layer" visibleLabel value=${String(layer)} options=${numbers(a.n_layer)} onChange=${setLayer} /></span>`}
-    ${has("head") && !example && html`<span><${Select} label="Head" visibleLabel value=${String(head)} options=${numbers(a.n_head)} onChange=${setHead} /></span>`}
+    ${has("example") && html`<${Segmented} label="Numbers of" value=${example ? "example" : "sentence"}
+      onChange=${(value) => setSource(value === "example" ? value : null)}
+      options=${SOURCES} />`}
+    ${has("layer") && !example && html`<span><${Select} label="Layer" visibleLabel value=${String(layer)} options=${numbers(a.n_layer)}
+      onChange=${setLayer} /></span>`}
+    ${has("head") && !example && html`<span><${Select} label="Head" visibleLabel value=${String(head)} options=${numbers(a.n_head)}
+      onChange=${setHead} /></span>`}
   </div>`;
 }
 
 function ExampleSource() {
-  return html`<p class="hint">The worked example: “Your journey starts with one step”, three numbers a word, and the weights that torch draws for a fixed seed; from attention_mechanism.ipynb of
+  return html`<p class="hint">The worked example: “Your journey starts with one step”, three numbers a word, and the weights that torch draws
+    for a fixed seed; from attention_mechanism.ipynb of
     ${" "}Sangameeee/LLM-from-scratch (cells counted from 0). Computed by this server, shown to 4 decimals.</p>`;
 }
 
-export default function Walk({ text, setText, model, tokens, architecture }) {
+export default function Walk({ text, setText, plain, model, tokens, architecture }) {
   const params = useStore(address, (a) => a.params);
-  const [stepText, setStep] = useParam("step", "1"), [layerText, setLayer] = useParam("layer", "0"), [headText, setHead] = useParam("head", "0"), [source, setSource] = useParam("source");
+  const [stepText, setStep] = useParam("step", "1"), [layerText, setLayer] = useParam("layer", "0"), [headText,
+    setHead] = useParam("head", "0"), [source, setSource] = useParam("source");
   const step = whole(Number(stepText) - 1, STEPS.length - 1);
   const [name, Step, needs] = STEPS[step];
   const layer = whole(layerText, architecture.n_layer - 1), head = whole(headText, architecture.n_head - 1);
@@ -86,18 +100,21 @@ export default function Walk({ text, setText, model, tokens, architecture }) {
     title.current.focus({ preventScroll: true });
     title.current.scrollIntoView({ block: "start" });
   }, [step]);
-  const ctx = { text, setText, model, tokens, labels, architecture, layer, head, setHead: (h) => setHead(String(h)), example, params };
+  const ctx = { text, setText, plain, model, tokens, labels, architecture, layer, head, setHead: (h) => setHead(String(h)), example, params };
   return html`<div class="walk">
     <${Contents} step=${step} params=${params} />
     <section class="card walk-step" aria-labelledby="walk-title">
       <div class="walk-top"><h2 id="walk-title" ref=${title} tabindex="-1">${step + 1}. ${name}</h2>
-        <${Choices} needs=${needs} architecture=${architecture} layer=${layer} setLayer=${setLayer} head=${head} setHead=${setHead} example=${example} setSource=${setSource} /></div>
+        <${Choices} needs=${needs} architecture=${architecture} layer=${layer} setLayer=${setLayer} head=${head} setHead=${setHead} example=${example}
+          setSource=${setSource} /></div>
       ${example && html`<${ExampleSource} />`}
       <${Step} key=${`${step} ${model}`} ctx=${ctx} />
       <div class="walk-turn">
-        <button type="button" disabled=${step === 0} onClick=${() => turn(-1)}>← Back${step > 0 && html`<span class="walk-turn-name">: ${STEPS[step - 1][0]}</span>`}</button>
+        <button type="button" disabled=${step === 0} onClick=${() => turn(-1)}>← Back${step > 0 && html`<span
+          class="walk-turn-name">: ${STEPS[step - 1][0]}</span>`}</button>
         <span class="hint">${step + 1} of ${STEPS.length}</span>
-        <button type="button" class="primary" disabled=${step === STEPS.length - 1} onClick=${() => turn(1)}>Next${step < STEPS.length - 1 && html`<span class="walk-turn-name">: ${STEPS[step + 1][0]}</span>`} →</button>
+        <button type="button" class="primary" disabled=${step === STEPS.length - 1}
+          onClick=${() => turn(1)}>Next${step < STEPS.length - 1 && html`<span class="walk-turn-name">: ${STEPS[step + 1][0]}</span>`} →</button>
       </div>
     </section>
   </div>`;

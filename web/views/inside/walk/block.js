@@ -28,8 +28,11 @@ function partsOf(answer) {
 /** Boxes from top to bottom; lines at the sides are what goes past a part to its sum. Each box is a button. */
 function Diagram({ parts, open, setOpen }) {
   return html`<div class="walk-diagram" role="group" aria-label="The block's parts, from its input to its output">
-    <svg viewBox="0 0 40 100" preserveAspectRatio="none" aria-hidden="true"><path d="M36 7 H8 V50 H36" vector-effect="non-scaling-stroke" /><path d="M36 50 H20 V93 H36" vector-effect="non-scaling-stroke" /></svg>
-    <div class="walk-boxes">${parts.map((one) => html`<button type="button" class=${`walk-box ${one.name.startsWith("+") || one.id === "input" ? "stream" : ""}`} aria-pressed=${one.id === open}
+    <svg viewBox="0 0 40 100" preserveAspectRatio="none" aria-hidden="true">
+      <path d="M36 7 H8 V50 H36" vector-effect="non-scaling-stroke" /><path d="M36 50 H20 V93 H36" vector-effect="non-scaling-stroke" />
+    </svg>
+    <div class="walk-boxes">${parts.map((one) => html`<button type="button"
+      class=${`walk-box ${one.name.startsWith("+") || one.id === "input" ? "stream" : ""}`} aria-pressed=${one.id === open}
       onClick=${() => setOpen(one.id)}><span>${one.name}</span><span class="stats">mean length ${number(one.mean, 3)}</span></button>`)}</div>
   </div>`;
 }
@@ -50,17 +53,22 @@ export default function Block({ ctx }) {
   }, [answer]);
   const part = made?.parts.find((one) => one.id === open);
   return html`
-    <${Say}><p>Attention is one half of a block. The other is an MLP, a small network that looks at each word alone. Before each half the vectors are normed, after each its result is <em>added</em>
-      ${" "}to what came in, so that a word's vector runs through all ${a.n_layer} blocks as a stream to which each block adds something. Then the next block does the same with other weights.</p></${Say}>
-    <${Formula} said="h is x plus attention of norm 1 of x; the output is h plus the MLP of norm 2 of h">h = x + attention(norm₁(x)), output = h + MLP(norm₂(h))</${Formula}>
+    <${Say}><p>Attention is one half of a block. The other is an MLP, a small network that looks at each word alone. Before each half the vectors
+      are normed, after each its result is <em>added</em> to what came in, so that a word's vector runs through all ${a.n_layer} blocks as a stream
+      to which each block adds something. Then the next block does the same with other weights.</p></${Say}>
+    <${Formula} said="h is x plus attention of norm 1 of x; the output is h plus the MLP of norm 2 of h">
+      h = x + attention(norm₁(x)), output = h + MLP(norm₂(h))</${Formula}>
     ${!made ? html`<${Waiting} />` : html`<div class="walk-block">
         <${Diagram} parts=${made.parts} open=${open} setOpen=${setOpen} />
         <div class="walk-part" aria-live="polite"><h3>${part.name}</h3><p>${part.what}</p>
           <${Table} key=${open} name=${part.name} a=${part.a} rowLabels=${labels} maxColumns=${8} maxRows=${12} /></div>
       </div>
-      <${Arrays}><${Table} name=${`lengths of the vectors in block ${layer}`} a=${made.table} rowLabels=${labels} columnLabels=${made.parts.map((one) => one.name)} heat="none"
+      <${Arrays}><${Table} name=${`lengths of the vectors in block ${layer}`} a=${made.table} rowLabels=${labels}
+        columnLabels=${made.parts.map((one) => one.name)} heat="none"
         note="The square root of the sum of squares of each word's vector after each part." /></${Arrays}>
-      <${Finding} good=${made.apart < 1e-5} label=${made.apart < 1e-5 ? "adds up" : "does not add up"}>Input + attention + MLP is the output${made.apart === 0 ? ", to the last digit" : `, up to ${small(made.apart)} of a vector's length`}.</${Finding}>`}
+      <${Finding} good=${made.apart < 1e-5} label=${made.apart < 1e-5 ? "adds up" : "does not add up"}>
+        Input + attention + MLP is the output${made.apart === 0
+    ? ", to the last digit" : `, up to ${small(made.apart)} of a vector's length`}.</${Finding}>`}
     <${Try}>
       <li>Open the parts from top to bottom; after a norm all words have about the same length.</li>
       <li>Go through the layers: the stream grows longer, and the first word's often by far the most.</li>

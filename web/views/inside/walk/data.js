@@ -54,7 +54,8 @@ export const mapped = (a, fn) => ({ shape: a.shape, data: a.data.map((x, i) => f
 /** [rows][1] */
 export function rowSums(a) {
   const [n, columns] = a.shape;
-  return { shape: [n, 1], data: Float32Array.from({ length: n }, (_, r) => a.data.subarray(r * columns, (r + 1) * columns).reduce((x, y) => x + y, 0)) };
+  const sum = (_, r) => a.data.subarray(r * columns, (r + 1) * columns).reduce((x, y) => x + y, 0);
+  return { shape: [n, 1], data: Float32Array.from({ length: n }, sum) };
 }
 export const norm = (xs) => Math.sqrt(xs.reduce((sum, x) => sum + x * x, 0));
 export const rowNorms = (a) => Array.from({ length: a.shape[0] }, (_, r) => norm(a.data.subarray(r * a.shape[1], (r + 1) * a.shape[1])));
@@ -62,7 +63,9 @@ export const greatestDifference = (a, b) => a.data.reduce((most, x, i) => Math.m
 /** [H][T][D] -> [T][H * D]: the heads side by side. */
 export function sideBySide(a) {
   const [heads, n, size] = a.shape, data = new Float32Array(a.data.length);
-  for (let h = 0; h < heads; h++) for (let t = 0; t < n; t++) data.set(a.data.subarray((h * n + t) * size, (h * n + t + 1) * size), (t * heads + h) * size);
+  for (let h = 0; h < heads; h++) {
+    for (let t = 0; t < n; t++) data.set(a.data.subarray((h * n + t) * size, (h * n + t + 1) * size), (t * heads + h) * size);
+  }
   return { shape: [n, heads * size], data };
 }
 
@@ -71,8 +74,10 @@ export function sideBySide(a) {
 /** A number of any size without "e": 1.0·10⁻⁷. */
 export function small(x, digits = 2) {
   const [mantissa, exponent] = number(x, digits).split("e");
-  return exponent === undefined ? mantissa : `${mantissa}·10${Array.from(String(Number(exponent)), (c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("")}`;
+  if (exponent === undefined) return mantissa;
+  return `${mantissa}·10${Array.from(String(Number(exponent)), (c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("")}`;
 }
 export const labelsOf = (texts) => texts.map((text) => visible(text));
 /** A formula: `said` is how it is read aloud. */
-export const Formula = ({ said, children }) => html`<p class="walk-formula" role="math" aria-label=${said}><span aria-hidden="true">${children}</span></p>`;
+export const Formula = ({ said, children }) => html`<p class="walk-formula" role="math" aria-label=${said}>
+  <span aria-hidden="true">${children}</span></p>`;

@@ -73,11 +73,13 @@ function Measured({ name, contexts, pairs }) {
   return html`<div class="walk-setting">
     <h4>${name}</h4>
     <div class="table-scroll" tabindex="0" role="group" aria-label=${`Distances, ${name}`}><table class="walk-table">
-      <thead><tr><th scope="col">word</th><th scope="col" class="num" title="Length of the context vector in sentence A">|A|</th><th scope="col" class="num">|B|</th><th scope="col" class="num">|A − B|</th></tr></thead>
-      <tbody>${found.map((one) => html`<tr><th scope="row">${visible(one.pair.text)}</th><td class="num">${number(one.lengths[0], 4)}</td><td class="num">${number(one.lengths[1], 4)}</td>
+      <thead><tr><th scope="col">word</th><th scope="col" class="num" title="Length of the context vector in sentence A">|A|</th>
+        <th scope="col" class="num">|B|</th><th scope="col" class="num">|A − B|</th></tr></thead>
+      <tbody>${found.map((one) => html`<tr><th scope="row">${visible(one.pair.text)}</th>
+        <td class="num">${number(one.lengths[0], 4)}</td><td class="num">${number(one.lengths[1], 4)}</td>
         <td class="num">${small(one.apart, 3)}</td></tr>`)}</tbody></table></div>
     <${Finding} good=${same} label=${same ? "identical" : "different"}>${same
-    ? `Every word has the same context vector in both sentences; what is left, ${small(most)} of a vector's length, is the rounding of sums in another order.`
+    ? `Every word has the same context vector in both; what is left, ${small(most)} of a vector's length, is the rounding of sums in another order.`
     : `The context vectors of equal words differ by up to ${number(100 * most, 3)}% of their length: the order is seen.`}</${Finding}>
   </div>`;
 }
@@ -88,7 +90,8 @@ function Vectors({ result, word }) {
     const { rows, off } = distance(contexts, pair);
     return { name, a: { shape: [3, off.length], data: Float32Array.from([...rows[0], ...rows[1], ...off]) } };
   }), [result, word]);
-  return html`<${Arrays}>${tables.map(({ name, a }) => html`<${Table} name=${`${visible(pair.text)}: ${name}`} a=${a} rowLabels=${["in A", "in B", "A − B"]} maxColumns=${6} />`)}</${Arrays}>`;
+  return html`<${Arrays}>${tables.map(({ name, a }) => html`<${Table} name=${`${visible(pair.text)}: ${name}`} a=${a}
+    rowLabels=${["in A", "in B", "A − B"]} maxColumns=${6} />`)}</${Arrays}>`;
 }
 
 export function OrderDemo({ ctx }) {
@@ -98,23 +101,27 @@ export function OrderDemo({ ctx }) {
   useEffect(() => {
     const control = new AbortController();
     setResult(null);
-    compare(model, settled, control.signal).then((found) => { if (!control.signal.aborted) setResult(found); }, (error) => fail(error, () => setTurn((n) => n + 1)));
+    compare(model, settled, control.signal).then(
+      (found) => { if (!control.signal.aborted) setResult(found); },
+      (error) => fail(error, () => setTurn((n) => n + 1)));
     return () => control.abort();
   }, [model, settled, turn]);
   const change = (k, text) => sentences.set((old) => old.map((one, i) => (i === k ? text : one)));
   const picked = Math.min(word, (result?.pairs.length ?? 1) - 1);
   return html`<section class="walk-demo" aria-label="The order of words">
     <h3>Man chased the dog, dog chased the man</h3>
-    <p>Attention by itself is blind to order: it is a sum over all tokens, and a sum does not care which comes first. The same words are read twice by block 0 of this model
-      (all ${ctx.architecture.n_head} heads side by side), and the context vectors of equal words are compared. Words are read in lower case with a blank before each, so that a word is
-      the same ids in both places.</p>
+    <p>Attention by itself is blind to order: it is a sum over all tokens, and a sum does not care which comes first. The same words are read twice
+      by block 0 of this model (all ${ctx.architecture.n_head} heads side by side), and the context vectors of equal words are compared. Words are
+      read in lower case with a blank before each, so that a word is the same ids in both places.</p>
     <div class="columns">${texts.map((text, k) => html`<label class="walk-sentence"><span>Sentence ${"AB"[k]}</span>
       <input type="text" spellcheck="false" value=${text} onInput=${(e) => change(k, e.target.value)} /></label>`)}</div>
     ${!result ? html`<${Waiting} />` : result.pairs.length === 0 ? html`<p class="hint">The two sentences have no word in common.</p>` : html`
       <div class="walk-settings">${result.settings.map((one) => html`<${Measured} ...${one} pairs=${result.pairs} />`)}</div>
-      <div class="row" role="group" aria-label="Word whose vectors are shown">${result.pairs.map((pair, i) => html`<button type="button" class="chip" aria-pressed=${i === picked}
+      <div class="row" role="group" aria-label="Word whose vectors are shown">${result.pairs.map((pair, i) => html`<button type="button" class="chip"
+        aria-pressed=${i === picked}
         onClick=${() => setWord(i)}>${visible(pair.text)}</button>`)}</div>
       <${Vectors} result=${result} word=${picked} />
-      <p class="hint">The causal mask of step 5 gives the order away too: a word that sees only what stands before it sees something else in another place.</p>`}
+      <p class="hint">The causal mask of step 5 gives the order away too: a word that sees only what stands before it sees something else in
+        another place.</p>`}
   </section>`;
 }

@@ -12,7 +12,8 @@ export const Arrays = ({ children }) => html`<div class="walk-arrays">${children
 export const Try = ({ children }) => html`<aside class="walk-try" aria-label="What to try"><h3>Try</h3><ul>${children}</ul></aside>`;
 export const Waiting = () => html`<p class="hint walk-waiting" role="status">Computing…</p>`;
 /** What the numbers above say; good: as it should be. */
-export const Finding = ({ good = true, label, children }) => html`<p class=${`walk-finding ${good ? "good" : "odd"}`}><span class=${`tag ${good ? "good" : "bad"}`}>${label}</span> <span>${children}</span></p>`;
+export const Finding = ({ good = true, label, children }) => html`<p class=${`walk-finding ${good ? "good" : "odd"}`}><span
+  class=${`tag ${good ? "good" : "bad"}`}>${label}</span> <span>${children}</span></p>`;
 
 /** An array of data.js as a table. */
 export const Table = ({ a, ...rest }) => html`<${Matrix} data=${a.data} rows=${a.shape[0]} columns=${a.shape[1]} ...${rest} />`;
@@ -35,7 +36,8 @@ export function ExampleInputs() {
   const rows = useStore(exampleInputs);
   const own = rows !== INPUTS;
   return html`<${Table} name="inputs x" a=${arrayOf(rows)} rowLabels=${WORDS} columnLabels=${NAMES} heat="none" onEdit=${set}
-    note=${own ? html`These are your numbers. <button type="button" class="quiet" onClick=${() => exampleInputs.set(INPUTS)}>Back to the example's</button>`
+    note=${own ? html`These are your numbers. <button type="button" class="quiet"
+      onClick=${() => exampleInputs.set(INPUTS)}>Back to the example's</button>`
     : "Change a number and watch every table below follow."} />`;
 }
 

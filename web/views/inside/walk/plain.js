@@ -16,9 +16,11 @@ function byHand(scores, picked) {
   const shift = most > 60 ? most : 0; // e^x leaves the numbers of a float32
   const powers = s.map((x) => Math.exp(x - shift)), all = powers.reduce((x, y) => x + y, 0);
   const positive = s.every((x) => x > 0);
+  const rows = [s, ...(positive ? [s.map((x) => x / sum)] : []), powers, powers.map((x) => x / all)];
   return {
-    positive, digits: [4, ...(positive ? [4] : []), most > 9 ? 1 : 4, 4], labels: ["score s", ...(positive ? ["s / Σ s"] : []), shift ? "exp(s − max)" : "exp(s)", "softmax"],
-    a: { shape: [positive ? 4 : 3, s.length], data: Float32Array.from([...s, ...(positive ? s.map((x) => x / sum) : []), ...powers, ...powers.map((x) => x / all)]) },
+    positive, digits: [4, ...(positive ? [4] : []), most > 9 ? 1 : 4, 4], labels: ["score s", ...(positive ? ["s / Σ s"] : []),
+      shift ? "exp(s − max)" : "exp(s)", "softmax"],
+    a: { shape: [rows.length, s.length], data: Float32Array.from(rows.flat()) },
   };
 }
 
@@ -30,10 +32,13 @@ function Numbers({ answer, labels, inputs, columnLabels, exact }) {
   const square = { ...pick, columnLabels: labels };
   return html`<${Arrays}>
       ${inputs}
-      <${Table} name="scores = x xᵀ" a=${answer.scores} ...${SQUARE} digits=${exact ? 4 : scoreDigits(answer.scores)} ...${square} note="Each cell: the dot product of two words' vectors. Pick a row to follow it by hand." />
+      <${Table} name="scores = x xᵀ" a=${answer.scores} ...${SQUARE} digits=${exact ? 4 : scoreDigits(answer.scores)} ...${square}
+        note="Each cell: the dot product of two words' vectors. Pick a row to follow it by hand." />
     </${Arrays}>
-    <${Arrays}><${Table} name=${`the row of “${labels[picked]}” by hand`} a=${hand.a} rowLabels=${hand.labels} columnLabels=${labels} maxColumns=${12} heat="none" digits=${hand.digits}
-      note=${hand.positive ? "Dividing by the sum makes shares too, but only while no score is negative; softmax always does, and lifts the large ones."
+    <${Arrays}><${Table} name=${`the row of “${labels[picked]}” by hand`} a=${hand.a} rowLabels=${hand.labels} columnLabels=${labels} maxColumns=${12}
+      heat="none" digits=${hand.digits}
+      note=${hand.positive
+    ? "Dividing by the sum makes shares too, but only while no score is negative; softmax always does, and lifts the large ones."
     : "Some scores are negative: dividing by their sum would make no shares. Softmax always does."} /></${Arrays}>
     <${Arrays}>
       <${Table} name="weights = softmax(scores)" a=${answer.weights} ...${SHARES} scale=${undefined} ...${square} ...${four} />
@@ -46,7 +51,8 @@ function Numbers({ answer, labels, inputs, columnLabels, exact }) {
 function Example() {
   const inputs = useStore(exampleInputs);
   const answer = useLook({ matrices: { inputs }, mask: "none" }, true);
-  return answer ? html`<${Numbers} answer=${answer} labels=${WORDS} exact columnLabels=${["z₀", "z₁", "z₂"]} inputs=${html`<${ExampleInputs} />`} />` : html`<${Waiting} />`;
+  return answer ? html`<${Numbers} answer=${answer} labels=${WORDS} exact columnLabels=${["z₀", "z₁", "z₂"]}
+    inputs=${html`<${ExampleInputs} />`} />` : html`<${Waiting} />`;
 }
 
 function Sentence({ ctx }) {
@@ -57,21 +63,27 @@ function Sentence({ ctx }) {
   if (!answer || !look || answer.scores.shape[0] !== labels.length) return html`<${Waiting} />`;
   const width = look.embeddings.sum.shape[1];
   return html`
-    ${width > MOST_COLUMNS && html`<p class="hint">Of the ${width} columns of the embeddings the first ${MOST_COLUMNS} are used: so many the server takes as matrices.</p>`}
-    ${ctx.labels.length > MOST_TOKENS && html`<p class="hint">The first ${plural(MOST_TOKENS, "token")} are used, so that the tables stay readable.</p>`}
+    ${width > MOST_COLUMNS && html`<p class="hint">Of the ${width} columns of the embeddings the first ${MOST_COLUMNS} are used: so many
+      the server takes as matrices.</p>`}
+    ${ctx.labels.length > MOST_TOKENS && html`<p class="hint">The first ${plural(MOST_TOKENS, "token")} are used, so that the tables stay
+      readable.</p>`}
     <${Numbers} answer=${answer} labels=${labels} inputs=${html`<${Table} name="inputs x" a=${look.embeddings.sum} rowLabels=${labels} ...${VECTORS}
       note="What the first block reads: the end of step 2." />`} />`;
 }
 
 export default function Plain({ ctx }) {
   return html`
-    <${Say}><p>Attention in its plainest form: every word looks at every word. How much one matters to another is the dot product of their vectors, large where they point the same way.
-      Softmax turns a row of such scores into shares that sum to 1, and the shares mix the vectors: the result is a <em>context vector</em>, a word in the light of its sentence.</p></${Say}>
-    <${Formula} said="the weights are the softmax of x times x transposed; the context is the weights times x">weights = softmax(x xᵀ), z = weights · x</${Formula}>
+    <${Say}><p>Attention in its plainest form: every word looks at every word. How much one matters to another is the dot product of their vectors,
+      large where they point the same way. Softmax turns a row of such scores into shares that sum to 1, and the shares mix the vectors: the result
+      is a <em>context vector</em>, a word in the light of its sentence.</p></${Say}>
+    <${Formula} said="the weights are the softmax of x times x transposed; the context is the weights times x">
+      weights = softmax(x xᵀ), z = weights · x</${Formula}>
     ${ctx.example ? html`<${Example} />` : html`<${Sentence} ctx=${ctx} />`}
     <${Try}>
-      ${ctx.example ? html`<li>Make two words' numbers equal: they get the same row everywhere.</li><li>Multiply a word's numbers by ten: softmax then gives it nearly everything.</li>`
-    : html`<li>Most words look at themselves most: a vector is most like itself. That is why models do not stop here, but learn what to compare (step 4).</li>
+      ${ctx.example ? html`<li>Make two words' numbers equal: they get the same row everywhere.</li>
+        <li>Multiply a word's numbers by ten: softmax then gives it nearly everything.</li>`
+    : html`<li>Most words look at themselves most: a vector is most like itself. That is why models do not stop here, but learn what to compare
+      (step 4).</li>
         <li>The worked example above shows the same with three numbers a word, small enough to check with a pencil.</li>`}
     </${Try}>`;
 }

@@ -27,6 +27,7 @@ function pairing(before, after) {
 }
 
 const pairAt = (a, t, [x, y]) => [a.data[t * a.shape[1] + x], a.data[t * a.shape[1] + y]];
+const point = ([x, y]) => `(${number(x, 4)}, ${number(y, 4)})`;
 const turned = ([x, y], angle) => [x * Math.cos(angle) - y * Math.sin(angle), x * Math.sin(angle) + y * Math.cos(angle)];
 
 /** How far the served model's turned queries are from those turned here by the formula. */
@@ -61,13 +62,16 @@ function PairDrawing({ before, way, frequency, size, labels, token }) {
   const degrees = ((angle * 180) / Math.PI) % 360;
   const [x, y] = way(pair);
   return html`<div class="walk-turn-pair">
-    <${Dial} pair=${xy} frequency=${frequency(pair)} place=${p} label=${`Pair ${pair} of the query of ${labels[token]}, turned by ${number(degrees, 4)} degrees at position ${p}`} />
+    <${Dial} pair=${xy} frequency=${frequency(pair)} place=${p}
+      label=${`Pair ${pair} of the query of ${labels[token]}, turned by ${number(degrees, 4)} degrees at position ${p}`} />
     <div class="walk-turn-controls">
-      <label>Pair ${pair}: components ${x} and ${y}<input type="range" min="0" max=${size / 2 - 1} value=${pair} onInput=${(e) => setPair(Number(e.target.value))} /></label>
-      <label>Position ${p}<input type="range" min="0" max=${Math.max(16, labels.length - 1)} value=${p} onInput=${(e) => setPlace(Number(e.target.value))} /></label>
-      <p class="stats">angle ${number(angle, 5)} rad = ${number(degrees, 4)}° · (${number(xy[0], 4)}, ${number(xy[1], 4)}) → (${number(there[0], 4)}, ${number(there[1], 4)})</p>
-      <p class="hint">The grey arrow is the pair of “${labels[token]}” before, the coloured one the same pair at this position. Its length never changes. The first pairs turn fast and tell
-        neighbours apart; the last hardly move and tell far from near.</p>
+      <label>Pair ${pair}: components ${x} and ${y}<input type="range" min="0" max=${size / 2 - 1} value=${pair}
+        onInput=${(e) => setPair(Number(e.target.value))} /></label>
+      <label>Position ${p}<input type="range" min="0" max=${Math.max(16, labels.length - 1)} value=${p}
+        onInput=${(e) => setPlace(Number(e.target.value))} /></label>
+      <p class="stats">angle ${number(angle, 5)} rad = ${number(degrees, 4)}° · ${point(xy)} → ${point(there)}</p>
+      <p class="hint">The grey arrow is the pair of “${labels[token]}” before, the coloured one the same pair at this position. Its length never
+        changes. The first pairs turn fast and tell neighbours apart; the last hardly move and tell far from near.</p>
     </div></div>`;
 }
 
@@ -77,24 +81,27 @@ export function Rotary({ ctx }) {
   const off = useLook({ ...ask, positions: "off" }), on = useLook({ ...ask, positions: "on" });
   const size = a.head_size, token = Math.min(labels.length - 1, 2);
   const frequency = (i) => a.rope_theta ** ((-2 * i) / size);
+  const shown = Array.from({ length: PAIRS_SHOWN }, (_, i) => i * Math.floor(size / 2 / PAIRS_SHOWN));
   const places = [...new Set([...TURNS_AT, labels.length - 1])].sort((x, y) => x - y);
   const found = useMemo(() => {
     if (!off || !on) return null;
     const before = off.qkv.q, after = on.qkv.q, way = pairing(before, after);
-    const angles = Float32Array.from(places.flatMap((p) => Array.from({ length: PAIRS_SHOWN }, (_, i) => p * frequency(i * Math.floor(size / 2 / PAIRS_SHOWN)))));
+    const angles = Float32Array.from(places.flatMap((p) => shown.map((i) => p * frequency(i))));
     return { before, after, way, most: farthest(before, after, way, frequency), angles: { shape: [places.length, PAIRS_SHOWN], data: angles } };
   }, [off, on]);
   return html`<section class="walk-demo" aria-label="Rotary positions">
     <h3>This model turns instead of adding</h3>
-    <${Say}><p>It has no position rows: it is <em>rotary</em>. What enters the first block says nothing of the place. Instead every block turns each query and key by an angle
-      that grows with the position, two numbers at a time, before they are compared. Two turned vectors agree as their <em>distance</em> says, wherever in the text they stand:
-      turning both by the same angle changes nothing.</p></${Say}>
-    <${Formula} said="pair i of the query at position p is turned by the angle p times theta to the power of minus 2 i over d">angle(p, i) = p · θ<sup>−2i/d</sup>, θ = ${number(a.rope_theta, 9)}, d = ${size}</${Formula}>
+    <${Say}><p>It has no position rows: it is <em>rotary</em>. What enters the first block says nothing of the place. Instead every block turns each
+      query and key by an angle that grows with the position, two numbers at a time, before they are compared. Two turned vectors agree as
+      their <em>distance</em> says, wherever in the text they stand: turning both by the same angle changes nothing.</p></${Say}>
+    <${Formula} said="pair i of the query at position p is turned by the angle p times theta to the power of minus 2 i over d">
+      angle(p, i) = p · θ<sup>−2i/d</sup>, θ = ${number(a.rope_theta, 9)}, d = ${size}</${Formula}>
     ${!found ? html`<${Waiting} />` : html`<${Arrays}>
       <${Table} name=${`queries of block 0, head ${head}, before`} a=${found.before} rowLabels=${labels} maxColumns=${5} note="Positions off." />
-      <${Table} name="the same queries, turned" a=${found.after} rowLabels=${labels} maxColumns=${5} note="Positions on: what the model uses. Position 0 is not turned." />
+      <${Table} name="the same queries, turned" a=${found.after} rowLabels=${labels} maxColumns=${5}
+        note="Positions on: what the model uses. Position 0 is not turned." />
       <${Table} name="angles in radians" a=${found.angles} rowLabels=${places.map((p) => `position ${p}`)} heat="none"
-        columnLabels=${Array.from({ length: PAIRS_SHOWN }, (_, i) => `pair ${i * Math.floor(size / 2 / PAIRS_SHOWN)}`)} />
+        columnLabels=${shown.map((i) => `pair ${i}`)} />
     </${Arrays}>
     <${Finding} good=${found.most < 1e-3} label=${found.most < 1e-3 ? "as the formula says" : "not this formula"}>${found.most < 1e-3
     ? `Turned here by the formula, the queries before become the queries after; the greatest difference is ${small(found.most)}.`
