@@ -247,6 +247,28 @@ def test_curves_are_the_events(visit, trainer, village):
     assert not v.complaints
 
 
+def test_a_chart_is_zoomed_and_follows_the_colours(visit, trainer, village):
+    v = open_job(visit, trainer, village)
+    page, plot = v.page, v.page.locator("#loss-chart .u-over")
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 60, steps=4)
+    page.mouse.up()
+    whole = page.locator("#loss-chart").get_by_role("button", name="Show all")
+    expect(whole).to_be_visible()
+    picture = "document.querySelector('#loss-chart canvas').toDataURL()"
+    zoomed = page.evaluate(picture)
+    whole.click()
+    expect(whole).to_have_count(0)
+    page.wait_for_function(f"before => {picture} !== before", arg=zoomed)
+    light = page.evaluate(picture)
+    page.locator("#theme").click()
+    page.locator("#theme").click()  # automatic, light, dark
+    page.wait_for_function(f"before => {picture} !== before", arg=light)
+    assert not v.complaints
+
+
 def test_samples_by_step(visit, trainer, village):
     v = open_job(visit, trainer, village)
     samples, slider = v.page.locator("#samples"), v.page.get_by_label("Step of the samples")

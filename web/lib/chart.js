@@ -154,7 +154,8 @@ function makePlot(Plot, host, look, { hidden, cursor, setZoomed }) {
 }
 
 function usePlot(props, hidden, cursor) {
-  const host = useRef(), plot = useRef(null), look = useRef(), [Plot, setPlot] = useState(null), [zoomed, setZoomed] = useState(false), [lost, setLost] = useState(false);
+  const host = useRef(), plot = useRef(null), look = useRef();
+  const [Plot, setPlot] = useState(null), [zoomed, setZoomed] = useState(false), [lost, setLost] = useState(false);
   look.current = props;
   const { x, series, height, log, small, sync } = props;
   const shape = JSON.stringify([x.label, x.whole, height, log, small, sync, series.map((s) => [s.label, s.colour, s.dash, s.points, s.faint, s.width])]);
@@ -218,8 +219,9 @@ function Numbers({ label, x, series }) {
 }
 
 /**
- * x: {label, values (rising), format?, whole?: no fractions}; series: [{label, values (null: none), colour: "--c1", format?, short? (for the axis), points?, dash?, faint?, width?, quiet? (not in the
- * legend)}]. log: logarithmic; sync: charts with the same word share a cursor; small: no axis title, no table. `values` arrays are compared by identity.
+ * x: {label, values (rising), format?, whole?: no fractions}. series: [{label, values (null: none), colour: "--c1", format?, short? (for the axis),
+ * points?, dash?, faint?, width?, quiet? (not in the legend)}]; `values` arrays are compared by identity. log: logarithmic; sync: charts with the same
+ * word share a cursor; small: no axis title, no table.
  */
 export function Chart({ label, x, series, height = 280, log = false, small = false, sync, id }) {
   const cursor = useMemo(() => createStore(null), []);
@@ -235,7 +237,8 @@ export function Chart({ label, x, series, height = 280, log = false, small = fal
     const next = Math.min(Math.max(now + step, 0), x.values.length - 1);
     u.setCursor({ left: u.valToPos(x.values[next], "x"), top: 0 });
   };
-  return html`<div class=${`chart ${small ? "small" : ""}`} id=${id} role="group" aria-label=${label} aria-describedby=${help} tabindex="0" onKeyDown=${onKey}>
+  return html`<div class=${`chart ${small ? "small" : ""}`} id=${id} role="group" aria-label=${label} aria-describedby=${help} tabindex="0"
+      onKeyDown=${onKey}>
     <${Legend} x=${x} series=${series} cursor=${cursor} hidden=${hidden} toggle=${toggle} />
     <div class="chart-plot" ref=${host} role="img" aria-label=${`${label}. ${inWords(x, series)}`} style=${{ minHeight: `${height}px` }}></div>
     <span class="sr" id=${help}>Left and right arrow keys move along the chart.</span>

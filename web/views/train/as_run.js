@@ -36,7 +36,8 @@ export function settingsOf(job) {
     ["Evaluations", String(c.n_evals)],
     ["Checkpoints", String(c.n_checkpoints)],
     ["Early stopping", c.early_stopping ? `after ${c.early_stopping} evaluations without progress` : "no"],
-    ["Tokenizer", c.tokenizer ? (c.tokenizer === "train" ? `made from the text, ${c.vocab_size ? `${count(c.vocab_size)} tokens` : "as large as fits"}` : c.tokenizer) : null],
+    ["Tokenizer", c.tokenizer === "train" ? "made from the text" : c.tokenizer ?? null],
+    ["Vocabulary", c.vocab_size ? `${count(c.vocab_size)} tokens` : null],
     ["Goes on from", c.from_checkpoint],
     ["Seed", String(job.seed)],
   ];
@@ -44,7 +45,7 @@ export function settingsOf(job) {
 
 export function Settings({ job }) {
   return html`<details class="card job-settings" id="settings-as-run"><summary><span>Settings</span></summary>
-    <dl>${settingsOf(job).filter(([, text]) => text !== null && text !== undefined && text !== "").map(([label, text]) => html`<div><dt>${label}</dt><dd>${text}</dd></div>`)}
+    <dl>${settingsOf(job).filter(([, text]) => text).map(([label, text]) => html`<div><dt>${label}</dt><dd>${text}</dd></div>`)}
       <div><dt>Training file</dt><dd><${FileName} id=${job.training_file} /></dd></div>
       ${job.validation_file && html`<div><dt>Validation file</dt><dd><${FileName} id=${job.validation_file} /></dd></div>`}
       <div><dt>Job</dt><dd><code>${job.id}</code></dd></div>

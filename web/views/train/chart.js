@@ -7,8 +7,13 @@ import { html, useMemo, useState } from "../../lib/html.js";
 import { useParam } from "../../lib/store.js";
 import { Card, Segmented } from "../../lib/ui.js";
 
-export const AXES = [["step", "Steps", "Updates of the weights"], ["epoch", "Epochs", "Times through the training data"], ["tokens", "Tokens", "Tokens that were learned from"]];
-const FORMATS = { step: count, epoch: (x) => number(x, 3), tokens: (x) => (x >= 1e6 ? `${number(x / 1e6)}M` : x >= 1e4 ? `${number(x / 1e3)}k` : count(x)) };
+export const AXES = [
+  ["step", "Steps", "Updates of the weights"],
+  ["epoch", "Epochs", "Times through the training data"],
+  ["tokens", "Tokens", "Tokens that were learned from"],
+];
+const large = (x) => (x >= 1e6 ? `${number(x / 1e6)}M` : x >= 1e4 ? `${number(x / 1e3)}k` : count(x));
+const FORMATS = { step: count, epoch: (x) => number(x, 3), tokens: large };
 export const axisOf = (kind, values) => ({ label: kind, values, format: FORMATS[kind], whole: kind !== "epoch" });
 const LOSS = (x) => number(x, 4);
 
@@ -68,9 +73,11 @@ export function Curves({ log, version }) {
   const smoothing = smooth ?? rows.length > 300;
   const x = useMemo(() => axisOf(axis, column(rows, axis).map((v) => v ?? 0)), [rows, axis]);
   const series = useMemo(() => lossSeries(rows, smoothing), [rows, smoothing]);
-  const small = useMemo(() => SMALL.map(([name, label, colour, format, short]) => ({ label, colour, format, short, width: 1.25, values: column(rows, name) })), [rows]);
+  const small = useMemo(() => SMALL.map(([name, label, colour, format, short]) =>
+    ({ label, colour, format, short, width: 1.25, values: column(rows, name) })), [rows]);
   if (rows.length === 0) return null;
-  const chip = (on, set, text, title) => html`<button type="button" class="chip" aria-pressed=${on ? "true" : "false"} title=${title} onClick=${() => set(!on)}>${text}</button>`;
+  const chip = (on, set, text, title) => html`<button type="button" class="chip" aria-pressed=${on ? "true" : "false"} title=${title}
+    onClick=${() => set(!on)}>${text}</button>`;
   return html`<${Card} title="Loss" className="job-curves" tools=${html`
       ${chip(smoothing, setSmooth, "Smooth", "A moving mean; the single steps stay faintly visible")}
       ${chip(logarithmic, setLogarithmic, "Log", "A logarithmic scale of losses")}

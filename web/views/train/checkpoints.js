@@ -13,7 +13,9 @@ import { TokenLog, TokenText } from "../../lib/token_text.js";
 import { Card, Segmented } from "../../lib/ui.js";
 
 const MOST = 6;
+const REST = { busy: false, stats: "", problem: null, asked: false };
 const LOOK = { max_tokens: 64, temperature: 0.7, seed: 1 };
+const WAYS = [["chat", "Ask", "As a question in a chat"], ["text", "Go on", "As the beginning of a text"]];
 const asked = persistentStore("train.try", { prompt: null, chat: true });
 const trials = new Map(); // model -> {log, now: store of {busy, stats, problem}, control}
 
@@ -24,7 +26,7 @@ export function askThis(prompt) {
 }
 
 function trialOf(model) {
-  if (!trials.has(model)) trials.set(model, { log: new TokenLog(), now: createStore({ busy: false, stats: "", problem: null, asked: false }), control: null });
+  if (!trials.has(model)) trials.set(model, { log: new TokenLog(), now: createStore(REST), control: null });
   return trials.get(model);
 }
 
@@ -50,7 +52,8 @@ function Trial({ entry, prompt, chat, base }) {
     <div class="job-model-head">
       <b>${entry.label}</b><span class="stats">${entry.losses}</span>
       <span class="job-model-tools">
-        <button type="button" disabled=${!prompt} aria-label=${`Try ${entry.label}`} onClick=${() => tryModel(entry.model, prompt, chat)}>${now.busy ? "Again" : "Try"}</button>
+        <button type="button" disabled=${!prompt} aria-label=${`Try ${entry.label}`}
+          onClick=${() => tryModel(entry.model, prompt, chat)}>${now.busy ? "Again" : "Try"}</button>
         ${now.busy && html`<button type="button" class="quiet" onClick=${() => trial.control?.abort()}>Stop</button>`}
         ${base && html`<a href=${linkTo("compare", { models: `${base},${entry.model}` })} aria-label=${`Compare ${entry.label} with ${base}`}>Compare</a>`}
         <a href=${linkTo("inside", { model: entry.model })} aria-label=${`Look inside ${entry.label}`}>Inside</a>
@@ -63,7 +66,8 @@ function Trial({ entry, prompt, chat, base }) {
 
 function entriesOf(job, checkpoints, list) {
   const live = list.find((m) => m.couplet?.job === job.id && m.couplet.origin === "live");
-  const losses = (m) => [["training", m.train_loss], ["validation", m.valid_loss]].filter(([, v]) => v !== undefined && v !== null).map(([word, v]) => `${word} ${number(v, 4)}`).join(" · ");
+  const losses = (m) => [["training", m.train_loss], ["validation", m.valid_loss]].filter(([, v]) => Number.isFinite(v))
+    .map(([word, v]) => `${word} ${number(v, 4)}`).join(" · ");
   return [
     job.fine_tuned_model && { model: job.fine_tuned_model, label: "The finished model", losses: "" },
     live && { model: live.id, label: "Newest weights, while it learns", losses: "" },
@@ -82,12 +86,16 @@ export function Checkpoints({ log }) {
   const asChat = chats && chat, shown = all ? entries : entries.slice(0, MOST);
   const base = served.has(job.model) ? job.model : null;
   const tryAll = async () => { for (const entry of [...shown].reverse()) await tryModel(entry.model, text, asChat); };
-  return html`<${Card} title="Try it" labelFor="try-prompt" id="checkpoints" tools=${chats && html`<${Segmented} label="How to ask" value=${asChat ? "chat" : "text"}
-      options=${[["chat", "Ask", "As a question in a chat"], ["text", "Go on", "As the beginning of a text"]]} onChange=${(way) => asked.patch({ chat: way === "chat" })} />`}>
-    <textarea id="try-prompt" rows=${Math.min(8, Math.max(2, text.split("\n").length))} spellcheck="false" placeholder=${asChat ? "Ask something" : "Begin a text"} value=${text} onInput=${(e) => asked.patch({ prompt: e.target.value })}></textarea>
+  const tools = chats && html`<${Segmented} label="How to ask" value=${asChat ? "chat" : "text"} options=${WAYS} onChange=${(way) => asked.patch({ chat: way === "chat" })} />`;
+  const lines = Math.min(8, Math.max(2, text.split("\n").length));
+  return html`<${Card} title="Try it" labelFor="try-prompt" id="checkpoints" tools=${tools}>
+    <textarea id="try-prompt" rows=${lines} spellcheck="false" placeholder=${asChat ? "Ask something" : "Begin a text"} value=${text}
+      onInput=${(e) => asked.patch({ prompt: e.target.value })}></textarea>
     <div class="actions"><button type="button" class="primary" disabled=${!text} onClick=${tryAll}>Try all</button>
       <span class="hint">One after the other, oldest first, with the same seed.</span></div>
-    <ul class="job-models">${shown.map((entry) => html`<${Trial} key=${entry.model} entry=${entry} prompt=${text} chat=${asChat} base=${base} />`)}</ul>
-    ${entries.length > MOST && html`<button type="button" class="quiet" onClick=${() => setAll(!all)}>${all ? "Show fewer" : `Show all ${entries.length}`}</button>`}
+    <ul class="job-models">${shown.map((entry) =>
+      html`<${Trial} key=${entry.model} entry=${entry} prompt=${text} chat=${asChat} base=${base} />`)}</ul>
+    ${entries.length > MOST && html`<button type="button" class="quiet"
+      onClick=${() => setAll(!all)}>${all ? "Show fewer" : `Show all ${entries.length}`}</button>`}
   <//>`;
 }

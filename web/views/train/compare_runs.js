@@ -14,7 +14,11 @@ import { jobLog } from "./log.js";
 import { settingsOf } from "./as_run.js";
 
 const MOST = 6, POLL_MS = 2500;
-const METRICS = [["valid_loss", "Validation", "On texts that it does not learn from"], ["train_loss", "Training", "On the texts that it learns from, as a moving mean"]];
+const METRICS = [
+  ["valid_loss", "Validation", "On texts that it does not learn from"],
+  ["train_loss", "Training", "On the texts that it learns from, as a moving mean"],
+];
+const NOTHING = { valid_loss: "None of these runs held texts out to measure on. Look at the training loss instead.", train_loss: "None of these runs has made a step yet." };
 const colour = (i) => `--c${i + 1}`;
 const showRuns = (ids) => setParams({ compare: ids.join(",") });
 
@@ -25,7 +29,10 @@ function useLogs(ids) {
   const logs = useMemo(() => ids.map(jobLog), [key]);
   useEffect(() => {
     const stops = logs.map((log) => log.view.subscribe(redraw));
-    const read = (log) => log.readAll().then(redraw, (error) => (error.status === 404 ? showRuns(ids.filter((id) => id !== log.id)) : fail(error, () => read(log))));
+    const read = (log) => log.readAll().then(redraw, (error) => {
+      if (error.status === 404) showRuns(ids.filter((id) => id !== log.id));
+      else fail(error, () => read(log));
+    });
     logs.forEach(read);
     return () => stops.forEach((stop) => stop());
   }, [logs]);
@@ -70,6 +77,7 @@ function outcomes(log) {
 function Differences({ logs, labels }) {
   const told = logs.map((log) => settingsOf(log.job)), came = logs.map(outcomes);
   const differing = told[0].map(([label], row) => [label, told.map((one) => one[row][1] ?? EMPTY)]).filter(([, texts]) => new Set(texts).size > 1);
+  const files = new Set(logs.map((log) => log.job.training_file));
   const row = (label, cells) => html`<tr><th scope="row">${label}</th>${cells.map((cell) => html`<td>${cell}</td>`)}</tr>`;
   return html`<div class="table-scroll" tabindex="0" role="region" aria-label="What the runs were told and what came of it"><table class="job-differences">
     <thead><tr><td></td>${labels.map((label, i) => html`<th scope="col"><i class="job-swatch" style=${{ background: `var(${colour(i)})` }}></i>
@@ -77,8 +85,9 @@ function Differences({ logs, labels }) {
     <tbody>
       ${row("Status", logs.map((log) => html`<${StatusTag} job=${log.job} />${log.active && html`<${JobProgress} job=${log.job} />`}`))}
       ${came[0].map(([label], r) => row(label, came.map((one) => one[r][1])))}
-      <tr class="job-part"><th scope="rowgroup" colspan=${logs.length + 1}>${differing.length ? "Settings that differ" : "Their settings do not differ"}</th></tr>
-      ${new Set(logs.map((log) => log.job.training_file)).size > 1 && row("Training file", logs.map((log) => html`<${FileName} id=${log.job.training_file} />`))}
+      <tr class="job-part"><th scope="rowgroup" colspan=${logs.length + 1}>${differing.length || files.size > 1 ? "Settings that differ"
+        : "Their settings do not differ"}</th></tr>
+      ${files.size > 1 && row("Training file", logs.map((log) => html`<${FileName} id=${log.job.training_file} />`))}
       ${differing.map(([label, texts]) => row(label, texts))}
     </tbody>
   </table></div>`;
@@ -90,11 +99,12 @@ function Chooser({ ids, logs, labels }) {
     const read = () => call("/v1/fine_tuning/jobs?limit=100").then((page) => setRuns(page.data), (error) => fail(error, read));
     read();
   }, []);
-  const others = runs.filter((job) => !ids.includes(job.id) && job.couplet.step > 0);
+  const others = runs.filter((job) => !ids.includes(job.id) && job.couplet.step > 0).map((job) => [job.id, `${shortName(job)} · ${job.model}`]);
   return html`<div class="row" role="group" aria-label="Runs in the chart">
-    ${logs.map((log, i) => html`<button type="button" class="chip" key=${log.id} title=${`Take ${labels[i]} out`} onClick=${() => showRuns(ids.filter((id) => id !== log.id))}>
+    ${logs.map((log, i) => html`<button type="button" class="chip" key=${log.id} title=${`Take ${labels[i]} out`}
+        onClick=${() => showRuns(ids.filter((id) => id !== log.id))}>
       <i class="job-swatch" style=${{ background: `var(${colour(i)})` }}></i>${labels[i]} ×</button>`)}
-    ${others.length > 0 && ids.length < MOST && html`<${Select} label="Add a run" value="" options=${[["", "Add a run…"], ...others.map((job) => [job.id, `${shortName(job)} · ${job.model}`])]}
+    ${others.length > 0 && ids.length < MOST && html`<${Select} label="Add a run" value="" options=${[["", "Add a run…"], ...others]}
       onChange=${(id) => id && showRuns([...ids, id])} />`}
   </div>`;
 }
@@ -114,8 +124,8 @@ export function CompareRuns({ ids: wanted }) {
     <${Segmented} label="Against" value=${axis} options=${AXES} onChange=${setKind} />`;
   return html`<${Card} title="Runs compared" id="compared" tools=${tools}>
     <${Chooser} ids=${ids} logs=${logs} labels=${labels} />
-    ${x.values.length > 0 ? html`<${Chart} id="runs-chart" label=${shown === "valid_loss" ? "Validation loss of the runs" : "Training loss of the runs"} x=${x} series=${series} height=${340} log=${logarithmic} />`
-      : html`<${Empty} title="Nothing to draw">${shown === "valid_loss" ? "None of these runs held texts out to measure on. Look at the training loss instead." : "None of these runs has made a step yet."}<//>`}
+    ${x.values.length === 0 ? html`<${Empty} title="Nothing to draw">${NOTHING[shown]}<//>`
+      : html`<${Chart} id="runs-chart" label=${`${METRICS.find(([one]) => one === shown)[1]} loss of the runs`} x=${x} series=${series} height=${340} log=${logarithmic} />`}
     <${Differences} logs=${logs} labels=${labels} />
   <//>`;
 }

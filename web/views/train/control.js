@@ -9,7 +9,7 @@ import { createStore, useStore } from "../../lib/store.js";
 import { Dialog } from "../../lib/ui.js";
 import { FINAL, jobLog } from "./log.js";
 
-const WORDS = { validating_files: "checking files", queued: "waiting", running: "training", paused: "paused", succeeded: "finished", failed: "failed", cancelled: "cancelled" };
+const WORDS = { validating_files: "checking files", queued: "waiting", running: "training", succeeded: "finished" }; // the others are words as they are
 const WISHES = { pause: "pausing…", cancel: "cancelling…" };
 const TONE = { running: "good", succeeded: "good", failed: "bad" };
 
@@ -38,12 +38,12 @@ async function askFile(id) {
 export function FileName({ id }) {
   const name = useStore(files, (all) => all[id]);
   useEffect(() => { if (id && !asked.has(id)) askFile(id); }, [id]);
-  return name === undefined ? html`<span class="hint">…</span>` : name === null ? html`<span class="hint" title=${id}>deleted file</span>` : html`<span title=${id}>${name}</span>`;
+  return html`<span class=${name ? "" : "hint"} title=${id}>${name === undefined ? "…" : name ?? "deleted file"}</span>`;
 }
 
 // ---------------------------------------------------------------- progress
 
-const secondsLeft = (job) => (job.couplet.seconds_per_step && job.couplet.total_steps ? (job.couplet.total_steps - job.couplet.step) * job.couplet.seconds_per_step : null);
+const secondsLeft = ({ couplet: c }) => (c.seconds_per_step && c.total_steps ? (c.total_steps - c.step) * c.seconds_per_step : null);
 
 /** "Step 40 of 150 · 12 s left", "2nd in the queue", "took 20 s". */
 export function progressText(job) {
@@ -63,11 +63,11 @@ export function progressText(job) {
   return [c.step ? plural(c.step, "step") : "", took, ago(job.finished_at ?? job.created_at)].filter(Boolean).join(" · ");
 }
 
-export function JobProgress({ job, of }) {
+export function JobProgress({ job }) {
   const c = job.couplet;
   const bar = job.status === "running" || job.status === "paused";
   return html`<div class="job-progress">
-    ${bar && html`<progress max="1" value=${c.total_steps ? c.step / c.total_steps : job.status === "running" ? undefined : 0} aria-label=${`Progress of ${of ?? shortName(job)}`}></progress>`}
+    ${bar && html`<progress max="1" value=${c.total_steps ? c.step / c.total_steps : undefined} aria-label=${`Progress of ${shortName(job)}`}></progress>`}
     <span class="stats">${progressText(job)}</span>
   </div>`;
 }
@@ -109,7 +109,8 @@ export function Actions({ job, onChange }) {
   return html`<span class="job-actions">
     ${job.status === "paused"
       ? html`<button type="button" disabled=${off} aria-label=${`Resume ${name}`} onClick=${() => act("resume")}>Resume</button>`
-      : html`<button type="button" disabled=${off || wish === "pause"} aria-label=${`Pause ${name}`} title="Lets it rest; nothing is lost" onClick=${() => act("pause")}>Pause</button>`}
+      : html`<button type="button" disabled=${off || wish === "pause"} aria-label=${`Pause ${name}`} title="Lets it rest; nothing is lost"
+          onClick=${() => act("pause")}>Pause</button>`}
     <button type="button" class="quiet" disabled=${off} aria-label=${`Cancel ${name}`} onClick=${cancel}>Cancel</button>
     ${asking && html`<${CancelDialog} job=${job} onClose=${() => setAsking(false)} act=${act} />`}
   </span>`;

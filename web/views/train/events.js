@@ -15,6 +15,7 @@ export function Events({ log }) {
   return html`<${Card} title="Events" id="events">
     <ol class="job-events">${shown.map((event) => html`<li key=${event.id} class=${event.level === "info" ? "" : "job-wrong"}>
       <time class="stats" datetime=${new Date(event.created_at * 1000).toISOString()}>${clock(event.created_at)}</time><span>${event.message}</span></li>`)}</ol>
-    ${newest.length > MOST && html`<button type="button" class="quiet" onClick=${() => setAll(!all)}>${all ? "Show fewer" : `Show all ${newest.length}`}</button>`}
+    ${newest.length > MOST && html`<button type="button" class="quiet"
+      onClick=${() => setAll(!all)}>${all ? "Show fewer" : `Show all ${newest.length}`}</button>`}
   <//>`;
 }

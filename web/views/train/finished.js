@@ -10,6 +10,7 @@ import { Card, Select } from "../../lib/ui.js";
 import { shortName } from "./control.js";
 
 const FILES = { "results.csv": "Losses of every step", "report.md": "Report", "results.html": "Answers side by side", "results.json": "Answers for programs" };
+const TONE = { better: "good", worse: "bad" };
 const TYPES = [["q8_0", "Q8_0, small"], ["f16", "F16"], ["f32", "F32, exact"]];
 
 /** The result files as objects of the API; [] while they are asked for. */
@@ -18,8 +19,8 @@ export function useResultFiles(job) {
   const ids = job.result_files.join();
   useEffect(() => {
     const control = new AbortController();
-    const read = () => Promise.all(job.result_files.map((id) => call(`/v1/files/${id}`, undefined, control.signal).catch((error) => { if (error.status !== 404) throw error; })))
-      .then((all) => setFiles(all.filter(Boolean)), (error) => fail(error, read));
+    const one = (id) => call(`/v1/files/${id}`, undefined, control.signal).catch((error) => { if (error.status !== 404) throw error; });
+    const read = () => Promise.all(job.result_files.map(one)).then((all) => setFiles(all.filter(Boolean)), (error) => fail(error, read));
     if (ids) read();
     return () => control.abort();
   }, [ids]);
@@ -33,7 +34,8 @@ function useVerdict(files) {
   useEffect(() => {
     if (!id) return undefined;
     const control = new AbortController();
-    text(`/v1/files/${id}/content`, control.signal).then((report) => setLine(report.split("\n", 1)[0].replaceAll("->", "→")), () => {}); // it is among the files below
+    const take = (report) => setLine(report.split("\n", 1)[0].replaceAll("->", "→"));
+    text(`/v1/files/${id}/content`, control.signal).then(take, () => {}); // it is among the files below
     return () => control.abort();
   }, [id]);
   return line === null ? null : [line.split(":", 1)[0], line.slice(line.indexOf(":") + 1).trim()];
@@ -59,7 +61,8 @@ function Exports({ job }) {
   const name = shortName(job).replace(/[^\w.-]+/g, "-");
   const path = (query) => `/v1/fine_tuning/jobs/${job.id}/export?${query}`;
   return html`<div class="job-saves">
-    ${job.couplet.training_type.type === "lora" && html`<${Save} path=${path("format=peft")} name=${`${name}-peft.tar`} title="The adapter alone, for peft and transformers">Adapter (PEFT)<//>`}
+    ${job.couplet.training_type.type === "lora" && html`<${Save} path=${path("format=peft")} name=${`${name}-peft.tar`}
+      title="The adapter alone, for peft and transformers">Adapter (PEFT)<//>`}
     <${Save} path=${path("format=safetensors")} name=${`${name}-safetensors.tar`} title="The whole model as Hugging Face keeps it">Safetensors<//>
     <span class="job-gguf"><${Save} path=${path(`format=gguf&type=${type}`)} name=${`${name}-${type}.gguf`} title="One file, for llama.cpp and others">GGUF<//>
       <${Select} label="Numbers in the GGUF file" value=${type} options=${TYPES} onChange=${setType} /></span>
@@ -99,7 +102,7 @@ export function Finished({ job, files }) {
   return html`<${Card} title="Finished" id="finished" tools=${html`<code class="job-name">${model}</code>`}>
     <div class="job-finished">
       <div>
-        ${verdict && html`<p class="job-verdict"><span class=${`tag ${verdict[0] === "better" ? "good" : verdict[0] === "worse" ? "bad" : ""}`}>${verdict[0]}</span> ${verdict[1]}</p>`}
+        ${verdict && html`<p class="job-verdict"><span class=${`tag ${TONE[verdict[0]] ?? ""}`}>${verdict[0]}</span> ${verdict[1]}</p>`}
         <div class="actions">
           <a class="job-go" href=${linkTo(chats ? "chat" : "complete", { model })}>${chats ? "Talk to it" : "Let it write"}</a>
           ${base && html`<a href=${linkTo("compare", { models: `${base},${model}` })}>Compare with its base</a>`}

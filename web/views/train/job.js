@@ -26,6 +26,12 @@ const HELP = {
   trainer_killed: "Somebody ended the training process on the server. Train again when that is settled.",
 };
 
+const WAITING = {
+  queued: "Its turn comes when the run before it has ended. You can close the page meanwhile.",
+  paused: "It rests, and goes on from here when you resume it.",
+  cancelled: "It was cancelled before it had learned anything.",
+};
+
 function factsOf(log) {
   const job = log.job, c = job.couplet, last = log.steps.at(-1);
   const best = log.evals.reduce((low, e) => (low === null || e.valid_loss < low.valid_loss ? e : low), null);
@@ -52,7 +58,7 @@ function Head({ log, state }) {
       <${Actions} job=${job} />
     </div>
     <p class="hint">${baseName(job)}, ${methodName(job)}, on <${FileName} id=${job.training_file} /></p>
-    <${JobProgress} job=${job} of=${shortName(job)} />
+    <${JobProgress} job=${job} />
     <${Facts} items=${factsOf(log)} />
   <//>`;
 }
@@ -66,9 +72,7 @@ function Failed({ job }) {
 }
 
 function Waiting({ job }) {
-  const text = { queued: "Its turn comes when the run before it has ended. You can close the page meanwhile.", paused: "It rests, and goes on from here when you resume it.",
-    cancelled: "It was cancelled before it had learned anything." }[job.status] ?? "Losses appear here with the first step.";
-  return html`<section class="card"><p class="hint">${text}</p></section>`;
+  return html`<section class="card"><p class="hint">${WAITING[job.status] ?? "Losses appear here with the first step."}</p></section>`;
 }
 
 function Missing({ log, state }) {

@@ -19,7 +19,9 @@ const pageOf = (limit, after = "") => call(`/v1/fine_tuning/jobs?limit=${limit}$
 async function readRuns(loud = true) {
   try {
     const page = await pageOf(Math.min(Math.max(PAGE, runs.get().list.length), 100));
-    runs.set({ state: "ready", list: page.data, more: page.has_more });
+    const { list, more } = runs.get(), known = new Set(page.data.map((job) => job.id));
+    const older = page.has_more ? list.filter((job) => !known.has(job.id) && job.created_at <= page.data.at(-1).created_at) : [];
+    runs.set({ state: "ready", list: [...page.data, ...older], more: older.length ? more : page.has_more });
   } catch (error) {
     runs.patch({ state: runs.get().list.length ? "ready" : "failed" });
     if (loud) fail(error, readRuns); // while polling: the next turn says the same, or all is well again
@@ -40,14 +42,15 @@ const replace = (job) => runs.set((now) => ({ ...now, list: now.list.map((one) =
 
 /** Running first, then those that wait by their place, then the rest as they come: newest first. */
 function inOrder(list) {
-  const rank = (job) => (job.status === "running" ? 0 : job.status === "queued" ? 1 + (job.couplet.queue_place ?? 1e6) : ACTIVE.has(job.status) ? 1e7 : 1e8);
+  const rank = ({ status, couplet }) => (status === "running" ? 0 : status === "queued" ? 1 + (couplet.queue_place ?? 1e6) : 1e8);
   return [...list].sort((a, b) => rank(a) - rank(b));
 }
 
 function Run({ job, marked, mark, full }) {
   const name = shortName(job);
   return html`<li class="job-run">
-    <input type="checkbox" checked=${marked} disabled=${full && !marked} aria-label=${`Compare ${name}`} title="Choose runs to compare" onChange=${() => mark(job.id)} />
+    <input type="checkbox" checked=${marked} disabled=${full && !marked} aria-label=${`Compare ${name}`} title="Choose runs to compare"
+      onChange=${() => mark(job.id)} />
     <div class="job-run-what">
       <p class="job-run-head"><a href=${linkTo("train", { job: job.id })}>${name}</a> <${StatusTag} job=${job} /></p>
       <p class="hint">${baseName(job)} · ${methodName(job)} · <${FileName} id=${job.training_file} /></p>
@@ -68,12 +71,15 @@ export function Queue() {
   if (state === "loading") return html`<${Card} title="Runs"><p class="hint">Reading the list of runs…</p><//>`;
   if (list.length === 0) {
     return html`<${Card} title="Runs"><${Empty} title=${state === "failed" ? "The runs could not be read" : "Nothing has been trained yet"}>
-      ${state === "failed" ? "See above for the reason." : "A run that you start appears here, with its progress. You can close the page meanwhile; training goes on."}<//><//>`;
+      ${state === "failed" ? "See above for the reason."
+        : "A run that you start appears here, with its progress. You can close the page meanwhile; training goes on."}<//><//>`;
   }
   const compare = html`<span class="hint">${marked.size === 0 ? "Mark runs to compare them" : `${marked.size} marked`}</span>
-    <button id="compare-runs" type="button" disabled=${marked.size < 2} onClick=${() => go("train", { compare: [...marked].join(",") })}>Compare</button>`;
+    <button id="compare-runs" type="button" disabled=${marked.size < 2}
+      onClick=${() => go("train", { compare: [...marked].join(",") })}>Compare</button>`;
   return html`<${Card} title="Runs" id="runs" tools=${compare}>
-    <ul class="job-runs">${inOrder(list).map((job) => html`<${Run} key=${job.id} job=${job} marked=${marked.has(job.id)} mark=${mark} full=${marked.size >= MOST_COMPARED} />`)}</ul>
+    <ul class="job-runs">${inOrder(list).map((job) =>
+      html`<${Run} key=${job.id} job=${job} marked=${marked.has(job.id)} mark=${mark} full=${marked.size >= MOST_COMPARED} />`)}</ul>
     ${more && html`<div class="actions"><button type="button" onClick=${readMore}>Show older runs</button></div>`}
   <//>`;
 }

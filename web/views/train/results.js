@@ -9,8 +9,11 @@ import { Card, Facts, Segmented, Select } from "../../lib/ui.js";
 import { askThis } from "./checkpoints.js";
 
 const PAGE = 12;
-const SCORES = [["rouge_l", "ROUGE-L", "How much of the correct answer's words come in its order"], ["token_f1", "Token F1", "How many words both answers share"],
-  ["judge", "Judge", "The judging model's mark, of 100"]];
+const SCORES = [
+  ["rouge_l", "ROUGE-L", "How much of the correct answer's words come in its order"],
+  ["token_f1", "Token F1", "How many words both answers share"],
+  ["judge", "Judge", "The judging model's mark, of 100"],
+];
 const SHOW = [["all", "All"], ["wrong", "Not exact"], ["exact", "Exact"]];
 const ORDER = [["worst", "Worst first"], ["best", "Best first"]];
 
@@ -24,11 +27,12 @@ function Score({ name, label, title, value }) {
 }
 
 /** What the model was given: Alpaca's wording, as in training. */
-export const askOf = (card) => `Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n${card.instruction}${
-  card.input ? `\n\n### Input:\n${card.input}` : ""}\n\n### Response:\n`;
+const TASK = "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
+const askOf = (card) => `${TASK}\n\n### Instruction:\n${card.instruction}${card.input ? `\n\n### Input:\n${card.input}` : ""}\n\n### Response:\n`;
 
 function ResultCard({ card }) {
-  const said = (label, text, className = "") => html`<div class=${className}><dt>${label}</dt><dd class="text">${text === "" ? html`<i class="hint">nothing</i>` : text}</dd></div>`;
+  const said = (label, text, className = "") => html`<div class=${className}><dt>${label}</dt>
+    <dd class="text">${text === "" ? html`<i class="hint">nothing</i>` : text}</dd></div>`;
   return html`<li class="job-result">
     <div class="job-result-ask"><p class="text">${card.instruction}</p>${card.input && html`<p class="text hint">${card.input}</p>`}</div>
     <dl>
@@ -39,7 +43,8 @@ function ResultCard({ card }) {
     <div class="job-scores">
       ${SCORES.map(([name, label, title]) => html`<${Score} name=${name} label=${label} title=${title} value=${card[name]} />`)}
       <span class=${`tag ${card.exact ? "good" : ""}`}>${card.exact ? "exact" : "not exact"}</span>
-      <button type="button" class="quiet job-ask" title="Puts this row where the checkpoints can be tried" onClick=${() => askThis(askOf(card))}>Try this row</button>
+      <button type="button" class="quiet job-ask" title="Puts this row where the checkpoints can be tried"
+        onClick=${() => askThis(askOf(card))}>Try this row</button>
     </div>
   </li>`;
 }
@@ -58,8 +63,8 @@ function useResults(file) {
 
 function chosen(cards, { show, order, words }) {
   const wanted = words.trim().toLowerCase();
-  const some = cards.filter((card) => (show === "all" || card.exact === (show === "exact"))
-    && (wanted === "" || [card.instruction, card.input, card.reference, card.answer, card.base].some((text) => text?.toLowerCase().includes(wanted))));
+  const said = (card) => [card.instruction, card.input, card.reference, card.answer, card.base].join("\n").toLowerCase();
+  const some = cards.filter((card) => (show === "all" || card.exact === (show === "exact")) && said(card).includes(wanted));
   return order === "worst" ? some : some.reverse();
 }
 
@@ -71,13 +76,15 @@ export function Results({ file }) {
   if (!results?.cards?.length) return null;
   const change = (members) => { setLook({ ...look, ...members }); setMost(PAGE); };
   const cards = chosen(results.cards, look), m = results.means ?? {};
-  return html`<${Card} title="Results" id="results" tools=${html`<${Segmented} label="Which" value=${look.show} options=${SHOW} onChange=${(show) => change({ show })} />
-      <${Select} label="Order" value=${look.order} options=${ORDER} onChange=${(order) => change({ order })} />`}>
+  const tools = html`<${Segmented} label="Which" value=${look.show} options=${SHOW} onChange=${(show) => change({ show })} />
+    <${Select} label="Order" value=${look.order} options=${ORDER} onChange=${(order) => change({ order })} />`;
+  return html`<${Card} title="Results" id="results" tools=${tools}>
     <p class="hint">Rows that it never learned from, answered by the base and by the fine-tuned model.</p>
     <div class="row">
-      <${Facts} items=${[["Rows", String(results.cards.length)], ["Exact", percent(m.exact_match ?? 0)], ["Token F1", percent(m.token_f1 ?? 0)], ["ROUGE-L", percent(m.rouge_l ?? 0)],
-        m.judge !== null && m.judge !== undefined && ["Judge", number(m.judge)]]} />
-      <input type="search" class="job-search" placeholder="Search the rows" aria-label="Search the rows" value=${look.words} onInput=${(e) => change({ words: e.target.value })} />
+      <${Facts} items=${[["Rows", String(results.cards.length)], ["Exact", percent(m.exact_match ?? 0)], ["Token F1", percent(m.token_f1 ?? 0)],
+        ["ROUGE-L", percent(m.rouge_l ?? 0)], m.judge !== null && m.judge !== undefined && ["Judge", number(m.judge)]]} />
+      <input type="search" class="job-search" placeholder="Search the rows" aria-label="Search the rows" value=${look.words}
+        onInput=${(e) => change({ words: e.target.value })} />
     </div>
     <p class="sr" role="status">${plural(cards.length, "row")}</p>
     ${cards.length === 0 && html`<p class="hint">No row is like that.</p>`}

@@ -40,7 +40,8 @@ export function Samples({ log, version, active }) {
     const to = Number(event.target.value);
     setChosen(to >= steps.length - 1 ? null : steps[to][0]);
   };
-  return html`<${Card} title="Samples" id="samples" tools=${html`<span class="count">step ${count(step)}${at === steps.length - 1 && active ? ", the newest" : ""}</span>`}>
+  const tools = html`<span class="count">step ${count(step)}${at === steps.length - 1 && active ? ", the newest" : ""}</span>`;
+  return html`<${Card} title="Samples" id="samples" tools=${tools}>
     <p class="hint">How it goes on with the same words, as it learns.</p>
     ${some.map((sample) => html`<${Sample} sample=${sample} />`)}
     ${steps.length > 1 && html`<div class="job-slider">
