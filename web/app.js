@@ -14,6 +14,7 @@ import { address, persistentStore, useStore } from "./lib/store.js";
 const VIEWS = [
   ["complete", "Complete"],
   ["chat", "Chat"],
+  ["compare", "Compare"],
   ["tokens", "Tokens"],
   ["inside", "Inside"],
   ["train", "Train"],

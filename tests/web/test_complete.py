@@ -31,8 +31,8 @@ def finished(v):
 
 
 def run(v):
-    v.page.locator("#run").click()
-    expect(v.page.locator("#stop")).to_be_visible()
+    with v.page.expect_request("**/completions"):
+        v.page.locator("#run").click()
     finished(v)
     return v.page.locator("#answer").inner_text()
 

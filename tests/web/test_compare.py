@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: MIT
+"""Compare: models side by side on the same prompt and seed, what differs between them, and a prompt replayed through a training run."""
+import json
+import re
+import time
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+
+from canned import stream
+from serving import ROOT, Server
+
+NANO = "gpt2-nano"
+
+
+@pytest.fixture(scope="module")
+def trained(nano):
+    """gpt2-nano and the three checkpoints and the result of a short training of it."""
+    with Server("--model", str(nano)) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        text = (ROOT / "configs" / "examples" / "village.txt").read_bytes()[:6000]
+        file = client.post("/v1/files", files={"file": ("village.txt", text)}, data={"purpose": "fine-tune"}).json()["id"]
+        job = client.post("/v1/fine_tuning/jobs", json={
+            "model": NANO, "training_file": file, "suffix": "village", "seed": 1, "hyperparameters": {"batch_size": 2},
+            "couplet": {"training_type": {"type": "full"}, "context_length": 32, "learning_rate": 0.003, "max_steps": 30, "n_evals": 3, "n_checkpoints": 3, "validation_split": 0.1}}).json()
+        assert "id" in job, job
+        end = time.monotonic() + 60
+        while job["status"] != "succeeded":
+            assert time.monotonic() < end and job["status"] not in ("failed", "cancelled"), job
+            time.sleep(0.2)
+            job = client.get(f"/v1/fine_tuning/jobs/{job['id']}").json()
+        server.job = job
+        yield server
+
+
+def start(v, view="compare", prompt="The baker", **sampling):
+    v.page.evaluate("([p, s]) => { localStorage.setItem('couplet.prompt', JSON.stringify(p)); localStorage.setItem('couplet.sampling', JSON.stringify(s)); }",
+                    [prompt, {"temperature": 1, "max_tokens": 12, **sampling}])
+    v.page.evaluate("view => { location.hash = '#' + view }", view)
+    v.page.reload()
+    expect(v.page.locator("#compare")).to_be_enabled()
+
+
+def columns(v):
+    return v.page.locator(".compare-column")
+
+
+def compare(v):
+    with v.page.expect_request("**/completions"):
+        v.page.locator("#compare").click()
+    expect(v.page.locator("#stop")).to_be_hidden(timeout=20_000)
+
+
+def test_the_same_prompt_and_seed_at_the_same_time(visit, trained):
+    v = visit(trained.url)
+    base, result = NANO, trained.job["fine_tuned_model"]
+    start(v, f"compare?models={base},{result}")
+    expect(columns(v)).to_have_count(2)
+    sent = []
+    v.page.on("request", lambda r: sent.append(json.loads(r.post_data)) if r.url.endswith("/v1/completions") else None)
+    compare(v)
+    assert [b["model"] for b in sent] == [base, result] and all(b["stream"] for b in sent)
+    assert len({b["seed"] for b in sent}) == 1 and len({b["prompt"] for b in sent}) == 1
+    for i in range(2):
+        expect(columns(v).nth(i).locator(".compare-stats")).to_contain_text("answer")
+    a, b = (columns(v).nth(i).locator(".tok") for i in range(2))
+    assert a.all_text_contents() != b.all_text_contents()
+    assert b.locator("xpath=self::*[contains(@class, 'differs')]").count() > 0
+    expect(columns(v).nth(1).locator(".tag")).to_contain_text(re.compile("differs from the first token on|the same up to token"))
+    assert v.complaints == [] and v.foreign() == []
+
+
+def test_a_token_says_how_likely_the_other_finds_it(visit, trained):
+    v = visit(trained.url)
+    base, result = NANO, trained.job["fine_tuned_model"]
+    start(v, f"compare?models={base},{result}")
+    compare(v)
+    column = columns(v).nth(1)
+    with v.page.expect_response("**/v1/completions") as answered:
+        column.locator(".tok, .text").first.hover()
+    scored = answered.value.json()["choices"][0]
+    assert scored["text"] is not None and answered.value.request.post_data_json["model"] == base
+    expect(column).to_contain_text(re.compile(rf"mean surprise [\d.]+ bits · for {base} [\d.]+"))
+    n = column.locator(".tok").count()
+    v.page.mouse.move(2, 2)
+    column.locator(".text").focus()
+    v.page.keyboard.press("ArrowRight")
+    under = v.page.locator(".compare-under")
+    expect(under).to_contain_text(f"{base} finds it")
+    shown = float(re.search(r"finds it <?([\d.]+)%", under.inner_text()).group(1))
+    import math
+    assert abs(shown - 100 * math.exp(scored["logprobs"]["token_logprobs"][-n])) < 0.6
+    expect(under).to_contain_text(re.compile(r"[+−][\d.]+ points here|the same here"))
+
+
+def test_four_models_and_back(visit, trained):
+    v = visit(trained.url)
+    start(v)
+    for n in (3, 4):
+        v.page.get_by_role("button", name="Add a model").click()
+        expect(columns(v)).to_have_count(n)
+    expect(v.page.get_by_role("button", name="Add a model")).to_be_hidden()
+    names = v.page.locator(".compare-model").evaluate_all("all => all.map((e) => e.value)")
+    assert len(set(names)) == 4
+    v.page.get_by_label("Model 1", exact=True).select_option(names[1])  # taken: they swap
+    expect(v.page.get_by_label("Model 2", exact=True)).to_have_value(names[0])
+    compare(v)
+    for i in range(4):
+        expect(columns(v).nth(i).locator(".compare-stats")).to_contain_text("answer")
+    v.shot("compare-four-1440")
+    v.page.reload()
+    expect(columns(v)).to_have_count(4)
+    v.page.get_by_role("button", name=f"Remove {names[3]}").click()
+    expect(columns(v)).to_have_count(3)
+
+
+def test_only_what_differs_is_marked(visit, base_url, trained):
+    """One word exchanged, one more, the rest equal: exactly these are underlined."""
+    v = visit(trained.url)
+    answers = {NANO: ["A", " red", " fox", " ran", " home"], trained.job["fine_tuned_model"]: ["A", " blue", " fox", " ran", " right", " home"]}
+    start(v, f"compare?models={','.join(answers)}")
+    v.page.route("**/v1/completions", lambda route: route.fulfill(status=200, headers={"Content-Type": "text/event-stream"}, body=stream(answers[route.request.post_data_json["model"]])))
+    v.page.locator("#compare").click()
+    expect(columns(v).nth(1).locator(".tag")).to_have_text("the same up to token 1")
+    marked = [columns(v).nth(i).locator(".tok.differs").all_text_contents() for i in range(2)]
+    assert marked == [[" red"], [" blue", " right"]]
+    answers[NANO] = answers[trained.job["fine_tuned_model"]]
+    v.page.locator("#compare").click()
+    expect(columns(v).nth(1).locator(".tag")).to_contain_text("the same answer")
+    expect(columns(v).locator(".tok.differs")).to_have_count(0)
+
+
+def test_a_training_run_replayed(visit, trained):
+    v = visit(trained.url)
+    start(v, seed=1, temperature=0)
+    slider, words = v.page.get_by_label("Checkpoint"), v.page.locator(".compare-run output")
+    assert slider.get_attribute("max") == "4"  # base, three checkpoints, result
+    expect(words).to_have_text("before training")
+    slider.focus()
+    v.page.keyboard.press("ArrowRight")
+    expect(words).to_have_text("step 10")
+    expect(v.page.locator(".compare-run .stats")).to_contain_text("answer")
+    first = v.page.locator(".compare-run .text").inner_text()
+    v.page.get_by_role("button", name="Replay all").click()
+    expect(words).to_have_text("the result")
+    expect(v.page.locator(".compare-run .stats")).to_contain_text(re.compile("(not|same) as step 30 · prompt"))
+    asked = sum(r.url.endswith("/v1/completions") for r in v.requests)
+    assert asked == 5
+    slider.focus()
+    for _ in range(3):
+        v.page.keyboard.press("ArrowLeft")
+    expect(words).to_have_text("step 10")
+    expect(v.page.locator(".compare-run .text")).to_have_text(first, use_inner_text=True)
+    assert sum(r.url.endswith("/v1/completions") for r in v.requests) == asked, "kept answers are not asked for again"
+    assert v.complaints == []
+
+
+def test_models_of_different_make(visit, smol_url):
+    """A model without a chat template goes along; with another vocabulary there are no probabilities to compare, and no complaint about it."""
+    v = visit(smol_url)
+    start(v, "compare?models=SmolLM2-135M-Instruct,gpt2-nano", seed=1)
+    compare(v)
+    for i in range(2):
+        expect(columns(v).nth(i).locator(".compare-stats")).to_contain_text("answer")
+    columns(v).nth(0).locator(".text").hover()
+    v.page.get_by_text("Question", exact=True).click()
+    expect(v.page.get_by_text("gpt2-nano has no chat template")).to_be_visible()
+    compare(v)
+    expect(columns(v).nth(0).locator(".compare-stats")).to_contain_text("answer")
+    expect(columns(v).nth(1).get_by_role("alert")).to_contain_text("no chat template")
+
+
+def test_one_model_alone(visit):
+    v = visit()
+    v.open("compare")
+    expect(v.page.get_by_text("nothing to compare yet")).to_be_visible()
+    expect(v.page.get_by_text("When a fine-tuning job has left checkpoints")).to_be_visible()
+    expect(v.page.locator("#compare")).to_be_disabled()
+
+
+@pytest.mark.parametrize("width,scheme", [(1440, "light"), (390, "dark")])
+def test_looks(visit, trained, width, scheme):
+    v = visit(trained.url, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    start(v, f"compare?models={NANO},{trained.job['fine_tuned_model']}", seed=1, max_tokens=60)
+    compare(v)
+    v.page.get_by_role("button", name="Replay all").click()
+    expect(v.page.locator(".compare-run output")).to_have_text("the result")
+    expect(v.page.locator(".compare-run .stats")).to_contain_text("answer")
+    columns(v).nth(1).locator(".text").focus()
+    v.page.keyboard.press("ArrowRight")
+    expect(v.page.locator(".token-card")).to_be_visible()
+    v.shot(f"compare-{width}")
+    assert v.serious() == []
+    assert v.fits()
+    assert v.complaints == []

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+// The answers that are compared: the same prompt, settings and seed for every model, all at the same time. Outlives the view.
+
+import { answer, score, summary } from "../../lib/answer.js";
+import { explain } from "../../lib/api.js";
+import { sampling, samplingProblem, samplingRequest } from "../../lib/sampling.js";
+import { fail, say } from "../../lib/server.js";
+import { createStore, persistentStore } from "../../lib/store.js";
+import { TokenLog } from "../../lib/token_text.js";
+import { prompt } from "../complete/run.js";
+import { differences, names } from "./align.js";
+
+/** Whether the prompt is a question to a chat model, or a text to go on with. */
+export const asChat = persistentStore("compare.chat", false);
+/** busy; columns: {model: {log, stats, problem, promptIds, differs (Set), note, under: {model: [logprob] | null}}} of the last comparison; round counts its changes. */
+export const compared = createStore({ busy: false, columns: {}, models: [], round: 0 });
+let control = null;
+
+export const stop = () => control?.abort();
+const changed = () => compared.set((now) => ({ ...now, round: now.round + 1 }));
+
+/** The seed of all: the one that is set, or one drawn now. */
+export const seedOf = () => (String(sampling.get().seed).trim() === "" ? Math.floor(Math.random() * 1e9) : Number(sampling.get().seed));
+
+/** The path and the request of one model's answer. */
+export function requestOf(model, seed) {
+  const text = prompt.get(), chat = asChat.get();
+  const body = { model, ...(chat ? { messages: [{ role: "user", content: text }] } : { prompt: text }), ...samplingRequest(sampling.get(), model), seed };
+  return [chat ? "/v1/chat/completions" : "/v1/completions", body];
+}
+
+export function newColumn() {
+  return { log: new TokenLog(), stats: "", problem: null, promptIds: null, differs: new Set(), note: "", under: {} };
+}
+
+/** Fills a column with the answer of its model. */
+export async function fill(column, model, seed, signal) {
+  const [path, body] = requestOf(model, seed);
+  try {
+    const done = await answer(path, body, column.log, signal);
+    Object.assign(column, { stats: summary(done), promptIds: done.promptIds });
+  } catch (error) {
+    column.problem = explain(error);
+    if (error.status === 401) fail(error);
+  }
+}
+
+/** Marks what differs from the first model's answer; in that one, what differs from any other's. */
+function mark({ models, columns }) {
+  const [first, ...others] = models.map((model) => columns[model]);
+  const names0 = names(first.log);
+  for (const column of others) {
+    const found = differences(names0, names(column.log));
+    column.differs = found.b;
+    for (const place of found.a) first.differs.add(place);
+    const same = found.a.size === 0 && found.b.size === 0;
+    column.note = column.problem || first.problem ? "" : same ? `the same answer as ${models[0]}` : found.first === 0 ? "differs from the first token on" : `the same up to token ${found.first}`;
+  }
+}
+
+export async function compare(models) {
+  const wrong = samplingProblem();
+  if (wrong) say(`Sampling: ${wrong}`);
+  if (wrong || control || models.length < 2) return;
+  say(null);
+  control = new AbortController();
+  const columns = Object.fromEntries(models.map((model) => [model, newColumn()])), seed = seedOf();
+  compared.set((now) => ({ busy: true, columns, models, round: now.round + 1 }));
+  await Promise.all(models.map((model) => fill(columns[model], model, seed, control.signal).then(changed)));
+  control = null;
+  mark({ models, columns });
+  compared.set((now) => ({ ...now, busy: false, round: now.round + 1 }));
+}
+
+/** Asks how likely the other models find each token of this model's answer: where their vocabularies are the same, and once. */
+export async function scoreUnderOthers(model) {
+  const { columns, models, busy } = compared.get(), column = columns[model];
+  if (busy || !column?.promptIds || column.log.items.length === 0) return;
+  const ids = [...column.promptIds, ...column.log.items.map((token) => token.id)];
+  for (const other of models) {
+    if (other === model || other in column.under) continue;
+    column.under[other] = null; // asked
+    try {
+      const scored = (await score(other, ids)).slice(column.promptIds.length);
+      const same = scored.every((token, i) => token.raw === column.log.items[i].raw);
+      column.under[other] = same ? scored.map((token) => token.logprob) : null;
+    } catch { /* another vocabulary has no such ids: there is nothing to compare */ }
+    changed();
+  }
+}
