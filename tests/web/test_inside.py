@@ -418,6 +418,9 @@ def test_works_on_gpt2_nano(inside, base_url):
     expect(v.page.locator(".inside-layers span")).to_have_count(4)
     expect(v.page.get_by_role("main")).to_contain_text("learned")
     exact = inspect(base_url, model="gpt2-nano", prompt="hällo hällo", what=["weights"], layer=0, head=0, encoding="float32")["weights"]
+    half = inspect(base_url, model="gpt2-nano", prompt="hällo hällo")["tokens"]
+    assert half["texts"][1] == "\ufffd"  # ä is two tokens: each is named by its id
+    expect(v.page.locator(".inside-from [role=option]").nth(1)).to_have_text(f"‹{half['ids'][1]}›")
     data = struct.unpack(f"<{13 * 13}f", base64.b64decode(exact["data"]))
     v.open("inside?tab=attention&layer=0&head=0")
     expect(v.page.locator("#inside-cell")).to_contain_text(number(data[12 * 13 + 11], 4))

@@ -47,10 +47,17 @@ export function ago(unixSeconds, now = Date.now() / 1000) {
   return new Date(unixSeconds * 1000).toLocaleDateString();
 }
 
-/** A token's text so that its blanks can be seen: "␣the", "⏎". */
+/** A token's text so that its blanks and control characters can be seen: "␣the", "⏎", "␌". */
 export function visible(text) {
-  return text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll("\r", "␍").replace(/^ +| +$/g, (blanks) => "␣".repeat(blanks.length)) || "∅";
+  const picture = (c) => String.fromCharCode(c === "\x7f" ? 0x2421 : 0x2400 + c.charCodeAt(0));
+  return text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replace(/[\x00-\x1f\x7f]/g, picture).replace(/^ +| +$/g, (blanks) => "␣".repeat(blanks.length)) || "∅";
 }
 
 /** What a token is called: one that is no whole character by its bytes, as /v1/completions names them. */
 export const tokenName = (raw) => (raw.startsWith("bytes:") ? raw.slice(6) : raw);
+
+/** "village · step 40 (eXlJKoss)" of "ft:BASE:local:village:eXlJKoss:ckpt-step-40"; other models' names as they are. */
+export function modelLabel(id) {
+  const [, suffix, job, step, live] = /^ft:.*:local:([^:]*):([^:]+?)(?::ckpt-step-(\d+)|(:live))?$/.exec(id) ?? [];
+  return job ? `${suffix || "fine-tuned"}${step ? ` · step ${count(step)}` : live ? " · newest weights" : ""} (${job})` : id;
+}

@@ -15,6 +15,9 @@ const times = new WeakMap();
 /** How long an answer took, in ms: {ask: until its JSON was here, decode}. */
 export const timesOf = (answer) => times.get(answer) ?? { ask: 0, decode: 0 };
 
+/** Texts of tokens to be shown; one that is no whole character by its id, so that two of them can be told apart. */
+export const namesOf = ({ ids, texts }) => texts.map((text, i) => (text.includes("\ufffd") ? `‹${ids[i]}›` : text));
+
 function bytesOf(base64) {
   if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
   const text = atob(base64), bytes = new Uint8Array(text.length);

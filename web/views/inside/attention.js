@@ -3,7 +3,7 @@
 
 import { number, percent, visible } from "../../lib/format.js";
 import { html, useEffect, useMemo, useState } from "../../lib/html.js";
-import { timesOf, useInspect } from "../../lib/inspect.js";
+import { namesOf, timesOf, useInspect } from "../../lib/inspect.js";
 import { setParams, useParam } from "../../lib/store.js";
 import { Card, Empty, Segmented, Select } from "../../lib/ui.js";
 import { HeadGrid } from "./attention/grid.js";
@@ -55,7 +55,7 @@ function FromToken({ weights, n, texts, q, setQ }) {
 
 function OneHead({ model, tokens, architecture, layer, head, quick, found }) {
   const { n_head: heads, n_layer: layers, n_kv_head: groups } = architecture;
-  const n = tokens.ids.length, [at, setAt] = useState([n - 1, n - 1]);
+  const n = tokens.ids.length, texts = useMemo(() => namesOf(tokens), [tokens]), [at, setAt] = useState([n - 1, n - 1]);
   const { answer, asked, error } = useInspect({ model, prompt: tokens.ids, what: ["weights"], layer, head, encoding: "float32" });
   useEffect(() => { setAt([n - 1, Math.max(0, n - 2)]); }, [n]);
   const exact = answer && asked.layer === layer && asked.head === head && asked.prompt === tokens.ids ? answer.weights.data : null;
@@ -72,11 +72,11 @@ function OneHead({ model, tokens, architecture, layer, head, quick, found }) {
       <p class="hint inside-does">${pattern ? html`<span class="tag good">${pattern[1]} ${percent(found.shares[pattern[0]])}</span> This head mostly ${pattern[2]}.` : "Where this head looks depends on the tokens."}
         ${each > 1 && ` It shares key/value head ${group} with heads ${group * each} to ${group * each + each - 1}.`}</p>
       ${error && html`<p class="bad">${error.message}</p>`}
-      ${weights && html`<${BigMap} weights=${weights} n=${n} texts=${tokens.texts} at=${cell} onChoose=${(q, k) => setAt([q, k])} title=${`Attention map of layer ${layer}, head ${head}`} />`}
+      ${weights && html`<${BigMap} weights=${weights} n=${n} texts=${texts} at=${cell} onChoose=${(q, k) => setAt([q, k])} title=${`Attention map of layer ${layer}, head ${head}`} />`}
       ${!weights && !error && html`<p class="stats" role="status">Looking at this head…</p>`}
       <p class="hint">Each row is a token that asks; the columns are the tokens it looks at. The hatched half is masked: it comes later.</p>
     <//>
-    ${weights && html`<${FromToken} weights=${weights} n=${n} texts=${tokens.texts} q=${cell[0]} setQ=${(q) => setAt([q, Math.min(cell[1], q)])} />`}
+    ${weights && html`<${FromToken} weights=${weights} n=${n} texts=${texts} q=${cell[0]} setQ=${(q) => setAt([q, Math.min(cell[1], q)])} />`}
   </div>`;
 }
 

@@ -3,7 +3,7 @@
 
 import { number, percent, plural, visible } from "../../lib/format.js";
 import { html, useEffect, useMemo, useState } from "../../lib/html.js";
-import { useInspect } from "../../lib/inspect.js";
+import { namesOf, useInspect } from "../../lib/inspect.js";
 import { useParam } from "../../lib/store.js";
 import { Card, Empty, Progress, Select } from "../../lib/ui.js";
 import { HeadSwitches } from "./heads/switches.js";
@@ -114,7 +114,7 @@ export default function Heads({ model, tokens, architecture }) {
         p=${base ? pOf(base, word) : 0} />
     <//>
     <div class="stack">
-      ${base ? html`<${NextToken} before=${base} after=${now} word=${word} setWord=${setWord} off=${off} busy=${before.busy || after.busy} last=${tokens.texts[tokens.texts.length - 1]} />
+      ${base ? html`<${NextToken} before=${base} after=${now} word=${word} setWord=${setWord} off=${off} busy=${before.busy || after.busy} last=${namesOf(tokens).at(-1)} />
         <${Trial} model=${model} tokens=${tokens} architecture=${architecture} word=${word} layer=${layer} setLayer=${setLayer} base=${base} />`
       : html`<${Card}><p class="hint" role="status">Asking for the next token, ${BEST} candidates…</p><//>`}
     </div>

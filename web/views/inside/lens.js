@@ -4,7 +4,7 @@
 
 import { percent, visible } from "../../lib/format.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../../lib/html.js";
-import { useInspect } from "../../lib/inspect.js";
+import { namesOf, useInspect } from "../../lib/inspect.js";
 import { useParam } from "../../lib/store.js";
 import { Card, Empty, Segmented } from "../../lib/ui.js";
 
@@ -15,9 +15,10 @@ const rowName = (row, last) => (row === 0 ? "embedding" : row === last ? `layer 
 
 /** The lens with an index: best(row, column) -> [{id, text, p}]. */
 function readLens({ shape: [rows, columns, k], ids, texts, probabilities, first_token: first }) {
+  const names = namesOf({ ids, texts });
   const best = (row, column) => Array.from({ length: k }, (_, i) => {
     const at = (row * columns + column) * k + i;
-    return { id: ids[at], text: texts[at], p: probabilities[at] };
+    return { id: ids[at], text: names[at], p: probabilities[at] };
   });
   return { rows, columns, first, best, top: (row, column) => ids[(row * columns + column) * k] };
 }
@@ -108,7 +109,7 @@ export default function Lens({ model, tokens }) {
   const columns = COLUMNS.some(([value]) => value === wanted) ? wanted : "8";
   const { answer, asked, error, busy, again } = useInspect({ model, prompt: tokens.ids, what: ["lens"], lens_tokens: Number(columns), top_k: BEST });
   const [shown, setShown] = useState(null); // read once an answer, with the texts it belongs to
-  useEffect(() => { if (answer) setShown({ lens: readLens(answer.lens), texts: answer.tokens.texts, model: asked.model }); }, [answer]);
+  useEffect(() => { if (answer) setShown({ lens: readLens(answer.lens), texts: namesOf(answer.tokens), model: asked.model }); }, [answer]);
   const tools = html`<span class="count" role="status">${busy ? "looking…" : ""}</span><span class="hint">last</span>
     <${Segmented} label="How many of the last tokens" value=${columns} onChange=${setWanted} options=${COLUMNS} /><span class="hint">tokens</span>`;
   if (error) return html`<${Card}><${Empty} title="The lens did not come" action=${html`<button type="button" onClick=${again}>Try again</button>`}>${error.message}<//><//>`;

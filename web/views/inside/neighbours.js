@@ -2,8 +2,8 @@
 // Neighbours: the tokens whose rows of the served embedding table point the same way. Of the text's tokens, of any word, and of neighbours in turn.
 
 import { number, visible } from "../../lib/format.js";
-import { html, useEffect, useState } from "../../lib/html.js";
-import { useInspect } from "../../lib/inspect.js";
+import { html, useEffect, useMemo, useState } from "../../lib/html.js";
+import { namesOf, useInspect } from "../../lib/inspect.js";
 import { Card, Empty, useSettled } from "../../lib/ui.js";
 import { Strip } from "./strip.js";
 
@@ -14,8 +14,8 @@ const NONE = { ids: [], texts: [] };
 function Nearest({ model, token, onGo, trail, onBack }) {
   const { answer, asked, error, busy, again } = useInspect({ model, prompt: [token.id], what: ["neighbours"], top_k: NEAREST });
   if (error) return html`<${Empty} title="The neighbours did not come" action=${html`<button type="button" onClick=${again}>Try again</button>`}>${error.message}<//>`;
-  const near = answer && asked.model === model ? answer.neighbours : null;
-  const from = near ? answer.tokens.texts[0] : token.text;
+  const near = answer && asked.model === model ? { ...answer.neighbours, texts: namesOf(answer.neighbours) } : null;
+  const from = near ? namesOf(answer.tokens)[0] : token.text;
   return html`<div class="inside-near" aria-busy=${busy}>
     <p class="inside-near-head"><code>${visible(from)}</code> <span class="stats">id ${near ? answer.tokens.ids[0] : token.id}</span>
       ${trail.length > 0 && html`<button type="button" class="quiet" onClick=${onBack}>← ${visible(trail[trail.length - 1].text)}</button>`}</p>
@@ -29,7 +29,7 @@ function Nearest({ model, token, onGo, trail, onBack }) {
 /** A line of tokens, and the neighbours of the chosen one. */
 function Explorer({ model, tokens, label, initial = 0 }) {
   const [chosen, setChosen] = useState(initial), [trail, setTrail] = useState([]), [gone, setGone] = useState(null); // gone: a neighbour that is looked at instead
-  const at = Math.min(chosen, tokens.ids.length - 1);
+  const at = Math.min(chosen, tokens.ids.length - 1), texts = useMemo(() => namesOf(tokens), [tokens]);
   useEffect(() => { setTrail([]); setGone(null); }, [tokens, model]);
   const choose = (i) => { setChosen(i); setTrail([]); setGone(null); };
   const back = () => {
@@ -37,8 +37,8 @@ function Explorer({ model, tokens, label, initial = 0 }) {
     setTrail(trail.slice(0, -1));
     setGone(trail.length > 1 ? before : null);
   };
-  return html`<${Strip} texts=${tokens.texts} chosen=${at} onChoose=${choose} label=${label} />
-    <${Nearest} model=${model} token=${gone ?? { id: tokens.ids[at], text: tokens.texts[at] }} trail=${trail} onBack=${back}
+  return html`<${Strip} texts=${texts} chosen=${at} onChoose=${choose} label=${label} />
+    <${Nearest} model=${model} token=${gone ?? { id: tokens.ids[at], text: texts[at] }} trail=${trail} onBack=${back}
       onGo=${(to, from) => { setTrail([...trail, from]); setGone(to); }} />`;
 }
 

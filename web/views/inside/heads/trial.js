@@ -2,7 +2,7 @@
 // Trying heads one after the other: what each one silenced alone does to the probability of a token. Runs on while other parts are looked at;
 // results stay for the visit.
 
-import { inspect } from "../../../lib/inspect.js";
+import { inspect, namesOf } from "../../../lib/inspect.js";
 import { fail } from "../../../lib/server.js";
 import { createStore, useStore } from "../../../lib/store.js";
 
@@ -16,7 +16,10 @@ let control = null;
 export const question = (model, architecture, ids, ablate) => ({ model, prompt: ids, what: ["lens"], layer: architecture.n_layer - 1, lens_tokens: 1, top_k: BEST, ablate });
 
 /** [{id, text, p}] of such an answer, likeliest first. */
-export const nextOf = ({ lens: { ids, texts, probabilities } }) => ids.map((id, i) => ({ id, text: texts[i], p: probabilities[i] }));
+export function nextOf({ lens }) {
+  const names = namesOf(lens);
+  return lens.ids.map((id, i) => ({ id, text: names[i], p: lens.probabilities[i] }));
+}
 
 export function results(model, ids, token) {
   const key = `${model} ${ids.join(",")} ${token}`;
