@@ -350,6 +350,7 @@ def test_checkpoints_are_tried_at_once(visit, trainer, village):
     name = trainer.job(village)["fine_tuned_model"]
     expect(early.get_by_role("link", name="Compare Step 20")).to_have_attribute("href", f"#compare?models=gpt2-nano%2C{name.replace(':', '%3A')}%3Ackpt-step-20")
     expect(early.get_by_role("link", name="Look inside Step 20")).to_have_attribute("href", f"#inside?model={name.replace(':', '%3A')}%3Ackpt-step-20")
+    expect(page.get_by_role("link", name="Replay the run in Compare")).to_have_attribute("href", f"#compare?job={village}")
     said = early.locator(".text").inner_text()
     v.open("complete")
     v.open(f"train?job={village}")

@@ -92,7 +92,8 @@ export function Checkpoints({ log }) {
     <textarea id="try-prompt" rows=${lines} spellcheck="false" placeholder=${asChat ? "Ask something" : "Begin a text"} value=${text}
       onInput=${(e) => asked.patch({ prompt: e.target.value })}></textarea>
     <div class="actions"><button type="button" class="primary" disabled=${!text} onClick=${tryAll}>Try all</button>
-      <span class="hint">One after the other, oldest first, with the same seed.</span></div>
+      <span class="hint">One after the other, oldest first, with the same seed.</span>
+      ${log.checkpoints.length > 1 && html`<a class="job-replay" href=${linkTo("compare", { job: job.id })}>Replay the run in Compare</a>`}</div>
     <ul class="job-models">${shown.map((entry) =>
       html`<${Trial} key=${entry.model} entry=${entry} prompt=${text} chat=${asChat} base=${base} />`)}</ul>
     ${entries.length > MOST && html`<button type="button" class="quiet"

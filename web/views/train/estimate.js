@@ -59,7 +59,8 @@ export function Estimate({ estimate, error, body, ready, c, report }) {
     setStarting(true);
     say(null);
     try {
-      const job = await request("POST", "/v1/fine_tuning/jobs", body);
+      const seconds = estimate.busy ? undefined : estimate.figures?.seconds; // the run's page sets what came beside it
+      const job = await request("POST", "/v1/fine_tuning/jobs", { ...body, ...(seconds ? { metadata: { "couplet.estimate_s": String(Math.round(seconds)) } } : {}) });
       go("train", { job: job.id });
     } catch (problem) {
       setStarting(false);
