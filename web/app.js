@@ -102,7 +102,10 @@ function App() {
   const title = VIEWS.find(([one]) => one === name)[1];
   const View = useView(name);
   const none = useStore(models, (m) => m.state === "ready" && m.list.length === 0) && !WITHOUT_MODEL.includes(name);
-  useEffect(() => { document.title = `${title} · couplet`; }, [title]);
+  useEffect(() => {
+    document.title = `${title} · couplet`;
+    document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "nearest", block: "nearest" }); // on a phone the pages scroll in their line
+  }, [title]);
   return html`
     <a class="skip" href="#main" onClick=${(e) => { e.preventDefault(); document.getElementById("main").focus(); }}>Skip to the text</a>
     <header class="top">
