@@ -2,6 +2,8 @@
 """Chat on SmolLM2: answers stream, can be stopped, asked for again and steered; nothing that was said is lost."""
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 from playwright.sync_api import expect
@@ -123,6 +125,23 @@ def test_goes_on_writing(chat):
     chat.page.get_by_role("button", name="Go on writing").click()
     expect(chat.page.locator("#messages .tok")).to_have_count(10)
     assert answers(chat).inner_text().startswith(first)
+
+
+def test_the_conversation_elsewhere(chat):
+    """The Python shown, run as it is, gives the answer of the page; the file holds every token."""
+    ask(chat, "What is the capital of France?")
+    text = answers(chat).inner_text()
+    chat.page.get_by_role("button", name="View as…").click()
+    chat.page.get_by_text("Python", exact=True).click()
+    out = subprocess.run([sys.executable, "-c", chat.page.locator("#view-as").inner_text()], capture_output=True, text=True, timeout=60)
+    assert out.stdout.rstrip("\n") == text.rstrip("\n"), out.stderr
+    chat.page.keyboard.press("Escape")
+    with chat.page.expect_download() as saved:
+        chat.page.get_by_role("button", name="Export as JSON").click()
+    got = json.loads(saved.value.path().read_text())
+    assert [m["role"] for m in got["messages"]] == ["user", "assistant"]
+    assert "".join(t["text"] for t in got["messages"][1]["tokens"]) == got["messages"][1]["content"]
+    assert all(t["logprob"] <= 0 and len(t["alternatives"]) == 8 for t in got["messages"][1]["tokens"])
 
 
 def test_without_a_template_the_question_comes_back(chat):

@@ -126,7 +126,7 @@ def test_only_what_differs_is_marked(visit, base_url, trained):
     assert marked == [[" red"], [" blue", " right"]]
     answers[NANO] = answers[trained.job["fine_tuned_model"]]
     v.page.locator("#compare").click()
-    expect(columns(v).nth(1).locator(".tag")).to_contain_text("the same answer")
+    expect(columns(v).nth(1).locator(".tag")).to_have_text("the same answer as the first")
     expect(columns(v).locator(".tok.differs")).to_have_count(0)
 
 

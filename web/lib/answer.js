@@ -7,6 +7,7 @@ import { plural, tokenName } from "./format.js";
 const FINISH = { stop: "ended by itself", length: "cut at max tokens" };
 const SPECIAL = /^<(\|.+\||\/?s|bos|eos|pad|unk|(start|end)_of_turn)>$/; // tokens that are no part of the text
 const ESCAPED = /^bytes:((?:\\x[0-9a-f]{2})+)$/;
+const BURST_MS = 20; // an answer that comes within it came in one piece: the time between its tokens says nothing
 export const ALTERNATIVES = 8;
 
 const encoder = new TextEncoder();
@@ -100,7 +101,8 @@ export async function answer(path, body, log, signal) {
   }
   out.tokens ||= log.items.length - before;
   const writing = last - began - (out.first_ms ?? 0);
-  if (out.tokens > 1 && writing > 0) out.tokens_per_second = ((out.tokens - 1) * 1000) / writing;
+  if (out.tokens > 1 && writing >= BURST_MS) out.tokens_per_second = ((out.tokens - 1) * 1000) / writing;
+  else if (out.tokens > 1 && last > began) out.tokens_per_second = (out.tokens * 1000) / (last - began);
   return out;
 }
 
@@ -125,7 +127,7 @@ export function summary(a) {
   if (a.cached) parts.push(`${a.cached} of it cached`);
   parts.push(`answer ${plural(a.tokens, "token")}`);
   if (a.first_ms !== null) parts.push(`first after ${Math.round(a.first_ms)} ms`);
-  if (a.tokens_per_second !== null) parts.push(`${a.tokens_per_second.toFixed(1)} tokens/s`);
+  if (a.tokens_per_second !== null) parts.push(`${a.tokens_per_second.toFixed(a.tokens_per_second < 100 ? 1 : 0)} tokens/s`);
   parts.push(FINISH[a.finish] ?? a.finish ?? "");
   return parts.filter(Boolean).join(" · ");
 }

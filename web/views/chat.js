@@ -8,8 +8,9 @@ import { chosenModel, modelInfo } from "../lib/server.js";
 import { useStore } from "../lib/store.js";
 import { Legend } from "../lib/token_text.js";
 import { Card, useRunKeys } from "../lib/ui.js";
+import { ViewAs } from "../lib/view_as.js";
 import { Message } from "./chat/message.js";
-import { draft, send, stop, writing } from "./chat/run.js";
+import { draft, requestNow, saveChat, send, stop, writing } from "./chat/run.js";
 import { chat, newChat, pathTo, system } from "./chat/tree.js";
 
 const QUESTIONS = ["What is the capital of France?", "Explain in two sentences why the sky is blue.", "Write a four-line poem about rain."];
@@ -56,6 +57,10 @@ export default function Chat() {
       <ol id="messages" class="chat-messages" aria-label="Conversation">${path.map((node, i) => html`<${Message} key=${node.id} node=${node} last=${i === path.length - 1} />`)}</ol>
       <p id="chat-stats" class="stats" role="status" ref=${end}>${stats}</p>
       <${Composer} model=${model} busy=${id !== null} />
+      ${path.length > 0 && html`<div class="chat-tools">
+        <${ViewAs} request=${requestNow} />
+        <button type="button" class="quiet" disabled=${id !== null} title="The conversation with its tokens, probabilities and alternatives" onClick=${saveChat}>Export as JSON</button>
+      </div>`}
     <//>
     <aside aria-label="Sampling"><${Sampling} open=${matchMedia("(min-width: 861px)").matches} /></aside>
   </div>`;

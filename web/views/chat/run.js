@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT
 // The answers of the chat: one is written at a time, into the tree. What is being written, and the tokens of what was, outlives the view.
 
-import { alternativeOf, answer, respell, summary } from "../../lib/answer.js";
+import { alternativeOf, answer, exported, isSpecial, respell, streamed, summary } from "../../lib/answer.js";
+import { save } from "../../lib/api.js";
 import { sampling, samplingProblem, samplingRequest } from "../../lib/sampling.js";
 import { chosenModel, fail, say } from "../../lib/server.js";
 import { createStore } from "../../lib/store.js";
 import { TokenLog } from "../../lib/token_text.js";
 import { addMessage, chat, pathTo, removeMessage, setContent, system } from "./tree.js";
+
+const PATH = "/v1/chat/completions";
 
 /** id: the message that is being written, or null. draft: what stands in the box. stats: how the last answer went. */
 export const writing = createStore({ id: null, stats: "" });
@@ -56,13 +59,35 @@ async function write(id, path, body, { promptIds = null, again }) {
   }
 }
 
+/** The conversation up to the message `leaf` as the server wants it. */
+function messagesTo(leaf) {
+  const said = system.get().trim();
+  return [...(said ? [{ role: "system", content: said }] : []), ...pathTo(leaf).map(({ role, content }) => ({ role, content }))];
+}
+
+/** What Send would send now; without a draft, what gave the last answer. */
+export function requestNow() {
+  const { leaf, nodes } = chat.get(), text = draft.get().trim(), last = nodes[leaf];
+  const messages = text ? [...messagesTo(leaf), { role: "user", content: text }] : messagesTo(last?.role === "assistant" ? last.parent : leaf);
+  return { path: PATH, body: streamed(PATH, { model: chosenModel.get(), messages, ...samplingRequest() }) };
+}
+
+/** The conversation that is shown, with what is known of its tokens. */
+export function saveChat() {
+  const messages = pathTo(chat.get().leaf).map((node) => ({
+    role: node.role, content: node.content, ...(node.model ? { model: node.model } : {}),
+    ...(canGoOn(node) ? { prompt_token_ids: details.get(node.id).promptIds, tokens: exported(logOf(node).items) } : {}),
+  }));
+  const file = { made_by: "couplet", at: new Date().toISOString(), model: chosenModel.get(), system: system.get(), settings: samplingRequest(), messages };
+  save(new Blob([JSON.stringify(file, null, 1)], { type: "application/json" }), "chat.json");
+}
+
 /** Writes an answer to the message `parent`. */
 async function reply(parent, body = {}) {
-  const said = system.get().trim();
-  const messages = [...(said ? [{ role: "system", content: said }] : []), ...pathTo(parent).map(({ role, content }) => ({ role, content }))];
+  const messages = messagesTo(parent);
   const id = addMessage(parent, "assistant", "", chosenModel.get());
   details.set(id, { log: new TokenLog(), promptIds: null });
-  return write(id, "/v1/chat/completions", { messages, ...body }, { again: () => reply(parent, body) });
+  return write(id, PATH, { messages, ...body }, { again: () => reply(parent, body) });
 }
 
 /** Says `text` behind the message `parent`, as a new version where something was said there before. What is refused comes back into the box. */
@@ -93,7 +118,9 @@ export function takeAlternative(node, index, entry) {
   const fresh = new TokenLog();
   fresh.push(...kept);
   details.set(id, { log: fresh, promptIds });
-  write(id, "/v1/completions", { prompt: [...promptIds, ...idsOf(kept)] }, { promptIds, again: null });
+  setContent(id, fresh.text);
+  if (isSpecial(entry)) writing.set({ id: null, stats: `the answer ends here, with ${entry.text}` });
+  else write(id, "/v1/completions", { prompt: [...promptIds, ...idsOf(kept)] }, { promptIds, again: null });
 }
 
 /** Goes on where the answer was cut. */

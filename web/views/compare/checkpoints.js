@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // A training run as a slider: the same prompt, answered by the base, every checkpoint and the result. Each answer is asked for once and kept.
 
-import { count } from "../../lib/format.js";
+import { count, modelLabel } from "../../lib/format.js";
 import { html, useEffect, useState } from "../../lib/html.js";
 import { sampling } from "../../lib/sampling.js";
 import { models } from "../../lib/server.js";
@@ -36,6 +36,7 @@ export function runsOf(list) {
 /** The kept answer of a model to the prompt and settings as they are; asked for where it is missing and `ask` is set. */
 async function look(model, ask) {
   const key = JSON.stringify([model, prompt.get(), asChat.get(), sampling.get()]);
+  if (ask && model.endsWith(":live")) answers.delete(key); // its weights are new ones every time
   if (answers.has(key) || !ask || prompt.get() === "") return answers.get(key) ?? null;
   control?.abort();
   const mine = control = new AbortController(), column = newColumn();
@@ -86,7 +87,7 @@ export function TrainingRun() {
   };
   return html`<${Card} title="Through a training run" className="compare-run">
     <div class="row">
-      <${Select} label="Training run" visibleLabel=${true} value=${run.job} options=${runs.map((one) => [one.job, one.name])} onChange=${(to) => { setJob(to); setAt(0); }} />
+      <${Select} label="Training run" visibleLabel=${true} value=${run.job} options=${runs.map((one) => [one.job, modelLabel(one.name)])} onChange=${(to) => { setJob(to); setAt(0); }} />
       <button id="replay" type="button" disabled=${now.busy !== null} onClick=${everything}>Replay all</button>
       ${now.busy !== null && html`<button type="button" onClick=${() => control?.abort()}>Stop</button>`}
     </div>

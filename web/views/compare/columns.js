@@ -2,7 +2,7 @@
 // One column of the comparison: a model, its answer, and at each token what the other models think of it.
 
 import { html } from "../../lib/html.js";
-import { percent } from "../../lib/format.js";
+import { modelLabel, percent } from "../../lib/format.js";
 import { models as served } from "../../lib/server.js";
 import { useStore } from "../../lib/store.js";
 import { TokenLog, TokenText, tint } from "../../lib/token_text.js";
@@ -15,7 +15,7 @@ const NOTHING = new TokenLog();
 function underOthers(column) {
   return (index, token) => Object.entries(column.under).filter(([, list]) => list?.[index] !== undefined).map(([model, list]) => {
     const there = Math.exp(list[index]), points = (Math.exp(token.logprob) - there) * 100;
-    return html`<p class="compare-under" key=${model}><span>${model}</span> finds it <b>${percent(there)}</b> likely: ${Math.abs(points) < 0.05 ? "the same here"
+    return html`<p class="compare-under" key=${model}><span>${modelLabel(model)}</span> finds it <b>${percent(there)}</b> likely: ${Math.abs(points) < 0.05 ? "the same here"
       : `${points > 0 ? "+" : "−"}${Math.abs(points).toFixed(1)} points here`}</p>`;
   });
 }
@@ -25,14 +25,14 @@ const bits = (list) => list.reduce((sum, logprob) => sum - logprob, 0) / list.le
 function Surprise({ column }) {
   const known = Object.entries(column.under).filter(([, list]) => list?.length);
   if (known.length === 0 || column.log.items.length === 0) return null;
-  return html`<p class="stats">mean surprise ${bits(column.log.items.map((token) => token.logprob)).toFixed(2)} bits${known.map(([model, list]) => ` · for ${model} ${bits(list).toFixed(2)}`)}</p>`;
+  return html`<p class="stats">mean surprise ${bits(column.log.items.map((token) => token.logprob)).toFixed(2)} bits${known.map(([model, list]) => ` · for ${modelLabel(model)} ${bits(list).toFixed(2)}`)}</p>`;
 }
 
 export function Column({ model, place, onChange, onRemove }) {
   const list = useStore(served, (m) => m.list), now = useStore(compared), colour = useStore(tint);
   const column = now.columns[model];
   const look = () => scoreUnderOthers(model);
-  const title = html`<${Select} label=${`Model ${place + 1}`} value=${model} options=${list.map((m) => [m.id, m.id])} disabled=${now.busy} onChange=${onChange} class="compare-model" />`;
+  const title = html`<${Select} label=${`Model ${place + 1}`} value=${model} options=${list.map((m) => [m.id, modelLabel(m.id)])} title=${model} disabled=${now.busy} onChange=${onChange} class="compare-model" />`;
   return html`<section class="card compare-column" aria-label=${`Answer of ${model}`} onPointerEnter=${look} onFocusIn=${look}>
     <div class="card-head compare-head">${title}${onRemove && html`<button type="button" class="quiet" disabled=${now.busy} aria-label=${`Remove ${model}`} onClick=${onRemove}>×</button>`}</div>
     <${TokenText} log=${column?.log ?? NOTHING} colour=${colour} label=${`The answer of ${model}`} running=${now.busy && column && !column.stats && !column.problem} redraw=${now.busy ? 0 : now.models.join() + (column?.differs.size ?? 0)}

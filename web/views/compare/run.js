@@ -54,7 +54,7 @@ function mark({ models, columns }) {
     column.differs = found.b;
     for (const place of found.a) first.differs.add(place);
     const same = found.a.size === 0 && found.b.size === 0;
-    column.note = column.problem || first.problem ? "" : same ? `the same answer as ${models[0]}` : found.first === 0 ? "differs from the first token on" : `the same up to token ${found.first}`;
+    column.note = column.problem || first.problem ? "" : same ? "the same answer as the first" : found.first === 0 ? "differs from the first token on" : `the same up to token ${found.first}`;
   }
 }
 
