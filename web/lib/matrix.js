@@ -107,7 +107,7 @@ export function Matrix(props) {
   const [wide, setWide] = useState(false), [tall, setTall] = useState(false);
   const shownRows = Math.min(rows, tall ? maxRows * GROWN : maxRows), shownColumns = Math.min(columns, wide ? maxColumns * GROWN : maxColumns);
   const [at, handlers] = useCursor(root, shownRows, shownColumns, onPick);
-  const most = scale ?? magnitude(data);
+  const most = useMemo(() => scale ?? magnitude(data), [data, scale]);
   const digits = props.digits ?? digitsFor(most), digitsOf = (r) => (Array.isArray(digits) ? digits[r] : digits);
   const rest = columns - shownColumns;
   const table = useMemo(() => {
@@ -129,14 +129,16 @@ export function Matrix(props) {
   }, [data, rows, columns, shownRows, shownColumns, rowLabels, columnLabels, heat, picked, mark, onPick, onEdit, most, String(digits), name]);
   return html`<figure class=${`matrix ${className}`}>
     <figcaption><strong>${name}</strong> <span class="stats">${rows} × ${columns}</span></figcaption>
-    <div class="matrix-scroll" ref=${root} tabindex="0" role="group"
-      aria-label=${`${name}, ${rows} by ${columns} numbers. Arrow keys go from cell to cell.`} ...${handlers}>
-      <table aria-label=${name}>${table}</table>
+    <div class="matrix-frame">
+      <div class="matrix-scroll" ref=${root} tabindex="0" role="group"
+        aria-label=${`${name}, ${rows} by ${columns} numbers. Arrow keys go from cell to cell.`} ...${handlers}>
+        <table aria-label=${name}>${table}</table>
+      </div>
+      <${Readout} at=${at} props=${props} />
     </div>
     ${(rest > 0 || shownRows < rows) && html`<div class="matrix-more">
       ${rest > 0 && html`<${More} n=${rest} what="column" more=${!wide && (() => setWide(true))} />`}
       ${shownRows < rows && html`<${More} n=${rows - shownRows} what="row" more=${!tall && (() => setTall(true))} />`}</div>`}
     ${note && html`<p class="hint">${note}</p>`}
-    <${Readout} at=${at} props=${props} />
   </figure>`;
 }
