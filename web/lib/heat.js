@@ -112,7 +112,8 @@ export function Canvas({ width, height, draw, deps, label, className }) {
     canvas.height = Math.max(1, Math.round(height * scale));
     draw(canvas.getContext("2d"), scale);
   }, [width, height, scale, theme, ...deps]);
-  return html`<canvas ref=${node} class=${className} role="img" aria-label=${label} style=${{ width: `${width}px`, height: `${height}px` }}></canvas>`;
+  const style = { width: `${width}px`, height: `${height}px` };
+  return html`<canvas ref=${node} class=${className} role="img" aria-label=${label} style=${style}></canvas>`;
 }
 
 /** The width of an element in css pixels, 0 before it is known: [ref, width]. */

@@ -76,7 +76,8 @@ export async function inspect(body, signal) {
   let one = asked.get(key);
   if (!one) {
     const control = new AbortController();
-    one = { control, prompt: body.prompt, waiting: 0, promise: send(key, body, control.signal).finally(() => { if (asked.get(key) === one) asked.delete(key); }) };
+    const over = () => { if (asked.get(key) === one) asked.delete(key); };
+    one = { control, prompt: body.prompt, waiting: 0, promise: send(key, body, control.signal).finally(over) };
     asked.set(key, one);
   }
   one.waiting++;

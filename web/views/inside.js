@@ -11,6 +11,7 @@ import { giveUp, useInspect } from "../lib/inspect.js";
 import { chosenModel, fail, models } from "../lib/server.js";
 import { address, linkTo, persistentStore, useParam, useStore } from "../lib/store.js";
 import { Card, Empty, Facts, useSettled } from "../lib/ui.js";
+import { Failed } from "./inside/failed.js";
 
 const TABS = [
   ["walk", "Walk", "Step by step, from text to the next word"],
@@ -50,7 +51,8 @@ function TextCard({ plain, look, first, setFirst }) {
   const store = plain ? idText : text;
   const value = useStore(store);
   const n = look?.tokens.ids.length;
-  const tools = n > 0 && html`<span id="inside-count" class="count">${first && n === first ? `the first ${plural(n, "token")}` : plural(n, "token")}</span>
+  const counted = plural(n ?? 0, "token");
+  const tools = n > 0 && html`<span id="inside-count" class="count">${first && n === first ? `the first ${counted}` : counted}</span>
     ${first > 0 && html`<button type="button" class="quiet" onClick=${() => setFirst(null)}>Look at all</button>`}`;
   return html`<${Card} title=${plain ? "Token ids" : "Text"} labelFor="inside-text" tools=${tools}>
     <textarea id="inside-text" rows="2" spellcheck="false" value=${value} onInput=${(e) => store.set(e.target.value)}
@@ -64,30 +66,31 @@ function TextCard({ plain, look, first, setFirst }) {
 }
 
 function Architecture({ a }) {
-  const shared = a.n_kv_head < a.n_head;
-  return html`<${Facts} items=${[
-    ["layers", a.n_layer], ["heads", shared ? `${a.n_head} on ${a.n_kv_head}` : a.n_head, shared ? `${a.n_head} query heads share ${plural(a.n_kv_head, "key/value head")}` : undefined],
-    ["width", a.n_embd, "numbers that stand for a token between blocks"], ["head size", a.head_size], ["vocabulary", count(a.n_vocab)],
-    ["positions", a.positions === "rotary" ? "rotary" : "learned", a.positions === "rotary" ? "queries and keys are turned by their place" : "a vector of its own for each place"],
-  ]} />`;
+  const heads = a.n_kv_head === a.n_head ? ["heads", a.n_head]
+    : ["heads", `${a.n_head} on ${a.n_kv_head}`, `${a.n_head} query heads share ${plural(a.n_kv_head, "key/value head")}`];
+  const positions = a.positions === "rotary" ? ["positions", "rotary", "queries and keys are turned by their place"]
+    : ["positions", "learned", "a vector of its own for each place"];
+  return html`<${Facts} items=${[["layers", a.n_layer], heads, ["width", a.n_embd, "numbers that stand for a token between layers"],
+    ["head size", a.head_size], ["vocabulary", count(a.n_vocab)], positions]} />`;
 }
 
 /** Why there is nothing to see, and the way on. */
 function Refused({ error, again, setFirst }) {
   const room = error.code === "context_length_exceeded" && Number(/; (\d+) can be looked at/.exec(error.message)?.[1]);
-  if (room) {
-    return html`<${Card}><${Empty} title="The text is too long to look inside" action=${html`<button type="button" class="primary" onClick=${() => setFirst(room)}>Look at the first ${count(room)} tokens</button>`}>
-      ${error.message} Shorten it, or look at its beginning: what follows changes nothing there, for a token sees only what is before it.
-    <//><//>`;
-  }
-  return html`<${Card}><${Empty} title="There is nothing to see yet" action=${html`<button type="button" onClick=${again}>Try again</button>`}>${error.message}<//><//>`;
+  if (!room) return html`<${Failed} title="There is nothing to see yet" error=${error} again=${again} />`;
+  const action = html`<button type="button" class="primary" onClick=${() => setFirst(room)}>Look at the first ${count(room)} tokens</button>`;
+  return html`<${Card}><${Empty} title="The text is too long to look inside" action=${action}>
+    ${error.message} Shorten it, or look at its beginning: what follows changes nothing there, for a token sees only what is before it.
+  <//><//>`;
 }
 
 function usePart(tab) {
   const [part, setPart] = useState({ tab: null, Component: null });
   useEffect(() => {
     let gone = false;
-    import(`./inside/${tab}.js`).then((module) => { if (!gone) setPart({ tab, Component: module.default }); }, (error) => { if (!gone) fail(error); });
+    import(`./inside/${tab}.js`).then(
+      (module) => { if (!gone) setPart({ tab, Component: module.default }); },
+      (error) => { if (!gone) fail(error); });
     return () => { gone = true; };
   }, [tab]);
   return part.tab === tab ? part.Component : null;
@@ -99,8 +102,8 @@ function Tabs({ tab }) {
     const open = host.current.querySelector("[aria-current]");
     host.current.scrollLeft = open.offsetLeft - (host.current.clientWidth - open.offsetWidth) / 2;
   }, [tab]);
-  return html`<nav class="inside-tabs" ref=${host} aria-label="Parts of Inside">${TABS.map(([name, label, title]) =>
-    html`<a href=${linkTo("inside", { ...params, tab: name, step: null })} title=${title} aria-current=${name === tab ? "page" : undefined}>${label}</a>`)}</nav>`;
+  return html`<nav class="inside-tabs" ref=${host} aria-label="Parts of Inside">${TABS.map(([name, label, title]) => html`<a title=${title}
+    href=${linkTo("inside", { ...params, tab: name, step: null })} aria-current=${name === tab ? "page" : undefined}>${label}</a>`)}</nav>`;
 }
 
 export default function Inside() {
@@ -123,9 +126,12 @@ export default function Inside() {
     <${TextCard} plain=${plain} look=${look} first=${first} setFirst=${setFirst} />
     <${Tabs} tab=${tab} />
     ${error ? html`<${Refused} error=${error} again=${again} setFirst=${setFirst} />`
-    : look && Part ? html`<${Part} key=${tab} text=${settled} setText=${(plain ? idText : text).set} plain=${plain} model=${model} info=${info} tokens=${shared} architecture=${look.architecture} />`
+    : look && Part ? html`<${Part} key=${tab} text=${settled} setText=${(plain ? idText : text).set} plain=${plain} model=${model} info=${info}
+        tokens=${shared} architecture=${look.architecture} />`
     : words.trim() === "" ? html`<${Card}><${Empty} title="Nothing to look at yet">
-        ${plain ? "Give a few token ids above." : "Write a sentence above, or take an example."} Every part of this page then shows what the model computes on it.<//><//>`
-    : html`<${Card}><p class="hint" role="status">${list.state === "ready" && !info ? "No model is served. Start couplet with --model, or train one." : busy || !Part ? "Looking…" : ""}</p><//>`}
+        ${plain ? "Give a few token ids above." : "Write a sentence above, or take an example."}
+        ${" "}Every part of this page then shows what the model computes on it.<//><//>`
+    : html`<${Card}><p class="hint" role="status">${list.state === "ready" && !info ? "No model is served. Start couplet with --model, or train one."
+        : busy || !Part ? "Looking…" : ""}</p><//>`}
   </div>`;
 }

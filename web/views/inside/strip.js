@@ -18,9 +18,11 @@ export function Strip({ texts, chosen, onChoose, label, shade, title }) {
   useEffect(() => {
     if (host.current === document.activeElement) host.current.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" });
   }, [chosen]);
-  return html`<div class="inside-strip" role="listbox" aria-orientation="horizontal" tabindex="0" ref=${host} aria-label=${label} aria-activedescendant=${`${id}-${chosen}`}
+  const tint = (i) => ({ backgroundColor: `color-mix(in srgb, var(--accent) ${Math.round(shade(i) * 40)}%, transparent)` });
+  return html`<div class="inside-strip" role="listbox" aria-orientation="horizontal" tabindex="0" ref=${host} aria-label=${label}
+    aria-activedescendant=${`${id}-${chosen}`}
     onKeyDown=${onKey} onClick=${(e) => { const i = e.target.dataset.i; if (i !== undefined) onChoose(Number(i)); }}>
-    ${texts.map((text, i) => html`<span id=${`${id}-${i}`} key=${i} data-i=${i} role="option" aria-selected=${i === chosen} title=${title?.(i) ?? `${visible(text)}, token ${i}`}
-      class="tok" style=${shade ? { backgroundColor: `color-mix(in srgb, var(--accent) ${Math.round(shade(i) * 40)}%, transparent)` } : undefined}>${shown(text)}</span>`)}
+    ${texts.map((text, i) => html`<span id=${`${id}-${i}`} key=${i} data-i=${i} role="option" class="tok" aria-selected=${i === chosen}
+      title=${title?.(i) ?? `${visible(text)}, token ${i}`} style=${shade && tint(i)}>${shown(text)}</span>`)}
   </div>`;
 }

@@ -17,9 +17,10 @@ function wordsOf(layer, head, found) {
 
 /** The heads' numbers; neighbouring ones that share a key/value head have one colour of line above. */
 function Columns({ heads, shared, step }) {
-  const style = { marginLeft: `${LABELS}px`, gap: `${GAP}px` }, width = { width: `${step - GAP}px` };
+  const style = { marginLeft: `${LABELS}px`, gap: `${GAP}px` }, width = { width: `${step - GAP}px` }, group = (h) => Math.floor(h / shared);
   return html`<div class="inside-heads" aria-hidden="true" style=${style}>${Array.from({ length: heads }, (_, h) => html`<span style=${width}
-      class=${shared > 1 && Math.floor(h / shared) % 2 ? "odd" : undefined} title=${shared > 1 ? `head ${h}; reads key/value head ${Math.floor(h / shared)}` : `head ${h}`}>${h}</span>`)}</div>`;
+    class=${shared > 1 && group(h) % 2 ? "odd" : undefined}
+    title=${shared > 1 ? `head ${h}; reads key/value head ${group(h)}` : `head ${h}`}>${h}</span>`)}</div>`;
 }
 
 function draw({ shape: [layers, heads, n], data }, step, patterns, only) {
@@ -57,15 +58,21 @@ export function HeadGrid({ maps, patterns, shared, chosen, only, onOpen, onDrawn
     event.preventDefault();
   };
   const [l, h] = cursor ?? chosen, words = wordsOf(l, h, patterns[l * heads + h]);
-  const frame = ([layer, head]) => ({ transform: `translate(${head * step}px, ${layer * step}px)`, width: `${step - GAP}px`, height: `${step - GAP}px` });
+  const side = `${step - GAP}px`;
+  const frame = ([layer, head]) => ({ transform: `translate(${head * step}px, ${layer * step}px)`, width: side, height: side });
+  const onMove = (event) => {
+    const at = place(event);
+    if (at && (at[0] !== l || at[1] !== h || !cursor)) setCursor(at);
+  };
   return html`<div ref=${node} class="inside-grid">
     <p class="stats inside-readout" id="inside-head" role="status">${words}</p>
     <div class="scroll">
       <${Columns} heads=${heads} shared=${shared} step=${step} />
       <div class="inside-grid-body">
-        <div class="inside-layers" aria-hidden="true" style=${{ width: `${LABELS}px` }}>${Array.from({ length: layers }, (_, i) => html`<span style=${{ height: `${step}px` }}>${i}</span>`)}</div>
-        <div class="inside-grid-maps" ref=${host} tabindex="0" role="group" aria-label=${`All ${layers * heads} heads. Arrow keys go from head to head, Enter opens one.`} onKeyDown=${onKey}
-          style=${{ width: `${heads * step}px` }} onPointerMove=${(e) => { const at = place(e); if (at && (at[0] !== l || at[1] !== h || !cursor)) setCursor(at); }}
+        <div class="inside-layers" aria-hidden="true" style=${{ width: `${LABELS}px` }}>
+          ${Array.from({ length: layers }, (_, i) => html`<span style=${{ height: `${step}px` }}>${i}</span>`)}</div>
+        <div class="inside-grid-maps" ref=${host} tabindex="0" role="group" style=${{ width: `${heads * step}px` }}
+          aria-label=${`All ${layers * heads} heads. Arrow keys go from head to head, Enter opens one.`} onKeyDown=${onKey} onPointerMove=${onMove}
           onPointerLeave=${() => setCursor(null)} onBlur=${() => setCursor(null)} onClick=${(e) => { const at = place(e); if (at) onOpen(...at); }}>
           ${width > 0 && html`<${Canvas} width=${heads * step} height=${layers * step} deps=${[paint]} className="inside-canvas"
             label=${`Attention of ${layers} layers with ${heads} heads each over ${n} tokens, one small map a head`}

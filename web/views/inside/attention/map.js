@@ -7,7 +7,10 @@ import { html, useMemo, useRef, useState } from "../../../lib/html.js";
 
 const LABELLED = 11, LARGEST = 38, LABEL_CHARS = 11; // names are shown where a cell is this high
 
-const short = (text) => { const all = [...visible(text)]; return all.length > LABEL_CHARS ? `${all.slice(0, LABEL_CHARS - 1).join("")}…` : all.join(""); };
+function short(text) {
+  const all = [...visible(text)];
+  return all.length > LABEL_CHARS ? `${all.slice(0, LABEL_CHARS - 1).join("")}…` : all.join("");
+}
 
 function layout(width, n) {
   const gutter = Math.min(96, Math.floor(width * 0.24));
@@ -55,6 +58,10 @@ export function BigMap({ weights, n, texts, at, onChoose, title }) {
     const q = Math.floor((event.clientY - box.top - gutter) / cell), k = Math.floor((event.clientX - box.left - gutter) / cell);
     return q >= 0 && k >= 0 && q < n && k < n ? [q, k] : null;
   };
+  const onMove = (event) => {
+    const now = place(event);
+    if (now?.[0] !== hover?.[0] || now?.[1] !== hover?.[1]) setHover(now);
+  };
   const onKey = (event) => {
     const move = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0], Home: [0, -n], End: [0, n] }[event.key];
     if (!move || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -68,10 +75,11 @@ export function BigMap({ weights, n, texts, at, onChoose, title }) {
   return html`<div ref=${node}>
     <p class="stats inside-readout" id="inside-cell"><span>${words}</span><span class="inside-sum">row sums to ${sum.toFixed(3)}</span></p>
     <div class="scroll inside-map" ref=${host} tabindex="0" role="group" aria-label=${`${title}. Arrow keys go from cell to cell.`} onKeyDown=${onKey}
-      onPointerMove=${(e) => { const cellAt = place(e); if (cellAt?.[0] !== hover?.[0] || cellAt?.[1] !== hover?.[1]) setHover(cellAt); }} onPointerLeave=${() => setHover(null)}
-      onClick=${(e) => { const cellAt = place(e); if (cellAt) onChoose(...cellAt); }} style=${{ width: `${side}px`, height: `${side}px` }}>
+      onPointerMove=${onMove} onPointerLeave=${() => setHover(null)} style=${{ width: `${side}px`, height: `${side}px` }}
+      onClick=${(e) => { const cellAt = place(e); if (cellAt) onChoose(...cellAt); }}>
       <span class="inside-mask" style=${{ inset: `${gutter}px 0 0 ${gutter}px` }}></span>
-      ${width > 0 && html`<${Canvas} width=${side} height=${side} deps=${[paint]} draw=${paint} className="inside-canvas" label=${`${title}: ${n} tokens; rows ask, columns are looked at; the upper right is masked`} />`}
+      ${width > 0 && html`<${Canvas} width=${side} height=${side} deps=${[paint]} draw=${paint} className="inside-canvas"
+        label=${`${title}: ${n} tokens; rows ask, columns are looked at; the upper right is masked`} />`}
       <span class="inside-band" style=${{ top: `${gutter + q * cell}px`, height: `${cell}px` }}></span>
       <span class="inside-band" style=${{ left: `${gutter + k * cell}px`, width: `${cell}px` }}></span>
     </div>

@@ -6,7 +6,8 @@ export const PATTERNS = [
   ["previous", "previous token", "looks one token back: the model knows what came just before"],
   ["first", "first token", "looks at the first token: mostly a resting place for a head that has nothing to say"],
   ["self", "itself", "looks at the token itself"],
-  ["again", "what followed last time", "finds an earlier place with the same token and looks at what followed there: how models repeat and copy (an induction head)"],
+  ["again", "what followed last time",
+    "finds an earlier place with the same token and looks at what followed there: how models repeat and copy (an induction head)"],
 ];
 const CLEAR = 0.5; // a head is said to do what more than half of its attention does
 
@@ -33,7 +34,8 @@ function sharesOf(data, at, n, after) {
     for (const k of after[q]) sums.again += data[row + k];
   }
   const share = (sum, of) => (of > 0 ? sum / (255 * of) : null);
-  return { previous: share(sums.previous, n - 2), first: share(sums.first, n - 2), self: share(sums.self, n - 2), again: repeated > 1 ? share(sums.again, repeated) : null };
+  const of = n - 2, again = repeated > 1 ? share(sums.again, repeated) : null;
+  return { previous: share(sums.previous, of), first: share(sums.first, of), self: share(sums.self, of), again };
 }
 
 /** For every head, layer after layer: {shares, name} where name is the pattern that stands out, or null. */

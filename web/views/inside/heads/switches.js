@@ -30,17 +30,24 @@ export function HeadSwitches({ architecture: { n_layer: layers, n_head: heads },
     setFocus([l, h]);
     onChange(switched(off, h < 0 ? Array.from({ length: heads }, (_, i) => `${l}.${i}`) : [at]));
   };
-  const tint = (one) => ({ backgroundColor: `color-mix(in srgb, var(${one.p < p ? "--c2" : "--accent"}) ${Math.round((Math.abs(one.p - p) / most) * 80)}%, var(--field))` });
+  const tint = (one) => {
+    const share = Math.round((Math.abs(one.p - p) / most) * 80);
+    return { backgroundColor: `color-mix(in srgb, var(${one.p < p ? "--c2" : "--accent"}) ${share}%, var(--field))` };
+  };
+  const stop = (l, h) => (focus[0] === l && focus[1] === h ? 0 : -1);
   const button = (l, h) => {
     const at = `${l}.${h}`, silent = off.has(at), effect = effects?.get(at);
     const words = `layer ${l} head ${h}${silent ? ", silenced" : ""}${effect ? `; without it ${percent(effect.p)} instead of ${percent(p)}` : ""}`;
-    return html`<td><button type="button" data-at=${at} aria-pressed=${silent} aria-label=${words} title=${words} tabindex=${focus[0] === l && focus[1] === h ? 0 : -1}
+    return html`<td><button type="button" data-at=${at} aria-pressed=${silent} aria-label=${words} title=${words} tabindex=${stop(l, h)}
       class="inside-switch" style=${effect ? tint(effect) : undefined}></button></td>`;
   };
   return html`<div class="scroll"><table class="inside-switches" ref=${host} onKeyDown=${onKey} onClick=${toggle}>
     <thead><tr><td></td>${Array.from({ length: heads }, (_, h) => html`<th scope="col">${h}</th>`)}</tr></thead>
-    <tbody>${Array.from({ length: layers }, (_, l) => html`<tr><th scope="row"><button type="button" data-at=${`${l}.-1`} class="quiet" aria-label=${`All heads of layer ${l}`}
-      tabindex=${focus[0] === l && focus[1] === -1 ? 0 : -1}>${l}</button></th>${Array.from({ length: heads }, (_, h) => button(l, h))}</tr>`)}</tbody>
+    <tbody>${Array.from({ length: layers }, (_, l) => html`<tr>
+      <th scope="row"><button type="button" data-at=${`${l}.-1`} class="quiet" aria-label=${`All heads of layer ${l}`}
+        tabindex=${stop(l, -1)}>${l}</button></th>
+      ${Array.from({ length: heads }, (_, h) => button(l, h))}</tr>`)}</tbody>
   </table></div>
-  ${effects?.size > 0 && html`<p class="legend"><i class="inside-key less"></i> less likely without it <i class="inside-key more"></i> likelier</p>`}`;
+  ${effects?.size > 0 && html`<p class="legend"><i class="inside-key less"></i> less likely without it
+    <i class="inside-key more"></i> likelier</p>`}`;
 }

@@ -13,7 +13,9 @@ const found = new Map(); // "model ids token" -> Map of "layer.head" -> {p, exac
 let control = null;
 
 /** The next token's distribution with heads silenced. */
-export const question = (model, architecture, ids, ablate) => ({ model, prompt: ids, what: ["lens"], layer: architecture.n_layer - 1, lens_tokens: 1, top_k: BEST, ablate });
+export function question(model, { n_layer: layers, n_vocab: most }, ids, ablate) {
+  return { model, prompt: ids, what: ["lens"], layer: layers - 1, lens_tokens: 1, top_k: Math.min(BEST, most), ablate };
+}
 
 /** [{id, text, p}] of such an answer, likeliest first. */
 export function nextOf({ lens }) {
