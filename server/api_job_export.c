@@ -86,7 +86,7 @@ static bool convert(struct http_request *r, struct export *e, const char *to) {
     if (e->source.adapter_dir) argv[n++] = arena_printf(a, "--adapter=%s", e->source.adapter_dir);
     argv[n++] = "--json";
     argv[n] = NULL;
-    const bool ok = runner_tool(r->server, argv, CONVERT_SECONDS, &report, &r->err) && difference_read(r, e, &report);
+    const bool ok = runner_tool(r, argv, CONVERT_SECONDS, &report, &r->err) && difference_read(r, e, &report);
     buf_finish(&report);
     if (!ok && r->err.code == ERR_INVALID && !r->err_status) // no mistake of the client's
         return request_fail(r, 500, "export_failed", NULL, "The model cannot be written.");

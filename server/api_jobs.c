@@ -190,7 +190,7 @@ static bool estimate_prepare(struct http_request *r, const struct job_request *q
                            0600, &r->err))
         return false;
     const char *const *argv = job_tokenizer_arguments(&q->job, s, dir, files_dir, &r->arena);
-    const bool ok = !argv || runner_tool(r->server, argv, ESTIMATE_SECONDS, &out, &r->err);
+    const bool ok = !argv || runner_tool(r, argv, ESTIMATE_SECONDS, &out, &r->err);
     buf_finish(&out);
     return ok;
 }
@@ -233,7 +233,7 @@ static bool estimate_work(struct http_request *r) { // tools' lane
     if (ok) {
         const char *const *argv =
             job_estimate_arguments(&q->job, &q->spec, dir, files_dir, r->server->config.train_threads, &r->arena);
-        ok = runner_tool(r->server, argv, ESTIMATE_SECONDS, &out, &r->err);
+        ok = runner_tool(r, argv, ESTIMATE_SECONDS, &out, &r->err);
         ok = estimate_answer(r, reply, ok, &out);
     }
     buf_finish(&out);

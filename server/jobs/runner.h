@@ -34,7 +34,9 @@ void runner_destroy(struct runner *r);
 void runner_wake(struct runner *r); // a job was made, or has a wish
 void runner_figures(struct runner *r, struct runner_figures *out);
 
-// A tool of ours (convert, train --estimate, eval), nice and bounded as trainers are: waits for it on the calling thread (the slow lane's). argv
-// without the program's name. *out: its stdout, at most 1 MiB; on failure the message is its last line on stderr. timeout_s 0: none.
+// A tool of ours (convert, train --estimate, eval), nice and bounded as trainers are: waits for it on the calling thread (the slow lane's), but not
+// longer than r's client does. argv without the program's name. *out: its stdout, at most 1 MiB; on failure the message is its last line on stderr.
+// timeout_s 0: none.
 struct buf;
-bool runner_tool(const struct server *s, const char *const *argv, unsigned timeout_s, struct buf *out, struct err *err) MUST_CHECK;
+struct http_request;
+bool runner_tool(const struct http_request *r, const char *const *argv, unsigned timeout_s, struct buf *out, struct err *err) MUST_CHECK;

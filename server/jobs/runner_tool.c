@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: MIT
 // A tool of ours, run to its end on the calling thread with a loop of its own. See runner.h.
+#include "server/http.h"
 #include "server/jobs/runner_internal.h"
 
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { OUTPUT_BYTES = 1 << 20, ERRORS_BYTES = 8192 };
+enum { OUTPUT_BYTES = 1 << 20, ERRORS_BYTES = 8192, LOOK_MS = 100 };
 
 struct tool {
+    const struct http_request *request;
     struct job_process *process;
+    uint64_t end_ms; // of the loop's clock; 0: none
     struct buf *out;
     struct buf errors;
-    bool too_much, timed_out, ended;
+    bool too_much, timed_out, left, ended;
     int64_t status;
     int signal;
 };
@@ -32,14 +35,16 @@ static void on_ended(void *ctx, int64_t status, int signal) {
     t->signal = signal;
 }
 
-static void on_timeout(uv_timer_t *timer) {
+static void on_look(uv_timer_t *timer) {
     struct tool *t = timer->data;
     if (t->ended) return; // in the same turn of the loop: the process is freed
-    t->timed_out = true;
-    job_process_kill(t->process, SIGKILL);
+    t->left = http_cancelled(t->request);
+    t->timed_out = t->end_ms && uv_now(timer->loop) >= t->end_ms;
+    if (t->left || t->timed_out) job_process_kill(t->process, SIGKILL);
 }
 
 static bool tool_judge(struct tool *t, const char *const *argv, struct err *err) {
+    if (t->left) return err_set(err, ERR_BUSY, "nobody waits for this any more");
     if (t->timed_out) return err_set(err, ERR_BUSY, "this took longer than it may");
     if (t->signal == SIGKILL || t->signal == SIGABRT) return err_set(err, ERR_NO_MEMORY, "this needs more memory than it may take");
     if (t->signal) return err_set(err, ERR_IO, "a process of the server crashed");
@@ -53,10 +58,11 @@ static bool tool_judge(struct tool *t, const char *const *argv, struct err *err)
     return err_set(err, ERR_INVALID, "%s", colon ? colon + 2 : *line ? line : "it failed without saying why");
 }
 
-bool runner_tool(const struct server *s, const char *const *argv, unsigned timeout_s, struct buf *out, struct err *err) {
+bool runner_tool(const struct http_request *r, const char *const *argv, unsigned timeout_s, struct buf *out, struct err *err) {
     uv_loop_t loop;
     uv_timer_t timer;
-    struct tool t = {.out = out};
+    struct tool t = {.request = r, .out = out};
+    const struct server *s = r->server;
     const struct supervised_limits limits = runner_limits(&s->config);
     if (uv_loop_init(&loop) != 0) return err_set(err, ERR_NO_MEMORY, "no process can be started");
     const struct job_process_config config = {.loop = &loop, .argv = argv, .launcher = &s->config.train_launcher, .limits = &limits, .output = on_output,
@@ -65,7 +71,8 @@ bool runner_tool(const struct server *s, const char *const *argv, unsigned timeo
     timer.data = &t;
     t.process = job_process_start(&config, err);
     const bool started = t.process != NULL;
-    if (started && timeout_s) uv_timer_start(&timer, on_timeout, (uint64_t)timeout_s * 1000, 0);
+    if (timeout_s) t.end_ms = uv_now(&loop) + (uint64_t)timeout_s * 1000;
+    if (started) uv_timer_start(&timer, on_look, LOOK_MS, LOOK_MS);
     while (started && !t.ended) uv_run(&loop, UV_RUN_ONCE);
     uv_close((uv_handle_t *)&timer, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);

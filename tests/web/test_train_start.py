@@ -203,6 +203,17 @@ def test_settings_are_estimated_and_mistakes_stand_by_their_field(visit):
     assert v.complaints == ["Failed to load resource: the server responded with a status of 400 (Bad Request)"]
 
 
+def test_an_estimate_that_nobody_waits_for_holds_nobody_up(visit, smol_url):
+    """It is given up on the server too: the next one need not wait for it."""
+    v = visit(smol_url)
+    reported(v, "long.txt", "Once upon a time there was a mill by a river. " * 3000)
+    trying = lambda: subprocess.run(["pgrep", "-f", "couplet train .*long.txt"], capture_output=True).returncode == 0  # noqa: E731
+    wait_until(trying, 10)
+    v.open("train")
+    wait_until(lambda: not trying(), 5)
+    assert v.complaints == []
+
+
 def test_every_field_of_the_request_can_be_set(visit):
     """Each member of the API's request that is a setting has a control, and what it says is sent there."""
     v = visit()
@@ -314,6 +325,7 @@ def test_start_from_nothing(visit):
     assert v.page.evaluate("new URLSearchParams(location.hash.split('?')[1]).get('model')") == made["fine_tuned_model"]
     assert v.page.evaluate("location.hash").startswith("#inside?")
     expect(v.page.locator("#model")).to_have_value(made["fine_tuned_model"])
+    expect(v.page.locator("main.view-inside canvas").first).to_be_visible()  # its attention
     assert v.complaints == []
 
 

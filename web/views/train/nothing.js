@@ -121,7 +121,7 @@ export function NothingBanner({ job }) {
   if (job.metadata?.[MARK] !== "nothing") return null;
   const open = (view) => {
     chooseModel(id);
-    go(view, { model: id });
+    go(view, { model: id, tab: view === "inside" ? "attention" : null });
   };
   if (job.status === "succeeded") {
     return html`<div class="train-banner" role="status">

@@ -3,7 +3,7 @@
 
 import { ApiError, call, explain } from "../../lib/api.js";
 import { count, plural } from "../../lib/format.js";
-import { html, useEffect, useState } from "../../lib/html.js";
+import { html, useEffect, useMemo, useState } from "../../lib/html.js";
 import { Facts, useSettled } from "../../lib/ui.js";
 import { fileRows } from "./files.js";
 
@@ -95,6 +95,7 @@ const figures = (r) => [
 /** `state`: what useReport gave. `tokenizer`: whose it is, in words. */
 export function Report({ state, tokenizer }) {
   const { report, error, stale } = state;
+  const mask = useMemo(() => report?.preview.length > 0 && html`<${Mask} key=${report.file} preview=${report.preview} />`, [report]); // not at every key typed
   if (error && !stale) {
     const gone = error instanceof ApiError && error.status === 404;
     return html`<p class="bad" role="alert">${gone ? "This file is no longer on the server. Choose another one." : explain(error)}</p>`;
@@ -104,6 +105,6 @@ export function Report({ state, tokenizer }) {
     <${Facts} items=${figures(report)} />
     <p class="hint">Counted with ${tokenizer}${report.format === "rows" ? "" : `, in windows of ${count(report.context_length)} tokens`}.</p>
     <${Problems} report=${report} />
-    ${report.preview.length > 0 && html`<${Mask} key=${report.file} preview=${report.preview} />`}
+    ${mask}
   </div>`;
 }
