@@ -246,6 +246,25 @@ def test_exports_everything(complete):
     assert got["figures"]["tokens_per_second"] > 0
 
 
+def test_first_visit_with_a_finger(visit, smol_url):
+    """An empty page offers an example; a tap shows a token's alternatives, a tap beside closes them, a tap on one takes it."""
+    v = visit(smol_url, viewport={"width": 390, "height": 844}, has_touch=True)
+    expect(v.page.locator("#model")).to_have_value("SmolLM2-135M-Instruct")
+    v.page.evaluate("localStorage.setItem('couplet.sampling', JSON.stringify({temperature: 0, max_tokens: 8}))")
+    v.page.reload()
+    button(v, "Try it with an example").tap()
+    finished(v)
+    card = v.page.locator(".token-card")
+    v.page.locator("#answer .tok").nth(2).tap()
+    expect(card).to_be_visible()
+    v.page.get_by_role("heading", name="Answer").tap()
+    expect(card).to_be_hidden()
+    v.page.locator("#answer .tok").nth(2).tap()
+    card.locator("button.bar:not(.chosen)").first.tap()
+    expect(v.page.locator("#answer .tok")).to_have_count(11)
+    assert v.complaints == []
+
+
 @pytest.mark.parametrize("width,scheme", [(1440, "light"), (390, "dark")])
 def test_looks(visit, smol_url, width, scheme):
     v = visit(smol_url, viewport={"width": width, "height": 900}, color_scheme=scheme)

@@ -204,8 +204,14 @@ export function TokenText({ log, label, colour = "surprise", onPick, mark, note,
         else setOpen(null);
       });
     };
+    const beside = (event) => { if (!root.current.contains(event.target)) setOpen(null); }; // a finger does not leave, it taps somewhere else
     addEventListener("scroll", follow, { passive: true, capture: true });
-    return () => { removeEventListener("scroll", follow, { capture: true }); cancelAnimationFrame(frame); };
+    addEventListener("pointerdown", beside);
+    return () => {
+      removeEventListener("scroll", follow, { capture: true });
+      removeEventListener("pointerdown", beside);
+      cancelAnimationFrame(frame);
+    };
   }, [open?.index]);
   useEffect(() => () => clearTimeout(hide.current), []);
   const token = open && log.items[open.index];

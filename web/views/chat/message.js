@@ -2,6 +2,7 @@
 // One message of the chat: its text in tokens, its versions and what can be done with it.
 
 import { html, useState } from "../../lib/html.js";
+import { NeverTool } from "../../lib/sampling.js";
 import { useStore } from "../../lib/store.js";
 import { TokenText, tint } from "../../lib/token_text.js";
 import { CopyButton } from "../../lib/ui.js";
@@ -45,7 +46,7 @@ export function Message({ node, last }) {
   return html`<li class=${`chat-${node.role}`}>
     <div class="chat-head"><span class="chat-who">${fromUser ? "You" : node.model}</span></div>
     ${fromUser ? !editing && html`<div class="text">${node.content}</div>`
-      : html`<${TokenText} key=${node.id} log=${log} colour=${colour} label="The model's answer" running=${mine}
+      : html`<${TokenText} key=${node.id} log=${log} colour=${colour} label="The model's answer" running=${mine} tools=${(index, token) => html`<${NeverTool} model=${node.model} token=${token} />`}
           onPick=${!busy && canGoOn(node) ? (index, entry) => takeAlternative(node, index, entry) : undefined} />`}
     ${!fromUser && !mine && log.items.length === 0 && html`<p class="hint">No text came.</p>`}
     ${editing && html`<${Edit} node=${node} onClose=${() => setEditing(false)} />`}

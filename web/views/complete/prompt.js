@@ -13,7 +13,7 @@ import { streamed } from "../../lib/answer.js";
 import { answers, complete, PATH, prompt, requestNow, scored, scorePrompt, stop } from "./run.js";
 import { shareLink } from "./share.js";
 
-const EXAMPLES = [
+export const EXAMPLES = [
   ["Story", "Once upon a time, in a library that nobody had visited for a hundred years,"],
   ["Facts", "Water boils at a lower temperature on high mountains because"],
   ["List", "Five good habits for people who write programs:\n1."],
