@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Neighbours: the tokens whose rows of the served embedding table point the same way. Of the text's tokens, of any word, and of neighbours in turn.
 
-import { number, visible } from "../../lib/format.js";
+import { visible } from "../../lib/format.js";
 import { html, useEffect, useMemo, useState } from "../../lib/html.js";
 import { namesOf, useInspect } from "../../lib/inspect.js";
 import { Card, useSettled } from "../../lib/ui.js";
@@ -24,7 +24,7 @@ function Nearest({ model, token, onGo, trail, onBack }) {
       class="bar chosen" title=${`Look at the neighbours of ${visible(near.texts[i])} (id ${id})`}
       onClick=${() => onGo({ id, text: near.texts[i] }, { id: answer.tokens.ids[0], text: from })}>
       <span class="bar-fill" style=${{ width: `${Math.max(0, near.similarities[i]) * 100}%` }}></span>
-      <span class="bar-text">${visible(near.texts[i])}</span><span class="bar-value">${number(near.similarities[i], 3)}</span></button></li>`)}</ol>`}
+      <span class="bar-text">${visible(near.texts[i])}</span><span class="bar-value">${near.similarities[i].toFixed(3)}</span></button></li>`)}</ol>`}
   </div>`;
 }
 
