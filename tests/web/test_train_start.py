@@ -113,6 +113,19 @@ def test_what_is_no_training_data_is_not_sent(visit):
         drop(v, name, text)
         expect(v.page.locator("#notice")).to_contain_text(why)
     assert len(files_of(v.url)) == before
+    assert v.serious() == [] and v.fits()
+    v.shot("train-1440")
+
+
+def test_hostile_names_and_rows_are_text(visit):
+    v = visit(viewport={"width": 390, "height": 844})
+    name = "<img src=x onerror=alert(1)>" + "long" * 40 + "\u202eevil.jsonl"
+    reported(v, name, json.dumps({"prompt": "<script>alert(1)</script>\u202e", "completion": "👩‍👩‍👧" + "x" * 150}) + "\n" + ROWS)
+    expect(v.page.locator(".train-mask-text")).to_contain_text("<script>alert(1)</script>")
+    v.page.get_by_text("All uploaded files").click()
+    expect(v.page.locator(".train-files li").filter(has_text="<img src=x")).to_be_visible()
+    assert v.page.locator("main img").count() == 0 and v.fits() and v.complaints == []
+    v.shot("train-hostile-390")
 
 
 def test_the_same_file_twice_is_one_file_and_can_be_deleted(visit):

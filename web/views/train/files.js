@@ -5,7 +5,7 @@ import { request, call, upload } from "../../lib/api.js";
 import { ago, bytes } from "../../lib/format.js";
 import { html, useEffect, useState } from "../../lib/html.js";
 import { fail, say } from "../../lib/server.js";
-import { createStore, useStore } from "../../lib/store.js";
+import { createStore, persistentStore, useStore } from "../../lib/store.js";
 import { Dialog, Progress } from "../../lib/ui.js";
 
 const HASHED_BYTES = 64e6; // what is worth reading into memory to save an upload
@@ -115,7 +115,7 @@ function Remove({ file, onClose, onGone }) {
 }
 
 /** Rows of each file, once its report has been read: id -> "120 rows". */
-export const fileRows = createStore({});
+export const fileRows = persistentStore("train-rows", {});
 
 /** The uploaded files, each to be used again or deleted. `onUse(file)`; `chosen`: the id of the one in use. */
 export function FileList({ onUse, chosen = null, onGone }) {
