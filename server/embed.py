@@ -1,14 +1,19 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Writes the playground's files as a C source: each file as it is and, where that is smaller, gzipped; and one exact route each.
+"""Writes the playground's files as a C source: scripts and styles squeezed (squeeze.py), each file as it is and, where that is smaller, packed by
+brotli (if the machine has it) and gzip; and one exact route each.
 
 usage: embed.py OUT.c ROOT FILE...
 A file under ROOT is served at its path there, any other (made in the build folder, or an example) from the last "vendor/" or "examples/" of its path
 on; ROOT/index.html is also the answer to "/". The same files always give the same source."""
 import gzip
 import hashlib
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+
+from squeeze import squeeze_css, squeeze_js
 
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -37,6 +42,20 @@ def byte_array(name, data):
     return "static const unsigned char %s[] = {\n%s\n};" % (name, ",\n".join(lines) or "0")
 
 
+def brotli(data):
+    """Packed, or as it is where there is no brotli: then a browser gets gzip, a sixth more bytes, and nothing else is different."""
+    command = shutil.which("brotli")
+    return subprocess.run([command, "--best", "--stdout", "-"], input=data, stdout=subprocess.PIPE, check=True).stdout if command else data
+
+
+def content_of(url, path):
+    """What is served. Third-party code and examples are left as they came."""
+    squeeze = {".js": squeeze_js, ".css": squeeze_css}.get(path.suffix)
+    if not squeeze or url.startswith("/vendor/"):
+        return path.read_bytes()
+    return squeeze(path.read_text(encoding="utf-8")).encode()
+
+
 def main():
     out, root = sys.argv[1], Path(sys.argv[2]).resolve()
     files = {url_of(path, root): path for path in (Path(name).resolve() for name in sys.argv[3:])}
@@ -44,15 +63,18 @@ def main():
         sys.exit("embed.py: two files have the same URL")
     arrays, rows, routes = [], [], []
     for i, (url, path) in enumerate(sorted(files.items())):
-        data, tag = path.read_bytes(), hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        arrays.append(byte_array(f"file_{i}", data))
-        bodies = '{"\\"%s\\"", file_%d, %d}' % (tag, i, len(data))
-        packed = gzip.compress(data, 9, mtime=0)
-        if len(packed) < len(data):
-            arrays.append(byte_array(f"file_{i}_gzip", packed))
-            bodies += ', {"\\"%s-gzip\\"", file_%d_gzip, %d}' % (tag, i, len(packed))
+        data = content_of(url, path)
+        tag = hashlib.sha256(data).hexdigest()[:16]
+        packed = [("", data), ("br", brotli(data)), ("gzip", gzip.compress(data, 9, mtime=0))]
+        bodies = []
+        for coding, body in packed:
+            if coding and len(body) >= len(data):
+                continue
+            name = f"file_{i}{'_' if coding else ''}{coding}"
+            arrays.append(byte_array(name, body))
+            bodies.append('{"%s", "\\"%s%s\\"", %s, %d}' % (coding, tag, coding and "-" + coding, name, len(body)))
         for at in [url] + (["/"] if url == "/index.html" else []):
-            rows.append('    {"%s", "%s", %s},' % (at, TYPES[path.suffix], bodies))
+            rows.append('    {"%s", "%s", {%s}},' % (at, TYPES[path.suffix], ", ".join(bodies)))
             routes.append('    {"GET", "%s", SCOPE_PUBLIC, NULL, static_reply, NULL, "The playground"},' % at)
     with open(out, "w", encoding="ascii") as f:
         f.write("// SPDX-License-Identifier: MIT\n// Written by server/embed.py from web/.\n")

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Answers with an embedded file of the playground, gzipped for whoever takes that. The page may load nothing but this server's own files,
+// Answers with an embedded file of the playground, packed for whoever takes that. The page may load nothing but this server's own files,
 // holds no inline script or style, and cannot be framed. Thread: loop.
 #include "server/static.h"
+
+#include "base/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,13 +20,13 @@ static bool quality_positive(const char *parameters, size_t len) {
     return !q || strtod(q + 2, NULL) > 0;
 }
 
-bool static_gzip_accepted(const char *accept_encoding) {
+bool static_coding_accepted(const char *accept_encoding, const char *coding) {
     bool any = false;
     for (const char *p = accept_encoding ? accept_encoding : ""; *p; p += *p == ',') {
         p += strspn(p, " \t");
         size_t item = strcspn(p, ","), name = strcspn(p, ",; \t");
         bool positive = quality_positive(p + name, item - name);
-        if (name == 4 && strncasecmp(p, "gzip", 4) == 0) return positive;
+        if (name == strlen(coding) && strncasecmp(p, coding, name) == 0) return positive;
         if (name == 1 && *p == '*') any = positive;
         p += item;
     }
@@ -34,8 +36,10 @@ bool static_gzip_accepted(const char *accept_encoding) {
 void static_reply(struct http_request *r) {
     const struct static_file *f = static_files;
     while (f->path && strcmp(f->path, r->path) != 0) f++;
-    bool packed = f->gzip.data && static_gzip_accepted(http_header(r, "Accept-Encoding"));
-    const struct static_body *is = packed ? &f->gzip : &f->plain;
+    const char *accepted = http_header(r, "Accept-Encoding");
+    const struct static_body *is = f->bodies;
+    for (size_t i = 1; i < ARRAY_LEN(f->bodies) && f->bodies[i].data && is == f->bodies; i++)
+        if (static_coding_accepted(accepted, f->bodies[i].coding)) is = &f->bodies[i];
     struct buf body = {0};
     http_set_header(r, "ETag", is->etag);
     http_set_header(r, "Vary", "Accept-Encoding");
@@ -47,7 +51,7 @@ void static_reply(struct http_request *r) {
         http_reply(r, 304, NULL, &body);
         return;
     }
-    if (packed) http_set_header(r, "Content-Encoding", "gzip");
+    if (is->coding[0]) http_set_header(r, "Content-Encoding", is->coding);
     buf_add(&body, is->data, is->len);
     http_reply(r, 200, f->type, &body);
 }
