@@ -122,6 +122,7 @@ def test_hostile_names_and_rows_are_text(visit):
     name = "<img src=x onerror=alert(1)>" + "long" * 40 + "\u202eevil.jsonl"
     reported(v, name, json.dumps({"prompt": "<script>alert(1)</script>\u202e", "completion": "👩‍👩‍👧" + "x" * 150}) + "\n" + ROWS)
     expect(v.page.locator(".train-mask-text")).to_contain_text("<script>alert(1)</script>")
+    expect(v.page.locator(".train-mask-text mark").first).to_contain_text("👩‍👩‍👧xxx")  # of tokens that are bytes
     v.page.get_by_text("All uploaded files").click()
     expect(v.page.locator(".train-files li").filter(has_text="<img src=x")).to_be_visible()
     assert v.page.locator("main img").count() == 0 and v.fits() and v.complaints == []

@@ -17,20 +17,20 @@ const TEXTS = [".txt", ".md"];
 
 /** How long: updates of 8 windows of 128 tokens. */
 export const PRESETS = [
-  ["quick", "Quick look", 400, "The noise becomes syllables and the first words."],
-  ["village", "Whole words", 1200, "Words, names and pieces of sentences."],
+  ["quick", "Quick look", 300, "The noise becomes syllables and the first words."],
+  ["village", "Whole words", 1000, "Words, names and pieces of sentences."],
 ];
 /** Everything else of the request; found by trying. */
 const RUN = {
   hyperparameters: { batch_size: 8 },
   couplet: {
-    architecture: { preset: "gpt2-nano" }, tokenizer: "train", vocab_size: 1024, context_length: 128, stride: 64, learning_rate: 3e-3, lr_scheduler: "cosine",
+    architecture: { preset: "gpt2-nano" }, tokenizer: "train", vocab_size: 2048, context_length: 128, stride: 64, learning_rate: 3e-3, lr_scheduler: "cosine",
     warmup_ratio: 0.05, weight_decay: 0.1, validation_split: 0.1, n_evals: 12, n_checkpoints: 3,
   },
 };
 export const MARK = "couplet.start"; // in the job's metadata
 
-const plan = persistentStore("train-nothing", { preset: "village", steps: "1200", file: null });
+const plan = persistentStore("train-nothing", { preset: "village", steps: "1000", file: null });
 
 /** The first words of a text, for the model to go on with. */
 async function promptsOf(file) {

@@ -65,19 +65,49 @@ function Problems({ report }) {
   </div>`;
 }
 
-function Mask({ preview }) {
+/** Tokens of one kind behind one another: [{supervised, tokens, broken}]; broken: one of them is no whole character. */
+function runsOf(tokens) {
+  const runs = [];
+  for (const t of tokens) {
+    if (runs.at(-1)?.supervised !== t.supervised) runs.push({ supervised: t.supervised, tokens: [], broken: false });
+    runs.at(-1).tokens.push(t);
+    runs.at(-1).broken ||= t.text.includes("\ufffd");
+  }
+  return runs;
+}
+
+/** The texts of the runs in which characters were cut, by their place; the server puts them together again. */
+function useWhole(runs, model) {
+  const [whole, setWhole] = useState({});
+  useEffect(() => {
+    const control = new AbortController();
+    const broken = runs.map((run, i) => [i, run]).filter(([, run]) => run.broken);
+    setWhole({});
+    Promise.all(broken.map(async ([i, run]) => [i, (await call("/detokenize", { model, tokens: run.tokens.map((t) => t.id) }, control.signal)).prompt]))
+      .then((texts) => setWhole(Object.fromEntries(texts)), () => {}); // then it is shown token by token, as it came
+    return () => control.abort();
+  }, [runs]);
+  return whole;
+}
+
+function Run({ run, whole }) {
+  const tag = run.supervised ? "mark" : "span", said = run.supervised ? "learned" : "only read";
+  if (whole !== undefined) return html`<${tag} title=${`${run.tokens.length} tokens, ${said}`}>${whole}<//>`;
+  return run.tokens.map((t) => html`<${tag} title=${`token ${t.id}, ${said}`}>${t.text}<//>`);
+}
+
+function Mask({ preview, model }) {
   const [at, setAt] = useState(0);
   const row = preview[Math.min(at, preview.length - 1)];
-  if (!row) return null;
+  const runs = useMemo(() => runsOf(row.tokens), [row]), whole = useWhole(runs, model);
   const learned = row.tokens.filter((t) => t.supervised).length;
   return html`<div class="train-mask">
     <div class="card-head"><h3>As the model reads it</h3>
-      <span class="card-tools" role="group" aria-label="Which one">${preview.length > 1 && preview.map((p, i) => html`<button type="button" class="chip" aria-pressed=${i === at}
-        onClick=${() => setAt(i)}>${p.line ? `Line ${p.line}` : `Window ${i + 1}`}</button>`)}</span></div>
+      <span class="card-tools" role="group" aria-label="Which one">${preview.length > 1 && preview.map((p, i) => html`<button type="button" class="chip"
+        aria-pressed=${i === at} onClick=${() => setAt(i)}>${p.line ? `Line ${p.line}` : `Window ${i + 1}`}</button>`)}</span></div>
     <p class="legend"><mark>learned</mark> ${count(learned)} tokens that it is trained to write · <span>only read</span> ${count(row.tokens.length - learned)}</p>
-    <div class="text train-mask-text" tabindex="0" role="region" aria-label="The first row, with what is learned marked">${row.tokens.map((t) => (t.supervised
-      ? html`<mark title=${`token ${t.id}, learned`}>${t.text}</mark>`
-      : html`<span title=${`token ${t.id}, only read`}>${t.text}</span>`))}${row.cut && html`<span class="hint"> … and so on</span>`}</div>
+    <div class="text train-mask-text" tabindex="0" role="region" aria-label="The text as tokens, what is learned is marked">${
+      runs.map((run, i) => html`<${Run} run=${run} whole=${whole[i]} />`)}${row.cut && html`<span class="hint"> … and so on</span>`}</div>
   </div>`;
 }
 
@@ -95,7 +125,7 @@ const figures = (r) => [
 /** `state`: what useReport gave. `tokenizer`: whose it is, in words. */
 export function Report({ state, tokenizer }) {
   const { report, error, stale } = state;
-  const mask = useMemo(() => report?.preview.length > 0 && html`<${Mask} key=${report.file} preview=${report.preview} />`, [report]); // not at every key typed
+  const mask = useMemo(() => report?.preview.length > 0 && html`<${Mask} key=${report.file} preview=${report.preview} model=${report.model} />`, [report]); // not at every key typed
   if (error && !stale) {
     const gone = error instanceof ApiError && error.status === 404;
     return html`<p class="bad" role="alert">${gone ? "This file is no longer on the server. Choose another one." : explain(error)}</p>`;
