@@ -92,6 +92,17 @@ def test_an_alternative_is_gone_on_from_and_taken_back(complete):
     expect(complete.page.locator("#answer")).to_have_text(now)
 
 
+def test_a_token_belongs_to_the_model_that_wrote_it(complete):
+    """Another model is chosen at the top meanwhile: its vocabulary is another one, so the answer goes on with its own model."""
+    run(complete)
+    complete.page.get_by_label("Model", exact=True).select_option("gpt2-nano")
+    complete.page.locator("#answer .tok").nth(3).hover()
+    with complete.page.expect_request("**/v1/completions") as sent:
+        complete.page.locator(".token-card button.bar:not(.chosen)").first.click()
+    assert json.loads(sent.value.post_data)["model"] == "SmolLM2-135M-Instruct"
+    finished(complete)
+
+
 def test_another_answer_then_on_writing(complete):
     first = run(complete)
     with complete.page.expect_request("**/v1/completions") as sent:

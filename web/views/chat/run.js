@@ -38,12 +38,13 @@ function ready() {
 }
 
 async function write(id, path, body, { promptIds = null, again }) {
+  const { model } = chat.get().nodes[id]; // the one that goes on, if it goes on: another one may know other ids
   const { log } = details.get(id);
   control = new AbortController();
   say(null);
   writing.set({ id, stats: "" });
   try {
-    const done = await answer(path, { model: chosenModel.get(), ...samplingRequest(), ...body }, log, control.signal);
+    const done = await answer(path, { model, ...samplingRequest(sampling.get(), model), ...body }, log, control.signal);
     details.get(id).promptIds ??= promptIds ?? done.promptIds;
     writing.patch({ stats: summary(done) });
     setContent(id, log.text);
@@ -114,7 +115,7 @@ export function takeAlternative(node, index, entry) {
   if (!ready()) return;
   const { log, promptIds } = details.get(node.id);
   const kept = respell([...log.items.slice(0, index), alternativeOf(log.items[index], entry)]);
-  const id = addMessage(node.parent, "assistant", "", chosenModel.get());
+  const id = addMessage(node.parent, "assistant", "", node.model);
   const fresh = new TokenLog();
   fresh.push(...kept);
   details.set(id, { log: fresh, promptIds });

@@ -75,7 +75,7 @@ export function TrainingRun() {
   const [moved, setMoved] = useState(false);
   useEffect(() => { if (moved && run) look(stops[here].model, true); }, [settled]);
   if (!run) {
-    return html`<${Card} title="Through a training run"><p class="hint">When a fine-tuning job has left checkpoints, a slider here shows how the same prompt was answered on the way:
+    return html`<${Card} title="Through a training run"><p class="hint">When a fine-tuning job has left checkpoints, a slider here shows how the same prompt was answered on the way:${" "}
       <a href="#train">Train</a> makes them.</p><//>`;
   }
   const everything = async () => {

@@ -39,7 +39,7 @@ export function Answer() {
   const can = version && !busy && version.promptIds;
   const tool = (words, title, act) => html`<button type="button" class="quiet" title=${title} onClick=${act}>${words}</button>`;
   return html`<${Card} title="Answer" className="answer" tools=${html`<${Versions} now=${now} busy=${busy} />${version && html`<${Legend} />`}`}>
-    ${version?.from && !busy && html`<p class="complete-back">${tool("↶ Back to the earlier answer", "As it was before the alternative was taken", () => show(version.from))}</p>`}
+    ${now.versions.includes(version?.from) && !busy && html`<p class="complete-back">${tool("↶ Back to the earlier answer", "As it was before the alternative was taken", () => show(version.from))}</p>`}
     <${TokenText} key=${version ? now.at : "none"} id="answer" log=${version?.log ?? NOTHING} colour=${colour} label="The model's answer" running=${busy} tools=${version && ((index, token) => html`<${NeverTool} model=${version.model} token=${token} />`)}
       onPick=${can ? (index, entry) => takeAlternative(version, index, entry) : undefined} />
     ${!version && html`<${Nothing} now=${now} />`}

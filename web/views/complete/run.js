@@ -24,6 +24,8 @@ const idsOf = (tokens) => tokens.map((token) => token.id);
 
 /** What Complete sends for the prompt as it stands. */
 export const requestNow = () => ({ model: chosenModel.get(), prompt: prompt.get(), ...samplingRequest() });
+/** What goes on from the tokens of an answer: to the model that wrote it, since another one may know other ids. */
+const requestFrom = ({ model, promptIds }, tokens) => ({ model, prompt: [...promptIds, ...idsOf(tokens)], ...samplingRequest(sampling.get(), model) });
 
 function ready() {
   const wrong = samplingProblem();
@@ -78,7 +80,7 @@ export async function complete(version = null) {
 export function takeAlternative(version, index, entry) {
   if (!ready()) return;
   const kept = respell([...version.log.items.slice(0, index), alternativeOf(version.log.items[index], entry)]);
-  const request = { ...requestNow(), prompt: [...version.promptIds, ...idsOf(kept)] };
+  const request = requestFrom(version, kept);
   const next = addVersion({ prompt: version.prompt, model: request.model, request, promptIds: version.promptIds, from: version });
   next.log.push(...kept);
   if (isSpecial(entry)) change(next, { stats: `the answer ends here, with ${entry.text}` });
@@ -88,8 +90,7 @@ export function takeAlternative(version, index, entry) {
 /** Writes on where the answer ended. */
 export function goOn(version) {
   if (!ready()) return;
-  const request = { ...requestNow(), prompt: [...version.promptIds, ...idsOf(version.log.items)] };
-  write(version, request, () => goOn(version));
+  write(version, requestFrom(version, version.log.items), () => goOn(version));
 }
 
 /** The answer becomes part of the prompt. */
