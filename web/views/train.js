@@ -31,7 +31,7 @@ function Overview() {
 
 /** Where no drop zone is in sight: that a file may be let go here too. */
 function Hover() {
-  return useStore(hovering) && html`<p class="train-hover" role="status">Let go, and a new fine-tune begins with it</p>`;
+  return useStore(hovering) === "page" && html`<p class="train-hover" role="status">Let go, and a new fine-tune begins with it</p>`;
 }
 
 function Page({ params }) {

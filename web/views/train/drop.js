@@ -17,8 +17,8 @@ export function droppedFile(event) {
   return list[0] ?? null;
 }
 
-/** Whether files hover over the page. */
-export const hovering = createStore(false);
+/** Over what files hover: "page", "nothing" (Start from nothing takes them) or null. */
+export const hovering = createStore(null);
 
 /** Files dropped anywhere on the page go to `take`; a part of the page that takes them itself stops the event. */
 export function usePageDrop(take) {
@@ -28,11 +28,11 @@ export function usePageDrop(take) {
     const drag = (event) => {
       if (!carriesFiles(event)) return;
       event.preventDefault(); // else the browser opens the file in place of the page
-      hovering.set(true);
+      hovering.set("page");
     };
-    const leave = (event) => { if (!event.relatedTarget) hovering.set(false); };
+    const leave = (event) => { if (!event.relatedTarget) hovering.set(null); };
     const drop = (event) => {
-      hovering.set(false);
+      hovering.set(null);
       if (!carriesFiles(event)) return;
       event.preventDefault();
       const file = droppedFile(event);
@@ -97,7 +97,7 @@ export function DropZone() {
   const busy = Boolean(useStore(uploading));
   const [pasting, setPasting] = useState(false);
   const [earlier, setEarlier] = useState(false);
-  const over = useStore(hovering);
+  const over = useStore(hovering) === "page";
   const take = (blob, name = blob.name) => addFile(blob, name, useForNew);
   const example = async () => {
     try {

@@ -17,8 +17,8 @@ const TEXTS = [".txt", ".md"];
 
 /** How long: updates of 8 windows of 128 tokens. */
 export const PRESETS = [
-  ["quick", "Quick look", 300, "The noise becomes syllables and the first words."],
-  ["village", "Whole words", 1000, "Words, names and pieces of sentences."],
+  ["quick", "Quick look", 300, "The noise becomes words."],
+  ["village", "Sentences", 1000, "The words become pieces of sentences."],
 ];
 /** Everything else of the request; found by trying. */
 const RUN = {
@@ -72,20 +72,23 @@ function Time({ steps }) {
 
 export function Nothing() {
   const { preset, steps, file } = useStore(plan);
-  const busy = Boolean(useStore(uploading)), over = useStore(hovering);
+  const busy = Boolean(useStore(uploading)), over = useStore(hovering) === "nothing";
   const [starting, setStarting] = useState(false);
-  const [here, setHere] = useState(false);
   const n = Number(steps), wrong = !Number.isInteger(n) || n < 1 || n > 100_000;
   const own = file ?? EXAMPLE;
   const take = (blob) => addFile(blob, blob.name, ({ id, filename, bytes: size }) => plan.patch({ file: { id, filename, bytes: size } }), TEXTS);
   useEffect(() => { // a text that has been deleted since
     if (file) call(`/v1/files/${file.id}`).catch((error) => { if (error.status === 404) plan.patch({ file: null }); });
   }, [file?.id]);
+  const drag = (event) => {
+    event.preventDefault();
+    event.stopPropagation();
+    hovering.set("nothing");
+  };
   const drop = (event) => {
     event.preventDefault();
     event.stopPropagation(); // not a fine-tune
-    hovering.set(false);
-    setHere(false);
+    hovering.set(null);
     const dropped = droppedFile(event);
     if (dropped) take(dropped);
   };
@@ -95,8 +98,8 @@ export function Nothing() {
     await start(file, n);
     setStarting(false);
   };
-  return html`<${Card} title="Start from nothing" className=${`train-nothing ${over && here ? "over" : ""}`}
-      onDrop=${drop} onDragEnter=${() => setHere(true)} onDragLeave=${() => setHere(false)}>
+  return html`<${Card} title="Start from nothing" className=${`train-nothing ${over ? "over" : ""}`}
+      onDrop=${drop} onDragOver=${drag}>
     <p>A tokenizer and a GPT-2 of a million parameters, made here and now from random numbers and one text. You watch noise become words, then look inside
       what you made.</p>
     <div class="row"><${Segmented} label="How long" value=${preset} onChange=${choose}
@@ -132,5 +135,5 @@ export function NothingBanner({ job }) {
   }
   if (["failed", "cancelled"].includes(job.status)) return null;
   return html`<div class="train-banner"><p><strong>From nothing.</strong> First a tokenizer is learned from the text, then every weight from random numbers.
-    Watch the samples: noise, then syllables, then words.</p></div>`;
+    Watch the samples: noise, then words, then pieces of sentences.</p></div>`;
 }
