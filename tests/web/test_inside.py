@@ -427,6 +427,28 @@ def test_works_on_gpt2_nano(inside, base_url):
     assert v.complaints == [] and v.foreign() == []
 
 
+def test_a_model_in_training_is_looked_at_again(visit, base_url):
+    """What it answers is not kept, and a button asks once more. The list of models is made to call gpt2-nano one."""
+    v = visit(base_url)
+
+    def as_live(route):
+        told = route.fetch().json()
+        for model in told["data"]:
+            model["couplet"]["origin"] = "live"
+        route.fulfill(json=told)
+
+    v.page.route("**/v1/models", as_live)
+    v.page.reload()
+    v.open("inside?tab=lens")
+    expect(v.page.locator("#inside-lens td").first).to_be_visible()
+    asked = lambda: len([r for r in v.requests if "/v1/inspect" in r.url and "lens" in r.post_data])
+    before = asked()
+    with v.page.expect_response(lambda r: "/v1/inspect" in r.url and "lens" in r.request.post_data):
+        v.page.get_by_role("button", name="Look again").click()
+    expect(v.page.locator("#inside-lens td").first).to_be_visible()
+    assert asked() == before + 1 and v.complaints == []
+
+
 # ---------------------------------------------------------------- looks
 
 PARTS = [("attention", "#inside-one canvas"), ("lens", "#inside-lens td"), ("neighbours", "#inside-any .bar"), ("heads", "#inside-next .inside-pair")]

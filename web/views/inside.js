@@ -47,13 +47,15 @@ function usePrompt(model, plain, words, first) {
   }, [model, plain, words, first, ids]);
 }
 
-function TextCard({ plain, look, first, setFirst }) {
+function TextCard({ plain, look, first, setFirst, onAgain }) {
   const store = plain ? idText : text;
   const value = useStore(store);
   const n = look?.tokens.ids.length;
   const counted = plural(n ?? 0, "token");
   const tools = n > 0 && html`<span id="inside-count" class="count">${first && n === first ? `the first ${counted}` : counted}</span>
-    ${first > 0 && html`<button type="button" class="quiet" onClick=${() => setFirst(null)}>Look at all</button>`}`;
+    ${first > 0 && html`<button type="button" class="quiet" onClick=${() => setFirst(null)}>Look at all</button>`}
+    ${onAgain && html`<button type="button" class="quiet" title="This model is being trained: see what it has become" onClick=${onAgain}>
+      Look again</button>`}`;
   return html`<${Card} title=${plain ? "Token ids" : "Text"} labelFor="inside-text" tools=${tools}>
     <textarea id="inside-text" rows="2" spellcheck="false" value=${value} onInput=${(e) => store.set(e.target.value)}
       placeholder=${plain ? "1 2 3: this model has no tokenizer, it reads ids" : "Write a sentence to look inside."}></textarea>
@@ -115,7 +117,7 @@ export default function Inside() {
   const tab = TABS.some(([name]) => name === wanted) ? wanted : TABS[0][0], first = Math.max(0, Number(firstText) || 0);
   const prompt = usePrompt(info ? model : "", plain, settled, first);
   const { answer, asked, error, busy, again } = useInspect(prompt && { model, prompt, what: ["tokens"] });
-  const Part = usePart(tab), shownIds = useRef(null);
+  const Part = usePart(tab), shownIds = useRef(null), [turn, setTurn] = useState(0);
   useEffect(() => () => { if (shownIds.current) giveUp(shownIds.current); }, [model, prompt]);
   useEffect(() => { if (error && [401, 404, 429, undefined].includes(error.status)) fail(error, again); }, [error]);
   const look = prompt && answer && asked.model === model && !error ? answer : null;
@@ -123,11 +125,12 @@ export default function Inside() {
   const shared = useMemo(() => tokens, [key]); // the same object as long as the tokens are the same
   shownIds.current = shared?.ids ?? null;
   return html`<div class="stack">
-    <${TextCard} plain=${plain} look=${look} first=${first} setFirst=${setFirst} />
+    <${TextCard} plain=${plain} look=${look} first=${first} setFirst=${setFirst}
+      onAgain=${info?.couplet?.origin === "live" ? () => setTurn((n) => n + 1) : null} />
     <${Tabs} tab=${tab} />
     ${error ? html`<${Refused} error=${error} again=${again} setFirst=${setFirst} />`
-    : look && Part ? html`<${Part} key=${tab} text=${settled} setText=${(plain ? idText : text).set} plain=${plain} model=${model} info=${info}
-        tokens=${shared} architecture=${look.architecture} />`
+    : look && Part ? html`<${Part} key=${`${tab} ${turn}`} text=${settled} setText=${(plain ? idText : text).set} plain=${plain} model=${model}
+        info=${info} tokens=${shared} architecture=${look.architecture} />`
     : words.trim() === "" ? html`<${Card}><${Empty} title="Nothing to look at yet">
         ${plain ? "Give a few token ids above." : "Write a sentence above, or take an example."}
         ${" "}Every part of this page then shows what the model computes on it.<//><//>`
