@@ -215,6 +215,10 @@ def test_taken_token_is_appended_and_walked_again(visit, smol_url):
     v.page.get_by_role("link", name="Walk through it again").click()
     settled(v, 1)
     expect(v.page.locator("#walk-tokens tbody tr")).to_have_count(7)
+    walk(v, 8, None, first=3)  # of a text that is cut nothing is taken: it would not be seen
+    expect(v.page.locator(".walk-text .tok")).to_have_count(3)
+    expect(v.page.get_by_role("button", name="Take one")).to_be_disabled()
+    expect(v.page.get_by_text("Only the beginning of the text is looked at")).to_be_visible()
 
 
 def test_keyboard(visit):

@@ -29,7 +29,7 @@ function drawn(shares) {
 
 function Row({ text, id, p, share, most, whole, busy, onTake }) {
   const width = (x) => ({ width: `${Math.max((x / most) * 100, 0.4)}%` });
-  const title = whole ? "Take this one" : "Part of a character: a text cannot be gone on with it";
+  const title = whole ? "Take this one" : "Cannot be appended to this text";
   return html`<tr>
     <th scope="row"><button type="button" class="quiet" disabled=${!whole} aria-disabled=${busy} title=${title}
       onClick=${onTake}>${visible(text)}</button></th>
@@ -43,7 +43,8 @@ function Bars({ best, shares, takeable, busy, onTake }) {
   return html`<div class="table-scroll" tabindex="0" role="group" aria-label="The likeliest next tokens">
     <table class="walk-table walk-next" id="walk-next">
     <thead><tr><th scope="col">token</th><th scope="col" class="num">id</th><th scope="col" class="num" title="The model's probability">model</th>
-      <th scope="col" class="num" title="The chance to be drawn at this temperature">drawn</th><th scope="col"><span class="sr">Bars</span></th></tr></thead>
+      <th scope="col" class="num" title="The chance to be drawn at this temperature">drawn</th>
+      <th scope="col"><span class="sr">Bars</span></th></tr></thead>
     <tbody>${best.texts.map((text, i) => html`<${Row} key=${i} text=${text} id=${best.ids[i]} p=${best.probabilities[i]} share=${shares[i]}
       most=${most} whole=${takeable[i]} busy=${busy} onTake=${() => onTake(i)} />`)}</tbody></table></div>`;
 }
@@ -70,7 +71,8 @@ export default function Next({ ctx }) {
   const shares = useMemo(() => best && tempered(best.probabilities, temperature), [best, temperature]);
   const { taken, busy, take } = useTaking(ctx, best, answer?.tokens.ids.join() === tokens.ids.join());
   if (!best) return html`<${Waiting} />`;
-  const takeable = best.texts.map((text) => ctx.plain || (text !== "" && !text.includes("\ufffd")));
+  const cut = Number(params.first) > 0; // only the text's beginning is looked at: what is appended would not be seen
+  const takeable = best.texts.map((text) => !cut && (ctx.plain || (text !== "" && !text.includes("\ufffd"))));
   const chances = shares.map((x, i) => (takeable[i] ? x : 0)), parts = takeable.filter((whole) => !whole).length;
   const rest = Math.max(0, 1 - best.probabilities.reduce((x, y) => x + y, 0)), last = ctx.labels[ctx.labels.length - 1];
   return html`
@@ -94,7 +96,8 @@ export default function Next({ ctx }) {
       among these ${` ${best.ids.length}`} (top k = ${best.ids.length}) at temperature ${temperature.toFixed(1)}; the longest bar fills the row. All
       other ${` ${count(a.n_vocab - best.ids.length)}`} tokens
       have ${percent(rest)} together.
-      ${parts > 0 && ` ${parts} of these are parts of a character; they cannot be appended to a text and are left out of the draw.`}</p>
+      ${cut ? " Only the beginning of the text is looked at, so that nothing can be appended: look at all of it first."
+    : parts > 0 && ` ${parts} of these are parts of a character; they cannot be appended to a text and are left out of the draw.`}</p>
     <${Try}>
       <li>Temperature 0 always takes the first; 2 makes the unlikely likely.</li>
       <li>Take several, one after the other: this is what Complete does, only faster.</li>
