@@ -416,3 +416,15 @@ def test_a_server_or_key_that_does_not_train_says_why(visit, nano):
         v.page.get_by_role("button", name="Use this key").click()
         expect(v.page.get_by_role("button", name="Choose a file")).to_be_visible()
         assert v.serious() == []
+
+
+def test_a_server_without_fine_tuning_says_so(visit):
+    """An older server, or a proxy that lets only answers through; the answer is ours here."""
+    v = visit()
+    v.page.route("**/v1/fine_tuning/jobs?*", lambda route: route.fulfill(status=404, content_type="application/json", body='{"error": {"message": "There is no such path."}}'))
+    v.open("train")
+    expect(v.page.get_by_role("heading", name="This server does not train")).to_be_visible()
+    expect(v.page.locator("main")).to_contain_text("couplet serve --model PATH")
+    v.page.unroute("**/v1/fine_tuning/jobs?*")
+    v.page.get_by_role("button", name="Ask again").click()
+    expect(v.page.get_by_role("button", name="Choose a file")).to_be_visible()
