@@ -168,6 +168,17 @@ def test_every_control_reaches_the_server(complete):
     assert body["temperature"] == 0 and "top_k" not in body and body["max_tokens"] == 7 and body["seed"] == 11
 
 
+def test_a_stop_text_inside_a_token(complete):
+    text = complete.page.locator("#answer")
+    run(complete)
+    whole = text.text_content()
+    word = max(re.findall(r"\w+", whole), key=len)
+    complete.page.get_by_label("Stop at").fill(word[1:])
+    run(complete)
+    expect(text).to_have_text(whole[:whole.index(word[1:])])
+    expect(complete.page.locator("#stats")).to_contain_text("ended by itself")
+
+
 def test_scores_the_prompt(complete):
     button(complete, "Score the prompt").click()
     tokens = complete.page.locator("#scored .tok")

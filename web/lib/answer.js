@@ -70,6 +70,19 @@ export function streamed(path, body) {
   return { ...body, ...wanted, return_token_ids: true, stream: true, stream_options: { include_usage: true } };
 }
 
+/** A stop text may begin inside a token: what the server did not say is taken off the tokens from `from` on. They stay, without text. */
+function cutTo(log, from, said) {
+  const written = log.items.slice(from).map((token) => token.text).join("");
+  if (written.length <= said.length || !written.startsWith(said)) return;
+  let room = said.length;
+  log.replace(log.items.map((token, i) => {
+    if (i < from) return token;
+    const text = token.text.slice(0, room);
+    room -= text.length;
+    return { ...token, text };
+  }));
+}
+
 /**
  * Streams an answer into `log`, behind what is there. Resolves to {prompt, cached, tokens, first_ms, tokens_per_second, finish, promptIds}; a stop by
  * `signal` is an answer too (finish "stopped"). Throws what the server refuses.
@@ -79,7 +92,7 @@ export async function answer(path, body, log, signal) {
   const out = { prompt: null, cached: null, tokens: 0, first_ms: null, tokens_per_second: null, finish: null, promptIds: null };
   const speller = new Speller(), before = log.items.length;
   log.items.forEach((token) => token.raw !== undefined && speller.add(token)); // an unfinished character goes on
-  let last = began;
+  let last = began, said = "";
   try {
     for await (const event of stream(path, streamed(path, body), signal)) {
       const choice = event.choices?.[0];
@@ -89,6 +102,7 @@ export async function answer(path, body, log, signal) {
       if (!choice) continue;
       out.promptIds ??= choice.prompt_token_ids ?? null;
       out.finish = choice.finish_reason ?? out.finish;
+      said += (choice.delta ? choice.delta.content : choice.text) ?? "";
       const tokens = tokensOf(choice, speller);
       if (tokens.length === 0) continue;
       last = performance.now();
@@ -99,6 +113,7 @@ export async function answer(path, body, log, signal) {
     if (error.name !== "AbortError") throw error;
     out.finish = "stopped";
   }
+  if (out.finish === "stop") cutTo(log, before, said);
   out.tokens ||= log.items.length - before;
   const writing = last - began - (out.first_ms ?? 0);
   if (out.tokens > 1 && writing >= BURST_MS) out.tokens_per_second = ((out.tokens - 1) * 1000) / writing;

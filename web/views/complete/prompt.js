@@ -10,7 +10,7 @@ import { Legend, TokenText, tint } from "../../lib/token_text.js";
 import { Card, useSettled } from "../../lib/ui.js";
 import { ViewAs } from "../../lib/view_as.js";
 import { streamed } from "../../lib/answer.js";
-import { answers, complete, PATH, prompt, requestNow, scored, scorePrompt, stop } from "./run.js";
+import { answers, closeScored, complete, PATH, prompt, requestNow, scored, scorePrompt, stop } from "./run.js";
 import { shareLink } from "./share.js";
 
 export const EXAMPLES = [
@@ -59,7 +59,7 @@ export function Scored() {
   const stale = now.text !== text || now.model !== model;
   return html`<${Card} title="What the model thinks of the prompt" tools=${html`<${Legend} />
       ${stale && html`<button type="button" class="quiet" onClick=${scorePrompt}>Score it again</button>`}
-      <button type="button" class="quiet" onClick=${() => scored.set(null)}>Close</button>`}>
+      <button type="button" class="quiet" onClick=${closeScored}>${now.busy ? "Stop" : "Close"}</button>`}>
     <${TokenText} id="scored" log=${now.log} colour=${colour} label="The tokens of the prompt" running=${now.busy} />
     <p class="stats" role="status">${now.busy ? "reading…" : now.stats}${stale ? " · of an earlier prompt or another model" : ""}</p>
   <//>`;

@@ -15,7 +15,7 @@ export const prompt = persistentStore("prompt", "");
 export const answers = createStore({ versions: [], at: -1, busy: false });
 /** The prompt's own tokens: {log, stats, text, model, busy} or null. */
 export const scored = createStore(null);
-let control = null;
+let control = null, scoring = null;
 
 export const shown = (state = answers.get()) => state.versions[state.at] ?? null;
 export const show = (version) => answers.patch({ at: answers.get().versions.indexOf(version) });
@@ -104,15 +104,22 @@ export async function scorePrompt() {
   const text = prompt.get(), model = chosenModel.get(), log = new TokenLog();
   if (!model || text === "") return;
   say(null);
+  scoring?.abort();
+  const mine = scoring = new AbortController();
   scored.set({ log, text, model, stats: "", busy: true });
   try {
-    log.push(...await score(model, text));
+    log.push(...await score(model, text, mine.signal));
     const bits = log.items.filter((t) => t.logprob !== null).map((t) => -t.logprob / Math.LN2);
     const mean = bits.reduce((sum, b) => sum + b, 0) / bits.length;
     const stats = bits.length === 0 ? "a single token has nothing before it" : `${log.items.length} tokens · mean surprise ${mean.toFixed(2)} bits · perplexity ${(2 ** mean).toPrecision(3)}`;
     scored.set({ log, text, model, stats, busy: false });
   } catch (error) {
-    scored.set(null);
+    if (scoring === mine) scored.set(null);
     fail(error, scorePrompt);
   }
+}
+
+export function closeScored() {
+  scoring?.abort(); // a long prompt takes a while to read
+  scored.set(null);
 }
