@@ -128,7 +128,8 @@ export function NothingBanner({ job }) {
   };
   if (job.status === "succeeded") {
     return html`<div class="train-banner" role="status">
-      <p><strong>From nothing to a model in ${duration(job.finished_at - job.created_at)}.</strong> Its attention, layer by layer, is on the next page.</p>
+      <p><strong>From nothing to a model in ${duration(job.finished_at - job.created_at)}.</strong> Its attention, layer by layer, is on the next
+        page. So small a text is soon known by heart: then the validation loss rises while the training loss goes on falling.</p>
       <div class="row"><button type="button" class="primary" onClick=${() => open("inside")}>Look inside</button>
         <button type="button" onClick=${() => open("complete")}>Let it write</button></div>
     </div>`;
