@@ -6,6 +6,7 @@ import json
 import math
 import select
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -330,9 +331,9 @@ def test_keys(start_server):
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory):
     """A server whose looks can take long: (server, the request that takes long)."""
-    model = make_nano(tmp_path_factory.mktemp("slow") / "slow", "--ctx", "600", "--layers", "32")
-    with Server("--model", str(model), "--max-inspect-tokens", "600", "--drain-seconds", "1") as running:
-        yield running, {"model": "slow", "prompt": [n % 250 for n in range(600)], "what": "lens", "mask": "none", "lens_tokens": 0}
+    model = make_nano(tmp_path_factory.mktemp("slow") / "slow", "--ctx", "1000", "--layers", "32")
+    with Server("--model", str(model), "--max-inspect-tokens", "1000", "--drain-seconds", "1") as running:
+        yield running, {"model": "slow", "prompt": [n % 250 for n in range(1000)], "what": "lens", "mask": "none", "lens_tokens": 0}
         ended_well(running)
 
 
@@ -352,13 +353,15 @@ def test_a_client_that_leaves_frees_the_lane(slow):
     began = time.monotonic()
     assert httpx.post(server.url + "/v1/inspect", json=long_request, timeout=600).status_code == 200
     whole = time.monotonic() - began
-    s = begin(server, long_request)
-    time.sleep(whole / 4)
-    s.close()
-    left = time.monotonic()
-    assert small(server).status_code == 200
-    freed = time.monotonic() - left
-    assert freed < 0.1 + whole / 8, (freed, whole)
+    freed = []
+    while not freed or (min(freed) > whole / 2 and len(freed) < 4):  # again: the machine may have had something else to do
+        s = begin(server, long_request)
+        time.sleep(whole / 8)
+        s.close()
+        left = time.monotonic()
+        assert small(server).status_code == 200
+        freed.append(time.monotonic() - left)
+    assert min(freed) < whole / 2, (freed, whole)
 
 
 def test_nine_looks_and_no_more(slow):
@@ -375,23 +378,40 @@ def test_nine_looks_and_no_more(slow):
     assert wait_until(lambda: small(server).status_code == 200, 60, what="an empty lane")
 
 
+def test_answers_that_nobody_reads_are_bounded(slow):
+    """Of nine answers of 43 MB whose readers only wait, seven are made: past 256 MiB no look begins until answers are read or given up."""
+    server, _ = slow
+    large = {"model": "slow", "prompt": [1] * 1000, "what": ["weights", "scores"], "layer": 0, "encoding": "float32"}
+    readers = [begin(server, large) for _ in range(9)]
+    try:
+        statuses = [s.recv(12, socket.MSG_WAITALL) for s in readers]
+        assert statuses.count(b"HTTP/1.1 200") == 7 and set(statuses) == {b"HTTP/1.1 200", b"HTTP/1.1 429"}, statuses
+    finally:
+        for s in readers:
+            s.close()
+    assert wait_until(lambda: small(server).status_code == 200, 60, what="room for answers")
+
+
 def test_looks_leave_the_rest_alone(slow):
     """While one look runs, streams and /tokenize are answered."""
     server, long_request = slow
     s = begin(server, long_request)
-    for _ in range(5):
+    for turn in range(3):
         assert httpx.post(server.url + "/tokenize", json={"prompt": "ab"}, timeout=60).json()["count"] == 2
         assert httpx.post(server.url + "/v1/completions", json={"model": "slow", "prompt": "ab", "max_tokens": 4}, timeout=60).status_code == 200
+        assert turn or not select.select([s], [], [], 0)[0]  # the look goes on
     s.close()
     assert small(server).status_code == 200
 
 
 def test_the_drain_does_not_wait_for_a_look(slow):
-    """Last of this server: past the drain's deadline the look is given up, its client is told, and the process ends well."""
+    """Last of this server: past the drain's deadline looks are given up, their clients are told, and the process ends well."""
     server, long_request = slow
-    s = begin(server, long_request)
-    assert httpx.get(server.url + "/livez", timeout=60).status_code == 200  # so the look's connection was taken before
+    looks = [begin(server, long_request) for _ in range(4)]  # over a second together
+    assert httpx.get(server.url + "/livez", timeout=60).status_code == 200  # so the looks' connections were taken before
     server.process.send_signal(signal.SIGTERM)
-    assert read_answer(s)[0].status in (200, 503)
-    s.close()
+    statuses = sorted(read_answer(s)[0].status for s in looks)
+    assert set(statuses) <= {200, 503} and statuses[-1] == 503
+    for s in looks:
+        s.close()
     assert server.process.wait(60) == 0
