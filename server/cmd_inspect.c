@@ -51,10 +51,11 @@ struct stats {
     float least, greatest;
 };
 
-static struct stats stats_of(const struct tensor *t) {
+static size_t columns_of(const struct tensor *t) { return t->shape[t->n_dims == 1 ? 0 : 1]; }
+
+static struct stats stats_of(const struct tensor *t, float *row) { // row [columns]: room to read one
     const bool vector = t->n_dims == 1;
-    const size_t rows = vector ? 1 : t->shape[0], cols = vector ? t->shape[0] : t->shape[1];
-    float *row = mem_alloc(cols, sizeof *row); // [cols]
+    const size_t rows = vector ? 1 : t->shape[0], cols = columns_of(t);
     double sum = 0, squares = 0;
     struct stats s = {.least = INFINITY, .greatest = -INFINITY};
     for (size_t r = 0; r < rows; r++) {
@@ -65,24 +66,35 @@ static struct stats stats_of(const struct tensor *t) {
             s.least = fminf(s.least, row[i]), s.greatest = fmaxf(s.greatest, row[i]);
         }
     }
-    free(row);
     const double n = (double)rows * (double)cols;
     s.mean = sum / n;
-    s.std = sqrt(fmax(squares / n - s.mean * s.mean, 0));
+    const double variance = squares / n - s.mean * s.mean;
+    s.std = variance < 0 ? 0 : sqrt(variance); // NaN stays NaN
     return s;
 }
 
-static void tensor_write(const struct tensor *t, const struct inspect_options *o, int width, struct buf *out) {
+static void stats_write(const struct stats *s, struct buf *out) { // what is no number is null
+    const struct {
+        const char *name;
+        double value;
+    } parts[] = {{"mean", s->mean}, {"std", s->std}, {"min", (double)s->least}, {"max", (double)s->greatest}};
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        buf_printf(out, ",\"%s\":", parts[i].name);
+        buf_add_json_number(out, parts[i].value);
+    }
+}
+
+static void tensor_write(const struct tensor *t, const struct inspect_options *o, int width, float *row, struct buf *out) {
     const bool vector = t->n_dims == 1;
     const size_t parameters = t->shape[0] * (vector ? 1 : t->shape[1]);
-    const struct stats s = o->stats ? stats_of(t) : (struct stats){0};
+    const struct stats s = o->stats ? stats_of(t, row) : (struct stats){0};
     char shape[48];
     snprintf(shape, sizeof shape, vector ? "%zu" : o->json ? "%zu,%zu" : "%zu x %zu", t->shape[0], t->shape[1]);
     if (o->json) {
         buf_add_str(out, "{\"name\":");
         add_quoted(out, t->name, strlen(t->name));
         buf_printf(out, ",\"shape\":[%s],\"type\":\"%s\",\"parameters\":%zu", shape, dtype_name(t->type), parameters);
-        if (o->stats) buf_printf(out, ",\"mean\":%.9g,\"std\":%.9g,\"min\":%.9g,\"max\":%.9g", s.mean, s.std, (double)s.least, (double)s.greatest);
+        if (o->stats) stats_write(&s, out);
         buf_add_byte(out, '}');
         return;
     }
@@ -96,18 +108,28 @@ static bool weights_show(const struct inspect_options *o, struct buf *out, struc
     if (!f) return false;
     const size_t n = model_file_tensor_count(f);
     int width = 4;
-    for (size_t i = 0; i < n; i++) width = MAX(width, (int)MIN(strlen(model_file_tensor_at(f, i)->name), (size_t)80));
+    size_t columns = 1;
+    for (size_t i = 0; i < n; i++) {
+        width = MAX(width, (int)MIN(strlen(model_file_tensor_at(f, i)->name), (size_t)80));
+        columns = MAX(columns, columns_of(model_file_tensor_at(f, i)));
+    }
+    float *row = mem_try_alloc(columns, sizeof *row, "a row of the largest tensor", err);
+    if (!row) {
+        model_file_close(f);
+        return false;
+    }
     if (o->json) buf_add_str(out, "{\"tensors\":[");
     else
         buf_printf(out, "%-*s  %-16s %-5s %12s%s\n", width, "name", "shape", "type", "parameters",
                    o->stats ? "         mean         std         min         max" : "");
     for (size_t i = 0; i < n; i++) {
         if (o->json && i) buf_add_byte(out, ',');
-        tensor_write(model_file_tensor_at(f, i), o, width, out);
+        tensor_write(model_file_tensor_at(f, i), o, width, row, out);
     }
     const unsigned long long parameters = model_file_parameters(f);
     if (o->json) buf_printf(out, "],\"format\":\"%s\",\"parameters\":%llu}\n", model_file_format(f), parameters);
     else buf_printf(out, "%zu tensors, %llu parameters, %s\n", n, parameters, model_file_format(f));
+    free(row);
     model_file_close(f);
     return true;
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("COUPLET", str(ROOT / "build" / "server" / "couplet"))
@@ -36,6 +36,20 @@ def test_stats_are_the_file_s():
         w = tensors[t["name"]].astype(float)
         np.testing.assert_allclose([t["mean"], t["std"], t["min"], t["max"]], [w.mean(), w.std(), w.min(), w.max()], rtol=1e-6, atol=1e-8)
         assert t["shape"] == list(w.shape) and t["type"] == "f32"
+
+
+def test_stats_of_what_is_no_number(tmp_path):
+    """Valid JSON, which has no NaN and no infinity."""
+    source, inf = GOLDEN / "parity" / "gpt2", float("inf")
+    tensors = load_file(source / "model.safetensors")
+    sick = [name for name in tensors if tensors[name].ndim == 2][:2]
+    tensors[sick[0]][0, 0], tensors[sick[1]][0, 0] = float("nan"), inf
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((source / "config.json").read_bytes())
+    output = inspect("weights", "--model", tmp_path, "--stats", "--json")
+    found = {t["name"]: t for t in json.loads(output, parse_constant=lambda name: pytest.fail(name))["tensors"]}
+    assert [(found[name]["mean"], found[name]["std"]) for name in sick] == [(None, None)] * 2 and found[sick[1]]["max"] is None
+    assert all(isinstance(t[k], float) for name, t in found.items() if name not in sick for k in ("mean", "std", "min", "max"))
 
 
 def test_tokenizer():
