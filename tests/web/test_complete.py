@@ -205,6 +205,7 @@ def test_colours_can_be_chosen(complete):
     complete.page.get_by_text("None", exact=True).click()
     expect(first).to_have_class(re.compile(r"^tok\s*$"))
     complete.page.reload()
+    run(complete)
     expect(complete.page.get_by_role("radio", name="None")).to_be_checked()
 
 

@@ -41,7 +41,9 @@ export function fromCompletion(logprobs, ids) {
     const top = Object.entries(logprobs.top_logprobs?.[i] ?? {}).map(([text, logprob]) => ({ text, logprob }));
     // An object puts names that look like numbers first; the ids stand in descending order.
     top.sort((a, b) => b.logprob - a.logprob);
-    return { id: ids?.[i] ?? null, raw, logprob: logprobs.token_logprobs[i], top: top.map((entry, k) => ({ id: known[k] ?? null, ...entry, ...(k >= ALTERNATIVES ? { beyond: true } : {}) })) }; // beyond: the chosen one, whatever its rank
+    // Behind the asked-for ones stands the chosen one, whatever its rank.
+    const entries = top.map((entry, k) => ({ id: known[k] ?? null, ...entry, ...(k >= ALTERNATIVES ? { beyond: true } : {}) }));
+    return { id: ids?.[i] ?? null, raw, logprob: logprobs.token_logprobs[i], top: entries };
   });
 }
 
@@ -62,7 +64,8 @@ export const respell = (tokens) => {
 };
 
 /** The token that alternative `entry` of `token` would be in its place. */
-export const alternativeOf = (token, entry) => ({ id: entry.id, raw: entry.text, bytes: entry.bytes, logprob: entry.logprob, top: token.top, picked: true });
+export const alternativeOf = (token, entry) =>
+  ({ id: entry.id, raw: entry.text, bytes: entry.bytes, logprob: entry.logprob, top: token.top, picked: true });
 
 /** The whole request for `body`, as answer() sends it. */
 export function streamed(path, body) {
@@ -97,7 +100,8 @@ export async function answer(path, body, log, signal) {
     for await (const event of stream(path, streamed(path, body), signal)) {
       const choice = event.choices?.[0];
       if (event.usage) {
-        Object.assign(out, { prompt: event.usage.prompt_tokens, tokens: event.usage.completion_tokens, cached: event.usage.prompt_tokens_details?.cached_tokens ?? null });
+        const { prompt_tokens: prompt, completion_tokens: tokens, prompt_tokens_details: more } = event.usage;
+        Object.assign(out, { prompt, tokens, cached: more?.cached_tokens ?? null });
       }
       if (!choice) continue;
       out.promptIds ??= choice.prompt_token_ids ?? null;

@@ -98,8 +98,10 @@ function Control({ field, value }) {
       ${!field.lines && html`<input id=${id} ref=${typed} type="number" min=${field.min} max=${field.max} step=${field.step} value=${value}
         placeholder=${field.placeholder ?? ""} aria-invalid=${wrong ? "true" : undefined} ...${described} onInput=${set} />`}
     </div>
-    ${field.lines && html`<textarea id=${id} rows="2" spellcheck="false" placeholder=${field.placeholder} value=${value} ...${described} onInput=${set}></textarea>`}
-    ${field.slider && html`<input type="range" min=${field.min} max=${field.max} step=${field.step} value=${value} aria-label=${`${field.label}, slider`} onInput=${set} />`}
+    ${field.lines && html`<textarea id=${id} rows="2" spellcheck="false" placeholder=${field.placeholder} value=${value} ...${described}
+      onInput=${set}></textarea>`}
+    ${field.slider && html`<input type="range" min=${field.min} max=${field.max} step=${field.step} value=${value}
+      aria-label=${`${field.label}, slider`} onInput=${set} />`}
     <p class="hint" id=${`${id}-help`}>${field.help}</p>
   </div>`;
 }
@@ -108,7 +110,8 @@ function Control({ field, value }) {
 export function NeverTool({ model, token }) {
   const forbidden = useStore(never, (all) => all[model]?.some((one) => one.id === token.id) ?? false);
   if (token.id === null || token.id === undefined) return null;
-  return forbidden ? html`<button type="button" class="quiet" onClick=${() => allowToken(model, token.id)}>Not written from the next answer on. Allow it again</button>`
+  return forbidden ? html`<button type="button" class="quiet"
+    onClick=${() => allowToken(model, token.id)}>Not written from the next answer on. Allow it again</button>`
     : html`<button type="button" class="quiet" title="Push its probability to nothing from the next answer on (logit_bias −100)"
         onClick=${() => forbidToken(model, token.id, token.name ?? token.text)}>Never this token</button>`;
 }
@@ -119,7 +122,8 @@ function Never() {
   if (list.length === 0) return null;
   return html`<div class="field" role="group" aria-label="Tokens that are never written">
     <div class="field-head"><span>Never these tokens</span></div>
-    <div class="presets">${list.map(({ id, text }) => html`<button type="button" class="chip" title=${`Allow token ${id} again`} aria-label=${`Allow ${visible(text)} again`}
+    <div class="presets">${list.map(({ id, text }) => html`<button type="button" class="chip" title=${`Allow token ${id} again`}
+      aria-label=${`Allow ${visible(text)} again`}
       onClick=${() => allowToken(model, id)}><code>${visible(text)}</code> ×</button>`)}</div>
     <p class="hint">Their probability is pushed to nothing (logit_bias −100). A click allows one again.</p>
   </div>`;
@@ -133,7 +137,8 @@ export function Sampling({ open }) {
     <summary><span>Sampling</span></summary>
     <p class="hint">How the next token is picked from the model's probabilities.</p>
     <div class="presets" role="group" aria-label="Presets">
-      ${PRESETS.map(([name, title, members]) => html`<button type="button" class="chip" title=${title} onClick=${() => applyPreset(members)}>${name}</button>`)}
+      ${PRESETS.map(([name, title, members]) => html`<button type="button" class="chip" title=${title}
+        onClick=${() => applyPreset(members)}>${name}</button>`)}
     </div>
     ${FIELDS.filter((f) => !f.more).map(row)}
     <details class="more"><summary>More</summary>${FIELDS.filter((f) => f.more).map(row)}</details>

@@ -2,8 +2,8 @@
 // A text shown token by token: coloured by surprise, each token with its probability, rank and alternatives on hover, touch or arrow keys.
 //
 // Tokens are plain spans, added in batches once a frame and never drawn again, so that ten thousand of them stay fast; Preact draws only the card.
-// A token: {id, text, name (absent: text), logprob (null: unknown), top: [{id, text, logprob}] likeliest first}. A token without text of its own (part
-// of a character, a special token) is a small mark that is not copied with the text.
+// A token: {id, text, name (absent: text), logprob (null: unknown), top: [{id, text, logprob}] likeliest first}. A token without text of its own
+// (part of a character, a special token) is a small mark that is not copied with the text.
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
 import { percent, tokenName, visible } from "./format.js";
@@ -12,7 +12,11 @@ import { Segmented } from "./ui.js";
 
 /** How tokens are coloured, on all views: "surprise", "turn" (their borders) or "none". */
 export const tint = persistentStore("tint", "surprise");
-const TINTS = [["surprise", "Surprise", "The less likely a token was, the stronger its colour"], ["turn", "Borders", "Where one token ends and the next begins"], ["none", "None", "Plain text"]];
+const TINTS = [
+  ["surprise", "Surprise", "The less likely a token was, the stronger its colour"],
+  ["turn", "Borders", "Where one token ends and the next begins"],
+  ["none", "None", "Plain text"],
+];
 const LEVELS = ["over 50%", "over 20%", "over 5%", "over 1%", "over 0.1%", "less likely"];
 
 /** The switch of colours, and what they mean. */
@@ -70,7 +74,8 @@ export function surprise(logprob) {
 }
 
 const nameOf = (token) => visible(token.name ?? token.text);
-const isSame = (token, other) => (token.id !== null && token.id !== undefined && other.id !== null ? other.id === token.id : other.text === token.text);
+const isSame = (token, other) =>
+  (token.id !== null && token.id !== undefined && other.id !== null ? other.id === token.id : other.text === token.text);
 
 function rankOf(token) {
   const at = token.top?.findIndex((other) => isSame(token, other)) ?? -1;
@@ -121,7 +126,8 @@ function Bar({ entry, chosen, onPick }) {
   const inside = html`<span class="bar-fill" style=${{ width: `${Math.max(p * 100, 0.5)}%` }}></span>
     <span class="bar-text">${visible(tokenName(entry.text))}</span><span class="bar-value">${percent(p)}</span>`;
   return html`<li>${onPick
-    ? html`<button type="button" class=${`bar ${chosen ? "chosen" : ""}`} onClick=${onPick} title=${chosen ? "This one was taken" : "Go on from here with this token"}>${inside}</button>`
+    ? html`<button type="button" class=${`bar ${chosen ? "chosen" : ""}`} onClick=${onPick}
+      title=${chosen ? "This one was taken" : "Go on from here with this token"}>${inside}</button>`
     : html`<span class=${`bar ${chosen ? "chosen" : ""}`}>${inside}</span>`}</li>`;
 }
 
@@ -135,9 +141,12 @@ function TokenCard({ token, index, place, onPick, onEnter, onLeave, note, tools 
     card.style.top = `${below ? Math.max(8, Math.min(place.bottom + 6, innerHeight - box.height - 8)) : place.top - box.height - 6}px`;
   });
   const known = token.logprob !== null && token.logprob !== undefined;
-  return html`<div class="token-card" role="group" aria-label=${`Token ${nameOf(token)}`} ref=${node} onPointerEnter=${onEnter} onPointerLeave=${onLeave}>
-    <p class="token-card-head"><code>${nameOf(token)}</code><span class="stats">${token.id === null || token.id === undefined ? "" : `id ${token.id}`}</span></p>
-    ${known && html`<p class="stats">probability ${percent(Math.exp(token.logprob))} · rank ${rankOf(token)} · surprise ${(-token.logprob / Math.LN2).toFixed(1)} bits</p>`}
+  return html`<div class="token-card" role="group" aria-label=${`Token ${nameOf(token)}`} ref=${node} onPointerEnter=${onEnter}
+    onPointerLeave=${onLeave}>
+    <p class="token-card-head"><code>${nameOf(token)}</code><span
+      class="stats">${token.id === null || token.id === undefined ? "" : `id ${token.id}`}</span></p>
+    ${known && html`<p class="stats">probability ${percent(Math.exp(token.logprob))} · rank ${rankOf(token)} · surprise${" "}
+      ${(-token.logprob / Math.LN2).toFixed(1)} bits</p>`}
     ${note?.(index, token)}
     ${token.top?.length > 0 && html`<ol class="bars">${token.top.map((entry) => html`<${Bar} entry=${entry} chosen=${isSame(token, entry)}
       onPick=${onPick && (() => onPick(index, entry))} />`)}</ol>`}
@@ -216,7 +225,8 @@ export function TokenText({ log, label, colour = "surprise", onPick, mark, note,
   useEffect(() => () => clearTimeout(hide.current), []);
   const token = open && log.items[open.index];
   return html`<div class="token-text" ref=${root} onKeyDown=${onKey}>
-    <div id=${id} ref=${host} class=${`text ${running ? "running" : ""}`} tabindex="0" role="group" aria-label=${`${label}. Arrow keys go from token to token.`}
+    <div id=${id} ref=${host} class=${`text ${running ? "running" : ""}`} tabindex="0" role="group"
+      aria-label=${`${label}. Arrow keys go from token to token.`}
       onPointerOver=${onOver} onPointerLeave=${leave} onClick=${onOver}></div>
     ${token && html`<${TokenCard} token=${token} index=${open.index} place=${open.place} note=${note} tools=${tools}
       onPick=${onPick && ((...picked) => { setOpen(null); onPick(...picked); })} onEnter=${() => clearTimeout(hide.current)} onLeave=${leave} />`}

@@ -5,8 +5,8 @@ import { hasKey } from "./api.js";
 import { html, useState } from "./html.js";
 import { CopyButton, Dialog, Segmented } from "./ui.js";
 
-const OPENAI = new Set(["model", "prompt", "messages", "temperature", "top_p", "max_tokens", "seed", "stop", "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs",
-  "stream", "stream_options", "echo", "n"]);
+const OPENAI = new Set(["model", "prompt", "messages", "temperature", "top_p", "max_tokens", "seed", "stop", "presence_penalty", "frequency_penalty",
+  "logit_bias", "logprobs", "top_logprobs", "stream", "stream_options"]);
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 
 function curl(path, body) {
@@ -65,6 +65,7 @@ console.log(text);
 `;
 }
 
+const PROGRAMS = [["curl", "curl"], ["python", "Python"], ["javascript", "JavaScript"]];
 const FORMS = { curl, python: pythonProgram, javascript };
 
 /** A button that shows the request. request() gives {path, body}, asked when it is opened; link() an address of the page that carries it, or null. */
@@ -76,12 +77,13 @@ export function ViewAs({ request, link }) {
     ${open && html`<${Dialog} title="This request elsewhere" className="view-as" onClose=${() => setOpen(null)}>
       <div class="stack">
         <div class="row">
-          <${Segmented} label="Form" value=${form} options=${[["curl", "curl"], ["python", "Python"], ["javascript", "JavaScript"], ...(link ? [["link", "Link"]] : [])]} onChange=${setForm} />
+          <${Segmented} label="Form" value=${form} options=${link ? [...PROGRAMS, ["link", "Link"]] : PROGRAMS} onChange=${setForm} />
           ${text && html`<${CopyButton} text=${text} className="" />`}
         </div>
         ${text ? html`<pre id="view-as" tabindex="0" class=${form === "link" ? "wrapped" : ""}><code>${text}</code></pre>`
           : html`<p class="hint">The prompt is too long for an address. Export the answer as a file instead.</p>`}
-        <p class="hint">${form === "link" ? "Opens this page with this prompt and these settings. It carries no key; whoever opens it must reach this server."
+        <p class="hint">${form === "link"
+          ? "Opens this page with this prompt and these settings. It carries no key; whoever opens it must reach this server."
           : hasKey() ? "The key is read from the environment: COUPLET_API_KEY." : "This server wants no key."}</p>
       </div>
     <//>`}`;

@@ -14,9 +14,11 @@ function Versions({ node, disabled }) {
   if (all.length < 2) return null;
   const at = all.findIndex((other) => other.id === node.id);
   const what = node.role === "user" ? "question" : "answer";
-  const step = (by, sign, words) => html`<button type="button" class="quiet" disabled=${disabled || !all[at + by]} aria-label=${`${words} ${what}`} title=${`${words} ${what}`}
+  const step = (by, sign, words) => html`<button type="button" class="quiet" disabled=${disabled || !all[at + by]} aria-label=${`${words} ${what}`}
+    title=${`${words} ${what}`}
     onClick=${() => showVersion(all[at + by].id)}>${sign}</button>`;
-  return html`<span class="chat-versions">${step(-1, "‹", "Earlier")}<span class="stats">${at + 1} of ${all.length}</span>${step(1, "›", "Later")}</span>`;
+  return html`<span class="chat-versions">${step(-1, "‹", "Earlier")}<span
+    class="stats">${at + 1} of ${all.length}</span>${step(1, "›", "Later")}</span>`;
 }
 
 function Edit({ node, onClose }) {
@@ -46,7 +48,8 @@ export function Message({ node, last }) {
   return html`<li class=${`chat-${node.role}`}>
     <div class="chat-head"><span class="chat-who">${fromUser ? "You" : node.model}</span></div>
     ${fromUser ? !editing && html`<div class="text">${node.content}</div>`
-      : html`<${TokenText} key=${node.id} log=${log} colour=${colour} label="The model's answer" running=${mine} tools=${(index, token) => html`<${NeverTool} model=${node.model} token=${token} />`}
+      : html`<${TokenText} key=${node.id} log=${log} colour=${colour} label="The model's answer" running=${mine}
+        tools=${(index, token) => html`<${NeverTool} model=${node.model} token=${token} />`}
           onPick=${!busy && canGoOn(node) ? (index, entry) => takeAlternative(node, index, entry) : undefined} />`}
     ${!fromUser && !mine && log.items.length === 0 && html`<p class="hint">No text came.</p>`}
     ${editing && html`<${Edit} node=${node} onClose=${() => setEditing(false)} />`}

@@ -79,7 +79,9 @@ export function saveChat() {
     role: node.role, content: node.content, ...(node.model ? { model: node.model } : {}),
     ...(canGoOn(node) ? { prompt_token_ids: details.get(node.id).promptIds, tokens: exported(logOf(node).items) } : {}),
   }));
-  const file = { made_by: "couplet", at: new Date().toISOString(), model: chosenModel.get(), system: system.get(), settings: samplingRequest(), messages };
+  const file = {
+    made_by: "couplet", at: new Date().toISOString(), model: chosenModel.get(), system: system.get(), settings: samplingRequest(), messages,
+  };
   save(new Blob([JSON.stringify(file, null, 1)], { type: "application/json" }), "chat.json");
 }
 

@@ -16,7 +16,8 @@ export function pathTo(leaf, { nodes } = chat.get()) {
 }
 
 /** The versions of a message: all that follow the same one. Ids grow, so they stand in the order of their making. */
-export const versions = (node, { nodes } = chat.get()) => Object.values(nodes).filter((other) => other.parent === node.parent).sort((a, b) => a.id - b.id);
+export const versions = (node, { nodes } = chat.get()) =>
+  Object.values(nodes).filter((other) => other.parent === node.parent).sort((a, b) => a.id - b.id);
 
 /** Adds a message behind `parent` and shows it; returns its id. */
 export function addMessage(parent, role, content, model = null) {

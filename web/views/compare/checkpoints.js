@@ -23,12 +23,18 @@ let control = null;
 /** The runs that have checkpoints: [{job, name, stops: [{model, label}]}]. */
 export function runsOf(list) {
   const jobs = new Map();
-  for (const model of list.filter((m) => m.couplet?.origin === "checkpoint")) jobs.set(model.couplet.job, [...(jobs.get(model.couplet.job) ?? []), model]);
+  for (const model of list.filter((m) => m.couplet?.origin === "checkpoint")) {
+    jobs.set(model.couplet.job, [...(jobs.get(model.couplet.job) ?? []), model]);
+  }
   return [...jobs].map(([job, checkpoints]) => {
     checkpoints.sort((a, b) => stepOf(a.id) - stepOf(b.id));
-    const base = list.find((m) => m.id === checkpoints[0].parent), end = list.find((m) => m.couplet?.job === job && ["result", "live"].includes(m.couplet.origin));
-    const stops = [base && { model: base.id, label: "before training" }, ...checkpoints.map((m) => ({ model: m.id, label: `step ${count(stepOf(m.id))}` })),
-      end && { model: end.id, label: end.couplet.origin === "live" ? "newest weights" : "the result" }].filter(Boolean);
+    const base = list.find((m) => m.id === checkpoints[0].parent);
+    const end = list.find((m) => m.couplet?.job === job && ["result", "live"].includes(m.couplet.origin));
+    const stops = [
+      base && { model: base.id, label: "before training" },
+      ...checkpoints.map((m) => ({ model: m.id, label: `step ${count(stepOf(m.id))}` })),
+      end && { model: end.id, label: end.couplet.origin === "live" ? "newest weights" : "the result" },
+    ].filter(Boolean);
     return { job, name: checkpoints[0].id.replace(/:ckpt-step-\d+$/, ""), stops };
   });
 }
@@ -57,12 +63,14 @@ function Stop({ stops, at }) {
   const column = kept(model), before = stops.slice(0, at).findLast((stop) => kept(stop.model) && stop.model !== now.busy);
   const running = now.busy === model;
   const found = column && before && !running ? differences(names(kept(before.model).log), names(column.log)) : null;
+  const beside = !found ? "" : found.b.size + found.a.size === 0 ? `the same as ${before.label} · ` : `underlined: not as ${before.label} · `;
   const key = `${at}.${found ? before.model : ""}.${running}`;
   return html`<div class="compare-stop">
-    <${TokenText} key=${model} log=${column?.log ?? NOTHING} colour=${colour} label=${`The answer ${label}`} running=${running} redraw=${key} mark=${(index) => (found?.b.has(index) ? "differs" : "")} />
+    <${TokenText} key=${model} log=${column?.log ?? NOTHING} colour=${colour} label=${`The answer ${label}`} running=${running} redraw=${key}
+      mark=${(index) => (found?.b.has(index) ? "differs" : "")} />
     ${!column && html`<p class="hint">${prompt.get() === "" ? "Write a prompt above." : "Not asked yet with this prompt and these settings."}</p>`}
     ${column?.problem && html`<p class="compare-problem" role="alert">${column.problem}</p>`}
-    <p class="stats" role="status">${found ? (found.b.size + found.a.size === 0 ? `the same as ${before.label} · ` : `underlined: not as ${before.label} · `) : ""}${column?.stats ?? ""}</p>
+    <p class="stats" role="status">${beside}${column?.stats ?? ""}</p>
   </div>`;
 }
 
@@ -75,7 +83,8 @@ export function TrainingRun() {
   const [moved, setMoved] = useState(false);
   useEffect(() => { if (moved && run) look(stops[here].model, true); }, [settled]);
   if (!run) {
-    return html`<${Card} title="Through a training run"><p class="hint">When a fine-tuning job has left checkpoints, a slider here shows how the same prompt was answered on the way:${" "}
+    return html`<${Card} title="Through a training run"><p class="hint">When a fine-tuning job has left checkpoints,
+      a slider here shows how the same prompt was answered on the way:${" "}
       <a href="#train">Train</a> makes them.</p><//>`;
   }
   const everything = async () => {
@@ -87,7 +96,8 @@ export function TrainingRun() {
   };
   return html`<${Card} title="Through a training run" className="compare-run">
     <div class="row">
-      <${Select} label="Training run" visibleLabel=${true} value=${run.job} options=${runs.map((one) => [one.job, modelLabel(one.name)])} onChange=${(to) => { setJob(to); setAt(0); }} />
+      <${Select} label="Training run" visibleLabel=${true} value=${run.job} options=${runs.map((one) => [one.job, modelLabel(one.name)])}
+        onChange=${(to) => { setJob(to); setAt(0); }} />
       <button id="replay" type="button" disabled=${now.busy !== null} onClick=${everything}>Replay all</button>
       ${now.busy !== null && html`<button type="button" onClick=${() => control?.abort()}>Stop</button>`}
     </div>

@@ -15,7 +15,8 @@ const NOTHING = new TokenLog();
 function underOthers(column) {
   return (index, token) => Object.entries(column.under).filter(([, list]) => list?.[index] !== undefined).map(([model, list]) => {
     const there = Math.exp(list[index]), points = (Math.exp(token.logprob) - there) * 100;
-    return html`<p class="compare-under" key=${model}><span>${modelLabel(model)}</span> finds it <b>${percent(there)}</b> likely: ${Math.abs(points) < 0.05 ? "the same here"
+    return html`<p class="compare-under" key=${model}><span>${modelLabel(model)}</span> finds it <b>${percent(there)}</b> likely:${" "}
+      ${Math.abs(points) < 0.05 ? "the same here"
       : `${points > 0 ? "+" : "−"}${Math.abs(points).toFixed(1)} points here`}</p>`;
   });
 }
@@ -25,17 +26,22 @@ const bits = (list) => list.reduce((sum, logprob) => sum - logprob, 0) / list.le
 function Surprise({ column }) {
   const known = Object.entries(column.under).filter(([, list]) => list?.length);
   if (known.length === 0 || column.log.items.length === 0) return null;
-  return html`<p class="stats">mean surprise ${bits(column.log.items.map((token) => token.logprob)).toFixed(2)} bits${known.map(([model, list]) => ` · for ${modelLabel(model)} ${bits(list).toFixed(2)}`)}</p>`;
+  const own = bits(column.log.items.map((token) => token.logprob));
+  return html`<p class="stats">mean surprise ${own.toFixed(2)} bits${known.map(([model, list]) =>
+    ` · for ${modelLabel(model)} ${bits(list).toFixed(2)}`)}</p>`;
 }
 
 export function Column({ model, place, onChange, onRemove }) {
   const list = useStore(served, (m) => m.list), now = useStore(compared), colour = useStore(tint);
   const column = now.columns[model];
   const look = () => scoreUnderOthers(model);
-  const title = html`<${Select} label=${`Model ${place + 1}`} value=${model} options=${list.map((m) => [m.id, modelLabel(m.id)])} title=${model} disabled=${now.busy} onChange=${onChange} class="compare-model" />`;
+  const title = html`<${Select} label=${`Model ${place + 1}`} value=${model} options=${list.map((m) => [m.id, modelLabel(m.id)])} title=${model}
+    disabled=${now.busy} onChange=${onChange} class="compare-model" />`;
   return html`<section class="card compare-column" aria-label=${`Answer of ${model}`} onPointerEnter=${look} onFocusIn=${look}>
-    <div class="card-head compare-head">${title}${onRemove && html`<button type="button" class="quiet" disabled=${now.busy} aria-label=${`Remove ${model}`} onClick=${onRemove}>×</button>`}</div>
-    <${TokenText} log=${column?.log ?? NOTHING} colour=${colour} label=${`The answer of ${model}`} running=${now.busy && column && !column.stats && !column.problem} redraw=${now.busy ? 0 : now.models.join() + (column?.differs.size ?? 0)}
+    <div class="card-head compare-head">${title}${onRemove && html`<button type="button" class="quiet" disabled=${now.busy}
+      aria-label=${`Remove ${model}`} onClick=${onRemove}>×</button>`}</div>
+    <${TokenText} log=${column?.log ?? NOTHING} colour=${colour} label=${`The answer of ${model}`}
+      running=${now.busy && column && !column.stats && !column.problem} redraw=${now.busy ? 0 : now.models.join() + (column?.differs.size ?? 0)}
       mark=${(index) => (column?.differs.has(index) ? "differs" : "")} note=${column && underOthers(column)} />
     ${column?.problem && html`<p class="compare-problem" role="alert">${column.problem}</p>`}
     ${column?.note && html`<p><span class=${`tag ${column.differs.size === 0 ? "good" : ""}`}>${column.note}</span></p>`}

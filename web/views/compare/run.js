@@ -12,7 +12,8 @@ import { differences, names } from "./align.js";
 
 /** Whether the prompt is a question to a chat model, or a text to go on with. */
 export const asChat = persistentStore("compare.chat", false);
-/** busy; columns: {model: {log, stats, problem, promptIds, differs (Set), note, under: {model: [logprob] | null}}} of the last comparison; round counts its changes. */
+/** busy; columns: {model: {log, stats, problem, promptIds, differs (Set), note, under: {model: [logprob] | null}}} of the last comparison;
+ *  round counts its changes. */
 export const compared = createStore({ busy: false, columns: {}, models: [], round: 0 });
 let control = null;
 
@@ -25,7 +26,8 @@ export const seedOf = () => (String(sampling.get().seed).trim() === "" ? Math.fl
 /** The path and the request of one model's answer. */
 export function requestOf(model, seed) {
   const text = prompt.get(), chat = asChat.get();
-  const body = { model, ...(chat ? { messages: [{ role: "user", content: text }] } : { prompt: text }), ...samplingRequest(sampling.get(), model), seed };
+  const question = chat ? { messages: [{ role: "user", content: text }] } : { prompt: text };
+  const body = { model, ...question, ...samplingRequest(sampling.get(), model), seed };
   return [chat ? "/v1/chat/completions" : "/v1/completions", body];
 }
 
@@ -49,12 +51,14 @@ export async function fill(column, model, seed, signal) {
 function mark({ models, columns }) {
   const [first, ...others] = models.map((model) => columns[model]);
   const names0 = names(first.log);
-  for (const column of others) {
+  for (const column of others.filter(() => !first.problem)) {
+    if (column.problem) continue;
     const found = differences(names0, names(column.log));
     column.differs = found.b;
     for (const place of found.a) first.differs.add(place);
     const same = found.a.size === 0 && found.b.size === 0;
-    column.note = column.problem || first.problem ? "" : same ? "the same answer as the first" : found.first === 0 ? "differs from the first token on" : `the same up to token ${found.first}`;
+    column.note = same ? "the same answer as the first"
+      : found.first === 0 ? "differs from the first token on" : `the same up to token ${found.first}`;
   }
 }
 

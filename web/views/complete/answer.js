@@ -15,7 +15,8 @@ const NOTHING = new TokenLog();
 function Versions({ now, busy }) {
   const { versions, at } = now;
   if (versions.length === 0 || (versions.length < 2 && at >= 0)) return null;
-  const step = (to, sign, words) => html`<button type="button" class="quiet" disabled=${busy || !versions[to]} aria-label=${words} title=${words} onClick=${() => show(versions[to])}>${sign}</button>`;
+  const step = (to, sign, words) => html`<button type="button" class="quiet" disabled=${busy || !versions[to]} aria-label=${words} title=${words}
+    onClick=${() => show(versions[to])}>${sign}</button>`;
   return html`<span class="complete-versions">
     ${step(at < 0 ? versions.length - 1 : at - 1, "‹", "Earlier answer")}
     ${at >= 0 && html`<span class="count">${at + 1} of ${versions.length}</span>${step(at + 1, "›", "Later answer")}`}
@@ -29,7 +30,8 @@ function Nothing({ now }) {
     prompt.set(EXAMPLES[0][1]);
     complete();
   };
-  return html`<div class="complete-nothing"><p class="hint">Nothing is written yet. Every token that the model writes can be pointed at: how likely it was, and what else could stand there.</p>
+  return html`<div class="complete-nothing"><p class="hint">Nothing is written yet. Every token that the model writes can be pointed at:
+      how likely it was, and what else could stand there.</p>
     ${text === "" && html`<p><button type="button" onClick=${tryOne}>Try it with an example</button></p>`}</div>`;
 }
 
@@ -39,8 +41,10 @@ export function Answer() {
   const can = version && !busy && version.promptIds;
   const tool = (words, title, act) => html`<button type="button" class="quiet" title=${title} onClick=${act}>${words}</button>`;
   return html`<${Card} title="Answer" className="answer" tools=${html`<${Versions} now=${now} busy=${busy} />${version && html`<${Legend} />`}`}>
-    ${now.versions.includes(version?.from) && !busy && html`<p class="complete-back">${tool("↶ Back to the earlier answer", "As it was before the alternative was taken", () => show(version.from))}</p>`}
-    <${TokenText} key=${version ? now.at : "none"} id="answer" log=${version?.log ?? NOTHING} colour=${colour} label="The model's answer" running=${busy} tools=${version && ((index, token) => html`<${NeverTool} model=${version.model} token=${token} />`)}
+    ${now.versions.includes(version?.from) && !busy && html`<p
+      class="complete-back">${tool("↶ Back to the earlier answer", "As it was before the alternative was taken", () => show(version.from))}</p>`}
+    <${TokenText} key=${version ? now.at : "none"} id="answer" log=${version?.log ?? NOTHING} colour=${colour} label="The model's answer"
+      running=${busy} tools=${version && ((index, token) => html`<${NeverTool} model=${version.model} token=${token} />`)}
       onPick=${can ? (index, entry) => takeAlternative(version, index, entry) : undefined} />
     ${!version && html`<${Nothing} now=${now} />`}
     <p id="stats" class="stats" role="status">${version?.stats}</p>

@@ -42,13 +42,17 @@ export function Prompt() {
   const model = useStore(chosenModel), state = useStore(models, (m) => m.state), text = useStore(prompt);
   const busy = useStore(answers, (a) => a.busy), reading = useStore(scored, (s) => s?.busy ?? false);
   return html`<${Card} title="Prompt" labelFor="prompt" tools=${html`<${PromptCount} model=${model} text=${text} />`}>
-    <textarea id="prompt" rows="7" spellcheck="false" placeholder="Begin a text; the model goes on with it." value=${text} onInput=${(e) => prompt.set(e.target.value)}></textarea>
+    <textarea id="prompt" rows="7" spellcheck="false" placeholder="Begin a text; the model goes on with it." value=${text}
+      onInput=${(e) => prompt.set(e.target.value)}></textarea>
     <div class="actions">
-      <button id="run" class="primary" type="button" disabled=${busy || state !== "ready" || !model} onClick=${() => complete()}>Complete <kbd>Ctrl ↵</kbd></button>
+      <button id="run" class="primary" type="button" disabled=${busy || state !== "ready" || !model}
+        onClick=${() => complete()}>Complete <kbd>Ctrl ↵</kbd></button>
       ${busy && html`<button id="stop" type="button" onClick=${stop}>Stop <kbd>Esc</kbd></button>`}
-      <button id="score" type="button" class="quiet" disabled=${reading || !model || text === ""} title="How likely does the model find each token of the prompt?" onClick=${scorePrompt}>Score the prompt</button>
+      <button id="score" type="button" class="quiet" disabled=${reading || !model || text === ""}
+        title="How likely does the model find each token of the prompt?" onClick=${scorePrompt}>Score the prompt</button>
       <${ViewAs} request=${() => ({ path: PATH, body: streamed(PATH, requestNow()) })} link=${shareLink} />
-      <span class="examples">${EXAMPLES.map(([name, words]) => html`<button type="button" class="quiet" title=${words} onClick=${() => prompt.set(words)}>${name}</button>`)}</span>
+      <span class="examples">${EXAMPLES.map(([name, words]) => html`<button type="button" class="quiet" title=${words}
+        onClick=${() => prompt.set(words)}>${name}</button>`)}</span>
     </div>
   <//>`;
 }

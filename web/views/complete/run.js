@@ -11,7 +11,8 @@ export const PATH = "/v1/completions";
 const KEPT = 20;
 
 export const prompt = persistentStore("prompt", "");
-/** versions: [{log, prompt, model, request, promptIds, stats, done, from}], from: the version that this one branched off. at: which one is shown, -1: none. */
+/** versions: [{log, prompt, model, request, promptIds, stats, done, from}], from: the version that this one branched off.
+ *  at: which one is shown, -1: none. */
 export const answers = createStore({ versions: [], at: -1, busy: false });
 /** The prompt's own tokens: {log, stats, text, model, busy} or null. */
 export const scored = createStore(null);
@@ -25,7 +26,8 @@ const idsOf = (tokens) => tokens.map((token) => token.id);
 /** What Complete sends for the prompt as it stands. */
 export const requestNow = () => ({ model: chosenModel.get(), prompt: prompt.get(), ...samplingRequest() });
 /** What goes on from the tokens of an answer: to the model that wrote it, since another one may know other ids. */
-const requestFrom = ({ model, promptIds }, tokens) => ({ model, prompt: [...promptIds, ...idsOf(tokens)], ...samplingRequest(sampling.get(), model) });
+const requestFrom = ({ model, promptIds }, tokens) =>
+  ({ model, prompt: [...promptIds, ...idsOf(tokens)], ...samplingRequest(sampling.get(), model) });
 
 function ready() {
   const wrong = samplingProblem();
@@ -111,7 +113,8 @@ export async function scorePrompt() {
     log.push(...await score(model, text, mine.signal));
     const bits = log.items.filter((t) => t.logprob !== null).map((t) => -t.logprob / Math.LN2);
     const mean = bits.reduce((sum, b) => sum + b, 0) / bits.length;
-    const stats = bits.length === 0 ? "a single token has nothing before it" : `${log.items.length} tokens · mean surprise ${mean.toFixed(2)} bits · perplexity ${(2 ** mean).toPrecision(3)}`;
+    const stats = bits.length === 0 ? "a single token has nothing before it"
+      : `${log.items.length} tokens · mean surprise ${mean.toFixed(2)} bits · perplexity ${(2 ** mean).toPrecision(3)}`;
     scored.set({ log, text, model, stats, busy: false });
   } catch (error) {
     if (scoring === mine) scored.set(null);
