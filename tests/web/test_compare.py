@@ -163,6 +163,8 @@ def test_models_of_different_make(visit, smol_url):
     for i in range(2):
         expect(columns(v).nth(i).locator(".compare-stats")).to_contain_text("answer")
     columns(v).nth(0).locator(".text").hover()
+    v.page.mouse.move(2, 2)
+    assert v.complaints == [] and v.page.locator(".compare-under").count() == 0
     v.page.get_by_text("Question", exact=True).click()
     expect(v.page.get_by_text("gpt2-nano has no chat template")).to_be_visible()
     compare(v)

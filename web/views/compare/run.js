@@ -4,7 +4,7 @@
 import { answer, score, summary } from "../../lib/answer.js";
 import { explain } from "../../lib/api.js";
 import { sampling, samplingProblem, samplingRequest } from "../../lib/sampling.js";
-import { fail, say } from "../../lib/server.js";
+import { fail, modelInfo, say } from "../../lib/server.js";
 import { createStore, persistentStore } from "../../lib/store.js";
 import { TokenLog } from "../../lib/token_text.js";
 import { prompt } from "../complete/run.js";
@@ -76,6 +76,12 @@ export async function compare(models) {
   compared.set((now) => ({ ...now, busy: false, round: now.round + 1 }));
 }
 
+/** Whether `other` can know the ids of `model`'s answer; of models that are not loaded it shows when they are asked. */
+function mayRead(other, model, n) {
+  const [there, here] = [modelInfo(other), modelInfo(model)];
+  return !there?.meta || !here?.meta || (there.meta.n_vocab === here.meta.n_vocab && n <= there.max_model_len);
+}
+
 /** Asks how likely the other models find each token of this model's answer: where their vocabularies are the same, and once. */
 export async function scoreUnderOthers(model) {
   const { columns, models, busy } = compared.get(), column = columns[model];
@@ -84,6 +90,7 @@ export async function scoreUnderOthers(model) {
   for (const other of models) {
     if (other === model || other in column.under) continue;
     column.under[other] = null; // asked
+    if (!mayRead(other, model, ids.length)) continue;
     try {
       const scored = (await score(other, ids)).slice(column.promptIds.length);
       const same = scored.every((token, i) => token.raw === column.log.items[i].raw);
