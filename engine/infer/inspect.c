@@ -136,6 +136,7 @@ static bool arrays_make(struct look *l, struct err *err) {
     for (size_t i = 0; i < ARRAY_LEN(ARRAYS); i++)
         if (!inspect_array_alloc(array_of(out, &ARRAYS[i]), err)) return false;
     if (!best_alloc(&out->lens, err) || !best_alloc(&out->neighbours, err)) return false;
+    if (l->n_layers > 0 && !(l->maps = mem_try_alloc(2 * group, T * T * sizeof(float), "the maps of an inspection", err))) return false;
     if (!(l->r->what & INSPECT_LENS)) return true;
     l->residual = mem_try_alloc(lens_entries(l) * lens_rows(l->r), l->c->n_embd * sizeof(float), "the rows of a lens", err);
     return l->residual;
@@ -243,8 +244,8 @@ static bool forward(struct look *l, struct err *err) {
     struct kv_cache *kv = cache_make(l->c, blocks, n_blocks, err);
     if (kv) l->transformer = transformer_create(l->w, r->n_ids, l->pool, err);
     if (l->transformer) {
-        const struct tap tap = {.see = look_see, .change = look_change, .stop = look_stop, .ctx = l, .no_mask = r->no_mask,
-                                .no_positions = r->no_positions};
+        const struct tap tap = {.see = look_see, .change = look_change, .stop = look_stop, .ctx = l, .maps = l->maps,
+                                .no_mask = r->no_mask, .no_positions = r->no_positions};
         const struct step_sequence sequence = {.n_rows = r->n_ids, .blocks = blocks, .adapter = model_adapter(r->model), .tap = &tap};
         const struct step step = {.n_rows = r->n_ids, .ids = r->ids, .sequences = &sequence, .n_sequences = 1};
         if (r->dropout.p > 0) dropout_stream_init(&l->dropout, &r->dropout);
@@ -285,6 +286,7 @@ bool inspect_model(const struct inspect_request *r, struct inspection *out, stru
     bool ok = l.pool && look(&l, err);
     transformer_destroy(l.transformer);
     pool_destroy(l.pool);
+    free(l.maps);
     free(l.residual);
     if (ok) *out = made;
     else inspection_finish(&made);

@@ -44,6 +44,7 @@ struct look {
     struct transformer *transformer; // NULL: nothing of the forward was asked for
     struct inspection *out;
     struct dropout_stream dropout;
+    float *maps;     // the tap's
     float *residual; // [lens entries][rows][C]: what the lens reads
     size_t n_layers; // of the forward that are needed
     bool cancelled;

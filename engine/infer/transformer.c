@@ -295,9 +295,7 @@ static void attention_tapped(struct transformer *t, const struct step_sequence *
     const struct tap *tap = s->tap;
     const int layer = (int)t->layer;
     const size_t group = t->c->n_head / t->c->n_kv_head, shape[] = {s->n_rows, s->position + s->n_rows}, size = shape[0] * shape[1];
-    struct tapped a = {.t = t, .sequence = s, .n_positions = shape[1]};
-    a.scores = mem_alloc(group * size, 2 * sizeof *a.scores);
-    a.weights = a.scores + group * size;
+    struct tapped a = {.t = t, .sequence = s, .n_positions = shape[1], .scores = tap->maps, .weights = tap->maps + group * size};
     for (; a.kv_head < t->c->n_kv_head; a.kv_head++) {
         pool_run(t->pool, tapped_weights, &a, s->n_rows);
         for (a.changed = 0; a.changed < group; a.changed++) {
@@ -309,7 +307,6 @@ static void attention_tapped(struct transformer *t, const struct step_sequence *
             tap->see(tap->ctx, "weights", layer, head, weights, shape, 2);
         }
     }
-    free(a.scores);
 }
 
 static void attention_run(struct transformer *t) {

@@ -23,6 +23,7 @@ struct tap {
     // Asked before every layer: true ends the step there, without wanted rows. NULL: never.
     bool (*stop)(void *ctx, int layer);
     void *ctx;
+    float *maps;       // [2][heads of a key/value head][rows][positions]: room for scores and weights, as large as callers allow it to be
     bool no_mask;      // rows attend to every position up to the step's last
     bool no_positions; // no learned position is added, no rotation done
 };

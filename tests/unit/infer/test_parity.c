@@ -147,8 +147,11 @@ static void check_model(const char *name, struct json *j, struct err *err, size_
             if (ok) {
                 size_t seen = 0;
                 check_logits(m, &e, pool, NULL);
-                check_logits(m, &e, NULL, &(struct tap){.see = see_weights, .ctx = &seen});
-                CHECK_INT(seen, 2 * model_config(m)->n_layer * model_config(m)->n_head);
+                const struct model_config *c = model_config(m);
+                float *maps = mem_alloc(2 * (c->n_head / c->n_kv_head) * e.input_ids.n * e.input_ids.n, sizeof *maps);
+                check_logits(m, &e, NULL, &(struct tap){.see = see_weights, .ctx = &seen, .maps = maps});
+                free(maps);
+                CHECK_INT(seen, 2 * c->n_layer * c->n_head);
                 check_engine(m, &e, pool);
                 ++*models;
             }
