@@ -8,8 +8,60 @@ import { html, useState } from "../lib/html.js";
 import { fail, listModels, models } from "../lib/server.js";
 import { createStore, linkTo, useStore } from "../lib/store.js";
 import { Card, Empty, Facts, usePolling } from "../lib/ui.js";
-import { parseMetrics, quantile } from "./system/metrics.js";
-import { Spark } from "./system/spark.js";
+
+// ---------------------------------------------------------------- metrics
+// Prometheus text as values.
+
+/** {value(name): the sum over its labels, samples(name): [{labels, value}]} */
+function parseMetrics(exposition) {
+  const all = new Map();
+  for (const line of exposition.split("\n")) {
+    const found = /^([A-Za-z_:][\w:]*)(?:\{(.*)\})? (\S+)$/.exec(line);
+    if (!found) continue;
+    const [, name, inside = "", value] = found;
+    const labels = Object.fromEntries([...inside.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)].map(([, key, text]) => [key, text]));
+    if (!all.has(name)) all.set(name, []);
+    all.get(name).push({ labels, value: value === "+Inf" ? Infinity : Number(value) });
+  }
+  const samples = (name) => all.get(name) ?? [];
+  return { samples, value: (name) => samples(name).reduce((sum, s) => sum + (Number.isFinite(s.value) ? s.value : 0), 0) };
+}
+
+/** The q-th quantile of a histogram, linear inside its bucket; NaN: nothing was counted. */
+function quantile(metrics, name, q) {
+  const buckets = metrics.samples(`${name}_bucket`).map((s) => [s.labels.le === "+Inf" ? Infinity : Number(s.labels.le), s.value]);
+  const total = buckets.at(-1)?.[1] ?? 0;
+  if (total === 0) return NaN;
+  let below = 0, from = 0;
+  for (const [le, upTo] of buckets) {
+    if (upTo >= q * total) return Number.isFinite(le) ? from + ((le - from) * (q * total - below)) / Math.max(1, upTo - below) : from;
+    below = upTo;
+    from = le;
+  }
+  return from;
+}
+
+// ---------------------------------------------------------------- a small chart
+// A small chart of what one number did lately.
+
+const WIDTH = 240, HEIGHT = 56;
+
+function Spark({ title, values, format, seconds }) {
+  const top = Math.max(...values, 0), now = values.at(-1);
+  const step = WIDTH / Math.max(1, values.length - 1), y = (v) => HEIGHT - 2 - (top > 0 ? (v / top) * (HEIGHT - 6) : 0);
+  const line = values.map((v, i) => `${i ? "L" : "M"}${(i * step).toFixed(1)} ${y(v).toFixed(1)}`).join("");
+  const known = values.length > 0;
+  return html`<figure class="spark card">
+    <figcaption><span>${title}</span><strong>${known ? format(now) : "–"}</strong></figcaption>
+    <svg viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img"
+      aria-label=${known ? `${title}: ${format(now)} now, at most ${format(top)} in the last ${duration(seconds)}` : `${title}: not known yet`}>
+      ${values.length > 1 && html`<path class="spark-area" d=${`${line}L${WIDTH} ${HEIGHT}L0 ${HEIGHT}Z`} /><path class="spark-line" d=${line} />`}
+    </svg>
+    <p class="stats">${values.length > 1 ? `peak ${format(top)}, ${duration(seconds)}` : ""}</p>
+  </figure>`;
+}
+
+// ---------------------------------------------------------------- the view
 
 const EVERY_MS = 2000;
 const KEPT = 180; // six minutes

@@ -6,11 +6,10 @@ import { html, useEffect, useState } from "../../lib/html.js";
 import { sampling } from "../../lib/sampling.js";
 import { models } from "../../lib/server.js";
 import { createStore, useParam, useStore } from "../../lib/store.js";
-import { TokenLog, TokenText, tint } from "../../lib/token_text.js";
+import { tint, TokenLog, TokenText } from "../../lib/token_text.js";
 import { Card, Select, useSettled } from "../../lib/ui.js";
 import { prompt } from "../complete/run.js";
-import { differences, names } from "./align.js";
-import { asChat, fill, newColumn } from "./run.js";
+import { asChat, differences, fill, names, newColumn } from "./run.js";
 
 const NOTHING = new TokenLog();
 const SEED = 1; // one seed for the whole run where none is set: what differs comes from what was learned

@@ -1,13 +1,64 @@
 // SPDX-License-Identifier: MIT
-// The answers of the chat: one is written at a time, into the tree. What is being written, and the tokens of what was, outlives the view.
+// The conversation of Chat: its tree of messages, and the answers being written into it. Both outlive the view.
 
 import { alternativeOf, answer, exported, isSpecial, respell, streamed, summary } from "../../lib/answer.js";
 import { save } from "../../lib/api.js";
 import { sampling, samplingProblem, samplingRequest } from "../../lib/sampling.js";
 import { chosenModel, fail, say } from "../../lib/server.js";
-import { createStore } from "../../lib/store.js";
+import { createStore, persistentStore } from "../../lib/store.js";
 import { TokenLog } from "../../lib/token_text.js";
-import { addMessage, chat, pathTo, removeMessage, setContent, system } from "./tree.js";
+
+// ---------------------------------------------------------------- the tree
+// A conversation whose answers and questions may have several versions: a tree of messages, of which one path is shown. Nothing is ever overwritten;
+// editing a question or asking for another answer grows a branch beside the old one. Survives a reload; the tokens behind the texts do not.
+
+const EMPTY = { nodes: {}, leaf: null, next: 1 }; // nodes: id -> {id, parent (null: first), role, content, model}
+export const chat = persistentStore("chat", EMPTY);
+export const system = persistentStore("chat.system", "");
+
+/** The messages from the first one to `leaf`. */
+export function pathTo(leaf, { nodes } = chat.get()) {
+  const path = [];
+  for (let node = nodes[leaf]; node; node = nodes[node.parent]) path.unshift(node);
+  return path;
+}
+
+/** The versions of a message: all that follow the same one. Ids grow, so they stand in the order of their making. */
+export const versions = (node, { nodes } = chat.get()) =>
+  Object.values(nodes).filter((other) => other.parent === node.parent).sort((a, b) => a.id - b.id);
+
+/** Adds a message behind `parent` and shows it; returns its id. */
+function addMessage(parent, role, content, model = null) {
+  const { nodes, next } = chat.get();
+  chat.set({ nodes: { ...nodes, [next]: { id: next, parent, role, content, model } }, leaf: next, next: next + 1 });
+  return next;
+}
+
+function setContent(id, content) {
+  const { nodes } = chat.get();
+  if (nodes[id]) chat.patch({ nodes: { ...nodes, [id]: { ...nodes[id], content } } });
+}
+
+/** Takes back a message that nothing follows. */
+function removeMessage(id) {
+  const { [id]: gone, ...nodes } = chat.get().nodes;
+  if (gone) chat.patch({ nodes, leaf: gone.parent });
+}
+
+/** Shows the version `id` of a message and what followed it last. */
+export function showVersion(id) {
+  const all = Object.values(chat.get().nodes);
+  for (let last = id; last !== undefined;) {
+    id = last;
+    last = all.filter((node) => node.parent === id).at(-1)?.id;
+  }
+  chat.patch({ leaf: id });
+}
+
+export const newChat = () => chat.set(EMPTY);
+
+// ---------------------------------------------------------------- writing
+// The answers of the chat: one is written at a time, into the tree. What is being written, and the tokens of what was, outlives the view.
 
 const PATH = "/v1/chat/completions";
 
