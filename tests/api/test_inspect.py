@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from adapters import make_adapter
+from safetensors.numpy import load_file, save_file
 from serving import Server, make_nano
 from wire import connect, read_answer, wait_until
 
@@ -159,6 +160,33 @@ def test_shapes(http, model, layer, head):
         np.testing.assert_allclose(part["input"] + part["attention"] + part["mlp"], array(answer["block"]), atol=1e-5)
         before = array(whole["embeddings"]["sum"]) if layer == 0 else array(whole["block"])[layer - 1]
         assert np.array_equal(part["input"], before)
+
+
+@pytest.mark.parametrize("model", list(SIZES))
+@pytest.mark.parametrize("n", [1, 256])
+def test_one_token_and_a_whole_context(http, model, n):
+    answer = look(http, model=model, prompt=[k % 256 for k in range(n)], what=EVERYTHING, layer=1, lens_tokens=0, encoding="float32")
+    weights = array(answer["weights"])
+    assert weights.shape == (4, n, n) and np.allclose(weights.sum(-1), 1, atol=1e-5) and (np.triu(weights, 1) == 0).all()
+    assert (answer["lens"]["shape"], answer["neighbours"]["shape"], len(answer["tokens"]["texts"])) == ([n, 5], [n, 5], n)
+    assert np.isfinite(array(answer["block"])).all()
+
+
+def test_a_model_whose_numbers_are_none(start_server, tmp_path):
+    """A NaN on the way is null, byte 0; a lens, which would have nothing to read, is refused. The JSON stays valid."""
+    folder = make_nano(tmp_path / "sick")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["transformer.h.2.attn.c_attn.weight"][0, 0] = float("nan")
+    save_file(tensors, folder / "model.safetensors")
+    with httpx.Client(base_url=start_server(model=folder).url, timeout=60) as http:
+        request = {"model": "sick", "prompt": "abc", "what": ["weights", "block", "neighbours"]}
+        text = http.post("/v1/inspect", json=request).text
+        weights = json.loads(text, parse_constant=lambda name: pytest.fail(name))["weights"]
+        assert None not in weights["data"][:2 * 4 * 9] and None in weights["data"][2 * 4 * 9:]
+        packed = array(look(http, **request, encoding="uint8")["weights"])
+        assert (packed.ravel()[[v is None for v in weights["data"]]] == 0).all()
+        reply = http.post("/v1/inspect", json={**request, "what": "lens"})
+        assert reply.status_code == 400 and "finite" in reply.json()["error"]["message"]
 
 
 def test_what_is_what_was_asked_for(http):

@@ -35,7 +35,11 @@ TEST(what_the_engine_is_asked) {
     CHECK_INT(ask("{\"model\":\"nano\",\"prompt\":\"ab\"}"), 200);
     const struct inspect_request *q = &fake_last_look;
     CHECK(q->n_ids == 3 && q->what == 0 && q->layer == -1 && q->head == -1 && !q->no_mask && !q->no_positions && q->n_ablate == 0); // BOS, a, b
-    CHECK(q->dropout.p == 0 && q->n_best == 5 && q->lens_rows == 16 && q->max_bytes == 64 << 20 && q->n_threads == 1 && q->cancelled);
+    CHECK(q->dropout.p == 0 && q->n_best == 5 && q->lens_rows == 16 && q->max_bytes == 64 << 20 && q->n_threads == 1);
+    CHECK(!q->cancelled(q->ctx));
+    fake_cancelled_request = true;
+    CHECK(q->cancelled(q->ctx));
+    fake_cancelled_request = false;
     CHECK_INT(ask("{\"model\":\"nano\",\"prompt\":[7],\"what\":[\"qkv\",\"lens\"],\"layer\":0,\"head\":0,\"mask\":\"none\",\"positions\":\"off\",\"ablate\":[[0,0],[0,0]],"
                   "\"dropout\":{\"p\":0.25,\"seed\":9},\"top_k\":20,\"lens_tokens\":0}"), 200);
     CHECK(q->n_ids == 1 && q->what == (INSPECT_QKV | INSPECT_LENS) && q->layer == 0 && q->head == 0 && q->no_mask && q->no_positions && q->n_ablate == 2);
