@@ -57,7 +57,7 @@ static void bytes_to_chars(struct text text, const uint32_t *bytes, size_t n, ui
     }
 }
 
-static bool add_stand_in(const struct tokenizer *t, struct ids *ids) {
+bool prompt_add_stand_in(const struct tokenizer *t, struct ids *ids) {
     uint32_t id;
     if (tokenizer_find(t, "<|endoftext|>", 13, &id) && tokenizer_is_special(t, id)) ids_add(ids, id);
     else if (tokenizer_bos(t) >= 0) ids_add(ids, (uint32_t)tokenizer_bos(t));
@@ -78,7 +78,7 @@ bool prompt_from_text(struct http_request *r, const struct tokenizer *t, const c
     if (offsets) tokenizer_encode_offsets(t, text.s, text.len, special, &ids, &starts);
     else tokenizer_encode(t, text.s, text.len, special, &ids);
     if (!ids.len) { // "", or bytes that the vocabulary lacks
-        if (!add_stand_in(t, &ids))
+        if (!prompt_add_stand_in(t, &ids))
             return request_fail(r, 400, "value_out_of_range", param, "'%s' has no tokens.", param);
         ids_add(&starts, 0);
     }

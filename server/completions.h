@@ -20,8 +20,10 @@ bool completion_prompts_read(struct generation *g, const struct completion_field
 // A prompt that is token ids: at least one, all below n_vocab.
 bool prompt_ids_read(struct http_request *r, const char *param, const json_t *array, size_t n_vocab, struct id_list *out) MUST_CHECK;
 
-// A text as the model reads it: BOS where the tokenizer asks for one, special tokens where `special`. An empty one
-// becomes <|endoftext|>, BOS or EOS, the first that the vocabulary has. 400 when there is no tokenizer.
+// The beginning of a document, what an empty prompt becomes: <|endoftext|>, BOS or EOS, the first that the vocabulary has. false: none.
+bool prompt_add_stand_in(const struct tokenizer *t, struct ids *ids);
+
+// A text as the model reads it: BOS where the tokenizer asks for one, special tokens where `special`. 400 when there is no tokenizer.
 // Fills ids, text, n_chars and, when `offsets`, char_offset.
 bool prompt_from_text(struct http_request *r, const struct tokenizer *t, const char *param, struct text text,
                       bool add_bos, bool special, bool offsets, struct prompt *out) MUST_CHECK;

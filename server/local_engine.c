@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/mem.h"
 #include "engine/model/adapter.h"
+#include "server/completions.h"
 
 #include <assert.h>
 
@@ -63,16 +64,8 @@ void local_tokenizer_close(struct local_tokenizer *s) {
     *s = (struct local_tokenizer){0};
 }
 
-static bool document_begin(const struct tokenizer *t, struct ids *out) {
-    uint32_t id;
-    if (tokenizer_find(t, "<|endoftext|>", 13, &id) && tokenizer_is_special(t, id)) ids_add(out, id);
-    else if (tokenizer_bos(t) >= 0) ids_add(out, (uint32_t)tokenizer_bos(t));
-    else if (tokenizer_eos(t) >= 0) ids_add(out, (uint32_t)tokenizer_eos(t));
-    return out->len > 0;
-}
-
 bool local_prompt_encode(const struct tokenizer *t, const char *text, size_t len, struct ids *out, struct err *err) {
     if (tokenizer_add_bos(t) && tokenizer_bos(t) >= 0) ids_add(out, (uint32_t)tokenizer_bos(t));
     tokenizer_encode(t, text, len, true, out);
-    return out->len || document_begin(t, out) || err_set(err, ERR_INVALID, "the prompt has no tokens");
+    return out->len || prompt_add_stand_in(t, out) || err_set(err, ERR_INVALID, "the prompt has no tokens");
 }
