@@ -21,7 +21,10 @@ struct tokenize_fields {
     bool add_special_tokens, add_special, parse_special, with_pieces, return_token_strs, return_offsets, return_merges, add_generation_prompt;
 };
 
-enum { MERGES_MAX_BYTES = 2000 }; // of text: the steps of one word can be the square of that
+enum {
+    MERGES_MAX_BYTES = 2000,
+    MERGES_MAX_WORD = 256, // bytes: the steps of one word are the square of that, where a short request could be answered with 12 MB
+};
 
 // clang-format off
 #define ROW(...) FIELD_ROW(struct tokenize_fields, __VA_ARGS__)
@@ -41,7 +44,8 @@ static const struct field tokenize_fields[] = {
     ROW(return_offsets, FIELD_BOOLEAN, .default_text = "false", .doc = "Adds offsets: in which byte of the text each token begins; not with messages."),
     ROW(return_merges, FIELD_BOOLEAN, .default_text = "false",
         .doc = "Adds words: {text, start, tokens, steps}, the text's words with the byte each begins in and how byte pairs were merged, from single "
-               "bytes to tokens. A step is a list of pieces as with_pieces has them. Texts of at most 2,000 bytes; not with messages."),
+               "bytes to tokens. A step is a list of pieces as with_pieces has them; a word of over 256 has its first and last alone. Texts of at most "
+               "2,000 bytes; not with messages."),
 };
 const struct field_table tokenize_table = {"TokenizeRequest", tokenize_fields, ARRAY_LEN(tokenize_fields), NULL};
 
@@ -116,12 +120,12 @@ struct merges {
     const struct tokenizer *t;
     const char *text;
     struct buf steps; // of the word
+    bool is_long, skipped; // the word; some of its steps
     struct buf *out;
     size_t n_words;
 };
 
-static void add_step(void *ctx, const uint32_t *ids, size_t n) {
-    struct merges *m = ctx;
+static void write_step(struct merges *m, const uint32_t *ids, size_t n) {
     buf_add_str(&m->steps, m->steps.len ? ",[" : "[");
     for (size_t i = 0; i < n; i++) {
         if (i) buf_add_byte(&m->steps, ',');
@@ -130,8 +134,18 @@ static void add_step(void *ctx, const uint32_t *ids, size_t n) {
     buf_add_byte(&m->steps, ']');
 }
 
+static void add_step(void *ctx, const uint32_t *ids, size_t n) {
+    struct merges *m = ctx;
+    const bool first = m->steps.len == 0;
+    if (first) m->is_long = n > MERGES_MAX_WORD;
+    m->skipped = m->is_long && !first;
+    if (!m->skipped) write_step(m, ids, n);
+}
+
 static void add_word(void *ctx, size_t start, size_t len, const uint32_t *ids, size_t n) {
     struct merges *m = ctx;
+    if (m->skipped) write_step(m, ids, n);
+    m->skipped = false;
     buf_add_str(m->out, m->n_words++ ? ",{\"text\":" : "{\"text\":");
     buf_add_json_string(m->out, m->text + start, len);
     buf_printf(m->out, ",\"start\":%zu", start);

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 from chat_model import SPECIAL, make_chat_nano
-from serving import Server
+from serving import ROOT, Server, make_nano
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,23 @@ def test_offsets_and_merges(tmp_path_factory):
         for body, param in (({"prompt": "a" * 2001, "return_merges": True}, "return_merges"), ({"messages": [{"role": "user", "content": "a"}], "return_offsets": True}, "return_offsets")):
             r = http.post("/tokenize", json=body)
             assert r.status_code == 400 and r.json()["error"]["param"] == param
+
+
+def test_merges_of_a_real_vocabulary(tmp_path):
+    """Each step is one merge, down to the tokens. A word of over 256 bytes shows its first and last step alone: all would be megabytes."""
+    folder = make_nano(tmp_path / "merging", "--vocab", "1000")
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).unlink()
+    (folder / "tokenizer.json").write_bytes((ROOT / "tests" / "golden" / "tokenizer" / "gpt2" / "tokenizer.json").read_bytes())
+    with Server("--model", str(folder)) as running, httpx.Client(base_url=running.url) as http:
+        [word] = http.post("/tokenize", json={"prompt": " the", "return_merges": True}).json()["words"]
+        assert word["steps"] == [[" ", "t", "h", "e"], [" t", "h", "e"], [" t", "he"], [" the"]]
+        for n in (128, 129, 1000):
+            reply = http.post("/tokenize", json={"prompt": "on" * n, "return_merges": True})
+            [word] = reply.json()["words"]
+            last = len(word["tokens"])
+            assert last < 2 * n - 1 and [len(s) for s in word["steps"]] == (list(range(2 * n, last - 1, -1)) if n == 128 else [2 * n, last])
+            assert "".join(word["steps"][-1]) == "on" * n and len(reply.content) < 300_000
 
 
 def test_refusals(http):
