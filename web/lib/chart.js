@@ -23,7 +23,7 @@ function library() {
 // ---------------------------------------------------------------- colours
 
 const colours = new Map(); // "--c1" -> what a canvas takes; emptied when the theme changes
-const theme = createStore(0);
+export const theme = createStore(0); // how often it has changed
 const themeChanged = () => { colours.clear(); theme.set((n) => n + 1); };
 new MutationObserver(themeChanged).observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", themeChanged);

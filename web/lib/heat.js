@@ -1,119 +1,70 @@
 // SPDX-License-Identifier: MIT
-// Numbers as colours on canvases: palettes made of the page's own colours, maps drawn through ImageData, drawn anew when the theme changes.
+// Numbers to be seen: as colours on a canvas, drawn anew when the theme changes, and as shades of a text's tokens; how arrow keys go about there.
 
-import { html, useEffect, useLayoutEffect, useReducer, useRef, useState } from "./html.js";
+import { colourOf, theme } from "./chart.js";
+import { visible } from "./format.js";
+import { html, useEffect, useId, useLayoutEffect, useRef, useState } from "./html.js";
+import { useStore } from "./store.js";
 
-// ---------------------------------------------------------------- colours
+export const range = (n) => Array.from({ length: n }, (_, i) => i);
+/** `x`, a number or its text, as one of 0 to n - 1. */
+export const within = (x, n) => Math.min(Math.max(Number(x) || 0, 0), n - 1);
 
-const LEVELS = 256;
-let probe = null;
-
-/** A variable of style.css as [r, g, b], as it is now: light-dark() and all. */
-export function themeColour(name) {
-  if (!probe) {
-    probe = document.body.appendChild(document.createElement("span"));
-    probe.hidden = true;
-  }
-  probe.style.color = `var(${name})`;
-  return getComputedStyle(probe).color.match(/[\d.]+/g).slice(0, 3).map(Number);
+/** Where an arrow key leads from a cell of rows x columns; null for any other key. */
+export function arrow(event, [row, column], rows, columns) {
+  const ways = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0], Home: [0, -columns], End: [0, columns] };
+  const way = ways[event.key];
+  if (!way || event.ctrlKey || event.metaKey || event.altKey) return null;
+  event.preventDefault();
+  return [within(row + way[0], rows), within(column + way[1], columns)];
 }
 
-/** Counts the changes of the theme: a dependency of whatever draws. */
-export function useTheme() {
-  const [version, changed] = useReducer((n) => n + 1, 0);
-  useEffect(() => {
-    const watch = new MutationObserver(changed), dark = matchMedia("(prefers-color-scheme: dark)");
-    watch.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
-    dark.addEventListener("change", changed);
-    return () => { watch.disconnect(); dark.removeEventListener("change", changed); };
-  }, []);
-  return version;
-}
+// ---------------------------------------------------------------- canvases
 
-const pixel = ([r, g, b]) => (255 << 24) | (Math.round(b) << 16) | (Math.round(g) << 8) | Math.round(r);
-
-/** A palette through the colours [[at 0..1, variable name or [r, g, b]], ...]: 256 pixels for ImageData. */
-export function palette(stops) {
-  const points = stops.map(([at, colour]) => [at, typeof colour === "string" ? themeColour(colour) : colour]);
-  const out = new Int32Array(LEVELS);
-  for (let i = 0, p = 0; i < LEVELS; i++) {
-    const x = i / (LEVELS - 1);
-    while (p < points.length - 2 && x > points[p + 1][0]) p++;
-    const [[a, from], [b, to]] = [points[p], points[p + 1]];
-    const t = Math.min(1, Math.max(0, (x - a) / (b - a)));
-    out[i] = pixel(from.map((c, k) => c + t * (to[k] - c)));
-  }
-  return out;
-}
-
-/** Of attention weights as bytes: small ones can be told from nothing (a square root), the largest stand out. What the mask forbids stays clear. */
+/** 256 pixels for attention weights as bytes: small ones can be told from nothing (a square root), the largest stand out. */
 export function weightPalette() {
-  const ink = themeColour("--ink"), accent = themeColour("--accent");
-  const deep = accent.map((c, k) => c + 0.45 * (ink[k] - c));
-  const ramp = palette([[0, "--tint"], [0.7, accent], [1, deep]]);
-  const colours = new Int32Array(LEVELS);
-  for (let i = 0; i < LEVELS; i++) colours[i] = ramp[Math.round(Math.sqrt(i / 255) * 255)];
-  return { colours, masked: 0 };
+  const [pale, accent, ink] = ["--tint", "--accent", "--ink"].map((name) => colourOf(name).match(/[\d.]+/g).slice(0, 3).map(Number));
+  const between = (from, to, share) => from.map((c, k) => c + share * (to[k] - c));
+  return Int32Array.from({ length: 256 }, (_, i) => {
+    const x = Math.sqrt(i / 255);
+    const [r, g, b] = x < 0.7 ? between(pale, accent, x / 0.7) : between(accent, ink, 1.5 * (x - 0.7));
+    return (255 << 24) | (b << 16) | (g << 8) | r;
+  });
 }
-
-/** Both ways from nothing: --c2 below, --accent above. */
-export const signedPalette = () => palette([[0, "--c2"], [0.5, "--card"], [1, "--accent"]]);
-
-// ---------------------------------------------------------------- drawing
 
 /**
  * Draws n x n bytes from data[at] into a square of `size` pixels at (left, top) of `pixels`, which is `width` wide. Where several values fall on
- * one pixel the largest shows: a thin line stays a line. causal: what the mask forbids has its own colour.
+ * one pixel the largest shows: a thin line stays a line. What the mask forbids stays clear.
  */
-export function drawMap(pixels, width, left, top, size, data, at, n, look, causal = true) {
-  const { colours, masked } = look;
-  const from = new Uint16Array(size), to = new Uint16Array(size);
-  for (let i = 0; i < size; i++) {
-    from[i] = Math.floor((i * n) / size);
-    to[i] = Math.max(from[i] + 1, Math.floor(((i + 1) * n) / size));
-  }
-  const best = new Uint8Array(size);
+export function drawMap(pixels, width, left, top, size, data, at, n, colours) {
+  const from = Uint16Array.from({ length: size + 1 }, (_, i) => (i * n) / size), to = from.map((place, i) => Math.max(place + 1, from[i + 1]));
   for (let y = 0; y < size; y++) {
-    const line = (top + y) * width + left;
-    if (y > 0 && from[y] === from[y - 1] && to[y] === to[y - 1]) {
-      pixels.copyWithin(line, line - width, line - width + size); // the same row once more
-      continue;
-    }
-    best.fill(0);
-    for (let q = from[y]; q < to[y]; q++) {
-      const row = at + q * n;
-      for (let x = 0; x < size; x++) {
-        for (let k = from[x]; k < to[x]; k++) if (data[row + k] > best[x]) best[x] = data[row + k];
+    for (let x = 0; x < size && from[x] < to[y]; x++) {
+      let most = 0;
+      for (let q = from[y]; q < to[y]; q++) {
+        for (let k = from[x]; k < to[x]; k++) most = Math.max(most, data[at + q * n + k]);
       }
+      pixels[(top + y) * width + left + x] = colours[most];
     }
-    const last = causal ? to[y] - 1 : n;
-    for (let x = 0; x < size; x++) pixels[line + x] = from[x] > last ? masked : colours[best[x]];
   }
 }
 
 /** Weights as the bytes that drawMap wants. */
-export function toBytes(weights) {
-  if (weights instanceof Uint8Array) return weights;
-  const out = new Uint8Array(weights.length);
-  for (let i = 0; i < out.length; i++) out[i] = Math.round(Math.min(1, Math.max(0, weights[i])) * 255);
-  return out;
-}
+export const toBytes = (weights) => Uint8ClampedArray.from(weights, (x) => x * 255);
 
 /**
  * A canvas of css size width x height, sharp on any screen. draw(context, scale) draws all of it, in device pixels; it is called when `deps` or the
  * theme change.
  */
-export function Canvas({ width, height, draw, deps, label, className }) {
-  const node = useRef(), theme = useTheme();
-  const scale = Math.min(3, window.devicePixelRatio || 1);
+export function Canvas({ width, height, draw, deps, label }) {
+  const node = useRef(), colours = useStore(theme), scale = Math.min(3, window.devicePixelRatio || 1);
   useLayoutEffect(() => {
     const canvas = node.current;
     canvas.width = Math.max(1, Math.round(width * scale));
     canvas.height = Math.max(1, Math.round(height * scale));
     draw(canvas.getContext("2d"), scale);
-  }, [width, height, scale, theme, ...deps]);
-  const style = { width: `${width}px`, height: `${height}px` };
-  return html`<canvas ref=${node} class=${className} role="img" aria-label=${label} style=${style}></canvas>`;
+  }, [width, height, scale, colours, ...deps]);
+  return html`<canvas ref=${node} role="img" aria-label=${label} style=${{ width: `${width}px`, height: `${height}px` }}></canvas>`;
 }
 
 /** The width of an element in css pixels, 0 before it is known: [ref, width]. */
@@ -122,8 +73,31 @@ export function useWidth() {
   useLayoutEffect(() => {
     const watch = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width)));
     watch.observe(node.current);
-    setWidth(Math.floor(node.current.clientWidth));
     return () => watch.disconnect();
   }, []);
   return [node, width];
+}
+
+// ---------------------------------------------------------------- tokens
+
+/** Line breaks stay, as do blanks; a token without any text can still be clicked. */
+const shown = (text) => (text === "" ? "∅" : text.replaceAll("\n", "⏎\n").replaceAll("\t", "⇥"));
+
+/** The text as a line of tokens, one of which is chosen: by click or arrow keys. shade(i), title(i): of a token, 0..1 and words. */
+export function Strip({ texts, chosen, onChoose, label, shade, title }) {
+  const id = useId(), host = useRef(), n = texts.length;
+  const onKey = (event) => {
+    const to = arrow(event, [chosen, chosen], n, n); // up and down go about as left and right do
+    if (to) onChoose(to[0] + to[1] - chosen);
+  };
+  useEffect(() => {
+    if (host.current === document.activeElement) host.current.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" });
+  }, [chosen]);
+  const tint = (i) => ({ backgroundColor: `color-mix(in srgb, var(--accent) ${Math.round(shade(i) * 40)}%, transparent)` });
+  return html`<div class="inside-strip" role="listbox" aria-orientation="horizontal" tabindex="0" ref=${host} aria-label=${label}
+    aria-activedescendant=${`${id}-${chosen}`}
+    onKeyDown=${onKey} onClick=${(e) => { const i = e.target.dataset.i; if (i !== undefined) onChoose(Number(i)); }}>
+    ${texts.map((text, i) => html`<span id=${`${id}-${i}`} key=${i} data-i=${i} role="option" class="tok" aria-selected=${i === chosen}
+      title=${title?.(i) ?? `${visible(text)}, token ${i}`} style=${shade && tint(i)}>${shown(text)}</span>`)}
+  </div>`;
 }

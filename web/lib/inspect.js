@@ -5,25 +5,18 @@
 // An array of an answer is {shape, data}: data a Float32Array, or a Uint8Array of encoding "uint8" (255 is 1).
 
 import { call } from "./api.js";
-import { useEffect, useState } from "./html.js";
+import { html, useEffect, useState } from "./html.js";
 import { modelInfo } from "./server.js";
+import { Card, Empty } from "./ui.js";
 
-const KEPT_BYTES = 48e6;
+const KEPT_BYTES = 48e6, LATER_MS = 100;
 const kept = new Map(); // request as text -> {answer, bytes}, least recently used first
-const asked = new Map(); // request as text -> {promise, control, waiting}
-const times = new WeakMap();
-/** How long an answer took, in ms: {ask: until its JSON was here, decode}. */
-export const timesOf = (answer) => times.get(answer) ?? { ask: 0, decode: 0 };
+const asked = new Map(); // request as text -> {promise, control, prompt, waiting}
 
 /** Texts of tokens to be shown; one that is no whole character by its id, so that two of them can be told apart. */
 export const namesOf = ({ ids, texts }) => texts.map((text, i) => (text.includes("\ufffd") ? `‹${ids[i]}›` : text));
 
-function bytesOf(base64) {
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
-  const text = atob(base64), bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  return bytes;
-}
+const bytesOf = (base64) => Uint8Array.fromBase64?.(base64) ?? Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 
 function dataOf({ data, encoding }) {
   if (encoding === "uint8") return bytesOf(data);
@@ -33,34 +26,28 @@ function dataOf({ data, encoding }) {
 
 /** Decodes the arrays of an answer where they stand; returns the bytes they take. */
 function decode(node) {
-  if (node === null || typeof node !== "object" || Array.isArray(node)) return 0;
-  let bytes = 0;
-  if (node.shape && node.data !== undefined) {
-    node.data = dataOf(node);
-    bytes = node.data.byteLength;
-  }
-  for (const member of Object.values(node)) if (!ArrayBuffer.isView(member)) bytes += decode(member);
-  return bytes;
+  if (node?.constructor !== Object) return 0;
+  if (node.shape && node.data !== undefined) return (node.data = dataOf(node)).byteLength;
+  return Object.values(node).reduce((bytes, member) => bytes + decode(member), 0);
 }
 
-function keep(key, answer, bytes) {
-  kept.set(key, { answer, bytes });
+function keep(key, one) {
+  kept.set(key, one);
   let total = 0;
-  for (const one of kept.values()) total += one.bytes;
-  for (const [oldest, one] of kept) {
-    if (total <= KEPT_BYTES || kept.size === 1) break;
+  for (const { bytes } of kept.values()) total += bytes;
+  for (const [oldest, { bytes }] of kept) {
+    if (total <= KEPT_BYTES || oldest === key) break;
     kept.delete(oldest);
-    total -= one.bytes;
+    total -= bytes;
   }
 }
 
+/** The answer, with `times`: how long it took, in ms: ask, until its JSON was here, and decode. */
 async function send(key, body, signal) {
-  const began = performance.now();
-  const answer = await call("/v1/inspect", body, signal);
-  const came = performance.now();
-  const bytes = decode(answer) + 4096; // texts and ids
-  times.set(answer, { ask: came - began, decode: performance.now() - came });
-  if (modelInfo(body.model)?.couplet?.origin !== "live") keep(key, answer, bytes); // what is being trained changes under its name
+  const began = performance.now(), answer = await call("/v1/inspect", body, signal);
+  const came = performance.now(), bytes = decode(answer) + 4096; // texts and ids
+  answer.times = { ask: came - began, decode: performance.now() - came };
+  if (modelInfo(body.model)?.couplet?.origin !== "live") keep(key, { answer, bytes }); // what is being trained changes under its name
   return answer;
 }
 
@@ -74,25 +61,25 @@ export async function inspect(body, signal) {
     return old.answer;
   }
   let one = asked.get(key);
+  const over = () => { if (asked.get(key) === one) asked.delete(key); };
   if (!one) {
     const control = new AbortController();
-    const over = () => { if (asked.get(key) === one) asked.delete(key); };
     one = { control, prompt: body.prompt, waiting: 0, promise: send(key, body, control.signal).finally(over) };
     asked.set(key, one);
   }
   one.waiting++;
   const leave = () => {
     if (--one.waiting > 0) return;
-    if (asked.get(key) === one) asked.delete(key);
+    over();
     one.control.abort();
   };
-  signal?.addEventListener("abort", leave);
+  signal.addEventListener("abort", leave);
   try {
     const answer = await one.promise;
-    signal?.throwIfAborted();
+    signal.throwIfAborted();
     return answer;
   } finally {
-    signal?.removeEventListener("abort", leave);
+    signal.removeEventListener("abort", leave);
   }
 }
 
@@ -101,13 +88,14 @@ export async function inspect(body, signal) {
  * other. A useInspect that still wants it asks once more, later.
  */
 export function giveUp(ids) {
-  for (const [key, one] of asked) {
-    if (!Array.isArray(one.prompt) || one.prompt.some((id, i) => id !== ids[i])) continue;
+  for (const [key, { prompt, control }] of asked) {
+    if (!Array.isArray(prompt) || prompt.some((id, i) => id !== ids[i])) continue;
     asked.delete(key);
-    one.control.abort();
+    control.abort();
   }
 }
-const LATER_MS = 100;
+
+const NOTHING = { key: null, answer: null, error: null, asked: null };
 
 /**
  * The answer to `body` (null: nothing is asked) as {answer, error, busy, again}. While a new question is open the last answer stays, with busy true:
@@ -115,24 +103,26 @@ const LATER_MS = 100;
  */
 export function useInspect(body) {
   const key = body && JSON.stringify(body);
-  const [turn, setTurn] = useState(0);
-  const [found, setFound] = useState({ key: null, answer: null, error: null, asked: null });
+  const [turn, setTurn] = useState(0), [found, setFound] = useState(NOTHING), next = () => setTurn((n) => n + 1);
   useEffect(() => {
     if (!body) {
-      setFound({ key: null, answer: null, error: null, asked: null });
+      setFound(NOTHING);
       return undefined;
     }
     const control = new AbortController();
     let timer = 0;
-    inspect(body, control.signal).then(
-      (answer) => { if (!control.signal.aborted) setFound({ key, answer, error: null, asked: body }); },
-      (error) => {
-        if (control.signal.aborted) return;
-        if (error.name === "AbortError") timer = setTimeout(() => setTurn((n) => n + 1), LATER_MS);
-        else setFound({ key, answer: null, error, asked: body });
-      });
+    const settle = (answer, error = null) => {
+      if (control.signal.aborted) return;
+      if (error?.name === "AbortError") timer = setTimeout(next, LATER_MS);
+      else setFound({ key, answer, error, asked: body });
+    };
+    inspect(body, control.signal).then((answer) => settle(answer), (error) => settle(null, error));
     return () => { clearTimeout(timer); control.abort(); };
   }, [key, turn]);
   return { answer: found.answer, asked: found.asked, error: found.key === key ? found.error : null, busy: Boolean(body) && found.key !== key,
-    again: () => { setFound((now) => ({ ...now, key: null })); setTurn((n) => n + 1); } };
+    again: () => { setFound({ ...found, key: null }); next(); } };
 }
+
+/** What is shown where an answer did not come. */
+export const Failed = ({ title, error, again }) => html`<${Card}>
+  <${Empty} title=${title} action=${html`<button type="button" onClick=${again}>Try again</button>`}>${error.message}<//><//>`;

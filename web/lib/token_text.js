@@ -120,18 +120,16 @@ function drawTokens(host, log, look, spans) {
   return () => { stop(); cancelAnimationFrame(frame); };
 }
 
-/** One alternative as a bar; a button where it can be picked. */
-function Bar({ entry, chosen, onPick }) {
-  const p = Math.exp(entry.logprob);
-  const inside = html`<span class="bar-fill" style=${{ width: `${Math.max(p * 100, 0.5)}%` }}></span>
-    <span class="bar-text">${visible(tokenName(entry.text))}</span><span class="bar-value">${percent(p)}</span>`;
-  return html`<li>${onPick
-    ? html`<button type="button" class=${`bar ${chosen ? "chosen" : ""}`} onClick=${onPick}
-      title=${chosen ? "This one was taken" : "Go on from here with this token"}>${inside}</button>`
-    : html`<span class=${`bar ${chosen ? "chosen" : ""}`}>${inside}</span>`}</li>`;
+/** Tokens as bars: [{text, note, share (0..1), value, chosen, title, onClick}]; buttons where they can be clicked. */
+export function Bars({ label, rows }) {
+  return html`<ol class="bars" aria-label=${label}>${rows.map(({ text, note, share, value, chosen = true, title, onClick }) => html`<li>
+    <${onClick ? "button" : "span"} type=${onClick && "button"} class=${`bar ${chosen ? "chosen" : ""}`} title=${title} onClick=${onClick}>
+      <span class="bar-fill" style=${{ width: `${Math.max(share * 100, 0.5)}%` }}></span>
+      <span class="bar-text">${visible(text)}${note}</span><span class="bar-value">${value}</span><//></li>`)}</ol>`;
 }
 
-function TokenCard({ token, index, place, onPick, onEnter, onLeave, note, tools }) {
+/** A ref for a card that stands below `place`, a box on the screen, or above it where there is no room. */
+export function useBeside(place) {
   const node = useRef();
   useLayoutEffect(() => {
     const card = node.current, box = card.getBoundingClientRect();
@@ -140,6 +138,16 @@ function TokenCard({ token, index, place, onPick, onEnter, onLeave, note, tools 
     card.style.left = `${left}px`;
     card.style.top = `${below ? Math.max(8, Math.min(place.bottom + 6, innerHeight - box.height - 8)) : place.top - box.height - 6}px`;
   });
+  return node;
+}
+
+function TokenCard({ token, index, place, onPick, onEnter, onLeave, note, tools }) {
+  const node = useBeside(place);
+  const row = (entry) => {
+    const p = Math.exp(entry.logprob), chosen = isSame(token, entry);
+    return { text: tokenName(entry.text), share: p, value: percent(p), chosen,
+      ...(onPick && { onClick: () => onPick(index, entry), title: chosen ? "This one was taken" : "Go on from here with this token" }) };
+  };
   const known = token.logprob !== null && token.logprob !== undefined;
   return html`<div class="token-card" role="group" aria-label=${`Token ${nameOf(token)}`} ref=${node} onPointerEnter=${onEnter}
     onPointerLeave=${onLeave}>
@@ -148,8 +156,7 @@ function TokenCard({ token, index, place, onPick, onEnter, onLeave, note, tools 
     ${known && html`<p class="stats">probability ${percent(Math.exp(token.logprob))} · rank ${rankOf(token)} · surprise${" "}
       ${(-token.logprob / Math.LN2).toFixed(1)} bits</p>`}
     ${note?.(index, token)}
-    ${token.top?.length > 0 && html`<ol class="bars">${token.top.map((entry) => html`<${Bar} entry=${entry} chosen=${isSame(token, entry)}
-      onPick=${onPick && (() => onPick(index, entry))} />`)}</ol>`}
+    ${token.top?.length > 0 && html`<${Bars} rows=${token.top.map(row)} />`}
     ${onPick && token.top?.length > 0 && html`<p class="hint">Click another token to go on from here with it.</p>`}
     ${tools?.(index, token)}
   </div>`;
