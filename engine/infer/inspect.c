@@ -227,8 +227,7 @@ static bool look_stop(void *ctx, int layer) {
 // ---- the forward ------------------------------------------------------------------------------------------------------------
 
 static struct kv_cache *cache_make(const struct model_config *c, uint32_t *blocks, size_t n_blocks, struct err *err) {
-    const size_t per_position = c->n_layer * c->n_kv_head * (c->head_size + (c->head_size + 15) / 16 * 16) * sizeof(float);
-    struct kv_cache *kv = kv_cache_create(c, n_blocks * KV_BLOCK * per_position, err);
+    struct kv_cache *kv = kv_cache_create(c, n_blocks * kv_cache_block_bytes(c), err);
     for (size_t i = 0; kv && i < n_blocks; i++) {
         bool taken = kv_cache_take(kv, &blocks[i]);
         assert(taken);

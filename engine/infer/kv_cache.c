@@ -36,14 +36,20 @@ struct kv_cache {
     uint64_t seed;
 };
 
+static struct kv_layout layout_of(const struct model_config *c) {
+    struct kv_layout l = {.v_stride = (c->head_size + 15) / 16 * 16, .value_at = c->head_size * KV_BLOCK};
+    l.head_stride = l.value_at + l.v_stride * KV_BLOCK;
+    l.layer_stride = c->n_kv_head * l.head_stride; // the configuration bounds these products
+    l.block_stride = c->n_layer * l.layer_stride;
+    return l;
+}
+
+size_t kv_cache_block_bytes(const struct model_config *c) { return layout_of(c).block_stride * sizeof(float); }
+
 static bool layout_make(struct kv_cache *kv, const struct model_config *c, size_t max_bytes, struct err *err) {
     struct kv_layout *l = &kv->layout;
-    l->v_stride = (c->head_size + 15) / 16 * 16;
-    l->value_at = c->head_size * KV_BLOCK;
-    l->head_stride = l->value_at + l->v_stride * KV_BLOCK;
-    l->layer_stride = c->n_kv_head * l->head_stride; // the configuration bounds these products
     size_t block_bytes;
-    l->block_stride = c->n_layer * l->layer_stride;
+    *l = layout_of(c);
     if (!size_mul(l->block_stride, sizeof(float), &block_bytes)) return err_set(err, ERR_NO_MEMORY, "the key/value cache is too large");
     kv->n_blocks = MIN(MAX(max_bytes / block_bytes, (size_t)1), (size_t)1 << 24);
     kv->bytes = kv->n_blocks * block_bytes;

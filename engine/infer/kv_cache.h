@@ -18,6 +18,7 @@
 
 struct kv_cache;
 
+size_t kv_cache_block_bytes(const struct model_config *c); // of one block
 // As many blocks as fit in max_bytes (at least one).
 struct kv_cache *kv_cache_create(const struct model_config *c, size_t max_bytes, struct err *err) MUST_CHECK;
 void kv_cache_destroy(struct kv_cache *kv); // accepts NULL
