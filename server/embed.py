@@ -5,7 +5,7 @@ brotli (if the machine has it) and gzip; and one exact route each.
 
 usage: embed.py OUT.c ROOT FILE...
 A file under ROOT is served at its path there, any other (made in the build folder, or an example) from the last "vendor/" or "examples/" of its path
-on; ROOT/index.html is also the answer to "/". The same files always give the same source."""
+on; ROOT/index.html is also the answer to "/". On one machine the same files always give the same source."""
 import gzip
 import hashlib
 import shutil
