@@ -1,22 +1,188 @@
 // SPDX-License-Identifier: MIT
 // The guided walk: from text to the next word in eight steps, with the numbers of one's own sentence, one step a screen. The worked example, six
-// words of three numbers each, takes the sentence's place in steps 3 to 6.
+// words of three numbers each, takes the sentence's place in steps 3 to 6. Here: the frame, and the steps around attention: 1, 7 and 8.
 //
-// In the address: step (1 to 8), layer, head, source ("example"). A step is a file of walk/ and gets
+// In the address: step (1 to 8), layer, head, source ("example"). A step gets
 //   ctx: {text, setText, plain (the text is ids), model, tokens, labels, architecture, layer, head, setHead, example, params}
 
-import { html, useEffect, useMemo, useRef } from "../../lib/html.js";
+import { call } from "../../lib/api.js";
+import { count, number, percent, plural, visible } from "../../lib/format.js";
+import { html, useEffect, useMemo, useRef, useState } from "../../lib/html.js";
 import { address, linkTo, useParam, useStore } from "../../lib/store.js";
 import { Segmented, Select } from "../../lib/ui.js";
-import Block from "./walk/block.js";
-import { labelsOf } from "./walk/data.js";
-import Heads from "./walk/heads.js";
-import Mask from "./walk/mask.js";
-import Next from "./walk/next.js";
-import Plain from "./walk/plain.js";
-import Positions from "./walk/positions.js";
-import Queries from "./walk/qkv.js";
-import Tokens from "./walk/tokens.js";
+import { arrayOf, byRow, finding, greatestDifference, labelsOf, list, norm, page, slider, small, softmax, sum, tables, token, useText,
+  waiting } from "./walk/arrays.js";
+import { Heads, Mask, Plain, Queries } from "./walk/attention.js";
+import { Positions } from "./walk/positions.js";
+
+// ---------------------------------------------------------------- step 1
+
+const SHOWN = 64;
+const BROKEN = "\ufffd";
+
+/** In which byte of the text each token begins; null where the text's own tokens are others. Only needed where a token is no whole character. */
+function useOffsets({ plain, model, text, tokens }) {
+  const [offsets, setOffsets] = useState(null), wanted = !plain && tokens.texts.some((one) => one.includes(BROKEN));
+  useEffect(() => {
+    setOffsets(null);
+    if (!wanted) return undefined;
+    const control = new AbortController();
+    call("/tokenize", { model, prompt: text, return_offsets: true }, control.signal).then((reply) => {
+      if (reply.tokens.join() === tokens.ids.join()) setOffsets(reply.offsets);
+    }, () => {}); // the table says "part of a character" instead
+    return () => control.abort();
+  }, [model, text, tokens, wanted]);
+  return offsets;
+}
+
+function TokenList({ ctx: { plain, text, tokens: { ids, texts } }, ctx }) {
+  const offsets = useOffsets(ctx), encode = (one) => new TextEncoder().encode(one), whole = encode(text);
+  const bytes = (i) => {
+    if (plain) return "no tokenizer";
+    if (texts[i].includes(BROKEN) && !offsets) return "part of a character";
+    return Array.from(texts[i].includes(BROKEN) ? whole.subarray(offsets[i], offsets[i + 1]) : encode(texts[i]),
+      (b) => b.toString(16).padStart(2, "0")).join(" ");
+  };
+  const rows = ids.slice(0, SHOWN).map((id, i) => [i, token(visible(texts[i]), i), id, html`<code>${bytes(i)}</code>`]);
+  return html`<p class="walk-text text" aria-label="The text in its tokens">${texts.map((one, i) => token(one, i, `id ${ids[i]}`))}</p>
+    <p class="hint">
+      ${!plain && `${plural(Array.from(text).length, "character")}, ${plural(whole.length, "byte")}, `}${plural(ids.length, "token")}.</p>
+    ${list("Tokens, ids and bytes", "walk-tokens", [["position", "num"], ["token", "th"], ["id", "num"], ["bytes"]], rows)}
+    ${ids.length > SHOWN && html`<p class="hint">… ${plural(ids.length - SHOWN, "more token")}</p>`}`;
+}
+
+function Tokens({ ctx }) {
+  const vocabulary = ctx.architecture.n_vocab;
+  return page(ctx, html`A model cannot read letters; it reads numbers. A tokenizer cuts the text into pieces that it knows, its <em>tokens</em>, and
+    gives each its number in the vocabulary of ${count(vocabulary)}. Frequent words are one token, with the blank before them; rare ones fall into
+    several. Below the characters are bytes, so that no text is without tokens.`,
+  "text becomes ids, a list of whole numbers below the size of the vocabulary",
+  html`text → ids ∈ {0, …, ${count(vocabulary - 1)}}<sup>T</sup>, here T = ${ctx.tokens.ids.length}`, TokenList,
+  html`<li>Write a word with and without a blank or a capital before it: the same word gets another id.</li>
+    <li>Write a rare word, a name or an emoji: it falls into pieces, down to bytes.</li>
+    <li>How the pieces were glued together, pair by pair, is shown in <a href="#tokens">Tokens</a>.</li>`);
+}
+
+// ---------------------------------------------------------------- step 7
+
+const NORMS = { layernorm: "LayerNorm", rmsnorm: "RMSNorm" };
+const MLPS = { gelu: "two matrices with GELU between them", swiglu: "three matrices, one a gate (SwiGLU)" };
+
+/** The block's parts in their order: [name, what it is, array]; and how far the output is from their sum. */
+function partsOf({ block, architecture }) {
+  const { input, norm1, attention, norm2, mlp } = block, plus = (a, b) => ({ shape: a.shape, data: a.data.map((x, i) => x + b.data[i]) });
+  const middle = plus(input, attention), output = { shape: block.shape, data: block.data }, normed = NORMS[architecture.norm];
+  const parts = [
+    ["input", "The words' vectors as the block finds them: the residual stream.", input],
+    ["norm 1", `${normed}: brings every vector to the same size, so that attention sees directions.`, norm1],
+    ["attention", "What all heads together found for each word (steps 4 to 6).", attention],
+    ["+", "Input plus attention: the block adds to the vectors, it does not replace them.", middle],
+    ["norm 2", `${normed} once more, before the MLP.`, norm2],
+    ["MLP", `A small network on each word alone: ${MLPS[architecture.mlp]}. Much of what a model knows is in here.`, mlp],
+    ["+ output", "Plus the MLP: the input of the next block.", output],
+  ];
+  const lengths = byRow(input, (_, t) => parts.map(([, , a]) => norm(a.data.subarray(t * a.shape[1], (t + 1) * a.shape[1]))));
+  const means = parts.map((_, i) => sum(lengths.data.filter((_x, at) => at % parts.length === i)) / input.shape[0]);
+  return { parts, lengths, means, apart: greatestDifference(plus(middle, mlp), output) / Math.max(...lengths.data) };
+}
+
+function BlockNumbers({ ctx: { layer, labels: rowLabels }, ctx }) {
+  const [open, setOpen] = useState(0), answer = useText(ctx, ["block"], { layer });
+  const made = useMemo(() => answer && partsOf(answer), [answer]);
+  if (!made) return waiting();
+  const { parts, lengths, means, apart } = made, [name, what, a] = parts[open];
+  return html`<div class="walk-block">
+      <div class="walk-diagram" role="group" aria-label="The block's parts, from its input to its output">
+        <svg viewBox="0 0 40 100" preserveAspectRatio="none" aria-hidden="true"><path d="M36 7H8V50H36M36 50H20V93H36"
+          vector-effect="non-scaling-stroke" /></svg>
+        <div class="walk-boxes">${parts.map(([one], i) => html`<button type="button" class=${`walk-box ${i % 3 ? "" : "stream"}`}
+          aria-pressed=${i === open} onClick=${() => setOpen(i)}><span>${one}</span><span
+          class="stats">mean length ${number(means[i], 3)}</span></button>`)}</div>
+      </div>
+      <div class="walk-part" aria-live="polite"><h3>${name}</h3><p>${what}</p>
+        ${tables([name, a, { key: open, rowLabels, maxColumns: 8, maxRows: 12 }])}</div>
+    </div>
+    ${tables([`lengths of the vectors in block ${layer}`, lengths, { rowLabels, columnLabels: parts.map(([one]) => one), heat: "none" },
+    "The square root of the sum of squares of each word's vector after each part."])}
+    ${finding(apart < 1e-5, "adds up", "does not add up", `Input + attention + MLP is the output${apart === 0 ? ", to the last digit"
+    : `, up to ${small(apart)} of a vector's length`}.`)}`;
+}
+
+const Block = ({ ctx }) => page(ctx, html`Attention is one half of a block. The other is an MLP, a small network that looks at each word alone. Before
+    each half the vectors are normed, after each its result is <em>added</em> to what came in, so that a word's vector runs through
+    all ${ctx.architecture.n_layer} blocks as a stream to which each block adds something. Then the next block does the same with other weights.`,
+"h is x plus attention of norm 1 of x; the output is h plus the MLP of norm 2 of h", "h = x + attention(norm₁(x)), output = h + MLP(norm₂(h))",
+BlockNumbers, html`<li>Open the parts from top to bottom; after a norm all words have about the same length.</li>
+  <li>Go through the layers: the stream grows longer, and the first word's often by far the most.</li>`);
+
+// ---------------------------------------------------------------- step 8
+
+const BEST = 20;
+
+/** What sampling with this temperature makes of the likeliest tokens' probabilities. 0: the first alone. */
+const tempered = (probabilities, temperature) => (temperature === 0 ? probabilities.map((_, i) => (i === 0 ? 1 : 0))
+  : Array.from(softmax(arrayOf([probabilities.map(Math.log)]), 1 / temperature).data));
+
+/** An index, drawn as the shares say; -1 where all are 0. */
+function drawn(shares) {
+  let left = Math.random() * sum(shares);
+  return shares.findIndex((x) => {
+    left -= x;
+    return x > 0 && left < 1e-9; // sums are rounded
+  });
+}
+
+/** Appends a token to the text; busy until the text's tokens are there, so that no token is drawn for a text of yesterday. */
+function useTaking(ctx, best, fresh) {
+  const [taken, setTaken] = useState(null), [from, setFrom] = useState(null);
+  const busy = from === ctx.tokens || !fresh;
+  const take = (i) => {
+    if (busy || i < 0) return;
+    setTaken(best.texts[i]);
+    setFrom(ctx.tokens);
+    ctx.setText(ctx.plain ? `${ctx.text.trim()} ${best.ids[i]}` : ctx.text + best.texts[i]);
+  };
+  return { taken, busy, take };
+}
+
+function NextNumbers({ ctx: { architecture: { n_layer: layers, n_vocab: vocabulary }, tokens, params, plain }, ctx }) {
+  const [temperature, setTemperature] = useState(1);
+  const answer = useText(ctx, ["lens"], { layer: layers - 1, lens_tokens: 1, top_k: Math.min(BEST, vocabulary) }, true), best = answer?.lens;
+  const { taken, busy, take } = useTaking(ctx, best, answer?.tokens.ids.join() === tokens.ids.join());
+  if (!best) return waiting();
+  const { texts, ids, probabilities } = best, shares = tempered(Array.from(probabilities), temperature);
+  const cut = Number(params.first) > 0; // only the text's beginning is looked at: what is appended would not be seen
+  const takeable = texts.map((text) => !cut && (plain || (text !== "" && !text.includes(BROKEN))));
+  const parts = takeable.filter((one) => !one).length;
+  const longest = Math.max(probabilities[0], shares[0]), bar = (name, x) => html`<span class=${name}
+    style=${{ width: `${Math.max((x / longest) * 100, 0.4)}%` }}></span>`;
+  const rows = texts.map((text, i) => [html`<button type="button" class="quiet" disabled=${!takeable[i]} aria-disabled=${busy}
+    title=${takeable[i] ? "Take this one" : "Cannot be appended to this text"} onClick=${() => take(i)}>${visible(text)}</button>`,
+  ids[i], percent(probabilities[i]), percent(shares[i]), [bar("model", probabilities[i]), bar("sampled", shares[i])]]);
+  return html`<p class="walk-text text" aria-label="The text so far">${tokens.texts.map((text, i) => token(text, i))}…</p>
+    <div class="row">${slider(`Temperature ${temperature.toFixed(1)}`, temperature, setTemperature, 2, 0.1)}
+      <button type="button" class="primary" disabled=${!takeable.includes(true)} aria-disabled=${busy}
+        onClick=${() => take(drawn(shares.map((x, i) => (takeable[i] ? x : 0))))}>Take one</button>
+      <span role="status" class="hint">${taken !== null && html`Took “${visible(taken)}”. The numbers are those of the longer text.
+        ${" "}<a href=${linkTo("inside", { ...params, step: null })}>Walk through it again</a>`}</span></div>
+    ${list("The likeliest next tokens", "walk-next", [["token", "th"], ["id", "num"], ["model", "num", "The model's probability"],
+    ["drawn", "num", "The chance to be drawn at this temperature"], [html`<span class="sr">Bars</span>`, "walk-bars"]], rows)}
+    <p class="hint"><span class="walk-key model"></span> the model's probability <span class="walk-key sampled"></span> the chance to be drawn
+      among these ${` ${ids.length}`} (top k = ${ids.length}) at temperature ${temperature.toFixed(1)}; the longest bar fills the row. All
+      other ${` ${count(vocabulary - ids.length)}`} tokens have ${percent(Math.max(0, 1 - sum(probabilities)))} together.
+      ${cut ? " Only the beginning of the text is looked at, so that nothing can be appended: look at all of it first."
+    : parts > 0 && ` ${parts} of these are parts of a character; they cannot be appended to a text and are left out of the draw.`}</p>`;
+}
+
+const Next = ({ ctx }) => page(ctx, html`After the last block, the vector of the last word, “${ctx.labels.at(-1)}”, is normed once more and compared
+    with the row of every token of the vocabulary. These ${count(ctx.architecture.n_vocab)} scores are the <em>logits</em>; softmax makes
+    probabilities of them. That is all a model says: how likely each token is as the next one. Sampling picks one, and the whole walk begins anew.`,
+"p is the softmax of the logits divided by the temperature T", html`p = softmax(logits / T), logits = norm(x<sub>last</sub>) · Wᵀ`, NextNumbers,
+html`<li>Temperature 0 always takes the first; 2 makes the unlikely likely.</li>
+  <li>Take several, one after the other: this is what Complete does, only faster.</li>
+  <li>See in <a href=${linkTo("inside", { ...ctx.params, tab: "lens", step: null })}>Lens</a> at which block the answer appears.</li>`);
+
+// ---------------------------------------------------------------- the frame
 
 const STEPS = [
   ["Tokens", Tokens, ""],
@@ -29,12 +195,14 @@ const STEPS = [
   ["The next token", Next, ""],
 ];
 const OWN_ARROWS = "input, select, textarea, [contenteditable], .matrix-scroll, .token-text, dialog";
-
-const whole = (text, most) => Math.min(Math.max(Math.trunc(Number(text)) || 0, 0), most);
+const SOURCES = [
+  ["sentence", "Your sentence"],
+  ["example", "Worked example", "Six words of three numbers each, from the notebook that this walk follows"],
+];
 
 /** Arrow keys turn the page wherever they mean nothing else. */
 function useArrows(turn) {
-  const latest = useRef(turn);
+  const latest = useRef();
   latest.current = turn;
   useEffect(() => {
     const press = (event) => {
@@ -57,42 +225,20 @@ function Contents({ step, params }) {
       class="walk-number">${i + 1}</span> ${name}</a></li>`)}</ol></nav>`;
 }
 
-const SOURCES = [
-  ["sentence", "Your sentence"],
-  ["example", "Worked example", "Six words of three numbers each, from the notebook that this walk follows"],
-];
-const numbers = (n) => Array.from({ length: n }, (_, i) => [String(i), String(i)]);
-
-function Choices({ needs, architecture: a, layer, setLayer, head, setHead, example, setSource }) {
-  const has = (name) => needs.includes(name);
-  return html`<div class="row walk-choices">
-    ${has("example") && html`<${Segmented} label="Numbers of" value=${example ? "example" : "sentence"}
-      onChange=${(value) => setSource(value === "example" ? value : null)}
-      options=${SOURCES} />`}
-    ${has("layer") && !example && html`<span><${Select} label="Layer" visibleLabel value=${String(layer)} options=${numbers(a.n_layer)}
-      onChange=${setLayer} /></span>`}
-    ${has("head") && !example && html`<span><${Select} label="Head" visibleLabel value=${String(head)} options=${numbers(a.n_head)}
-      onChange=${setHead} /></span>`}
-  </div>`;
-}
-
-function ExampleSource() {
-  return html`<p class="hint">The worked example: “Your journey starts with one step”, three numbers a word, and the weights that torch draws
-    for a fixed seed; from attention_mechanism.ipynb of
-    ${" "}Sangameeee/LLM-from-scratch (cells counted from 0). Computed by this server, shown to 4 decimals.</p>`;
+/** A whole number of the address, from 0 to n - 1: [it, its setter]. */
+function useWhole(name, n, first = 0) {
+  const [text, setText] = useParam(name, String(first));
+  return [Math.min(Math.max(Math.trunc(Number(text) - first) || 0, 0), n - 1), (x) => setText(String(x + first))];
 }
 
 export default function Walk({ text, setText, plain, model, tokens, architecture }) {
   const params = useStore(address, (a) => a.params);
-  const [stepText, setStep] = useParam("step", "1"), [layerText, setLayer] = useParam("layer", "0"), [headText,
-    setHead] = useParam("head", "0"), [source, setSource] = useParam("source");
-  const step = whole(Number(stepText) - 1, STEPS.length - 1);
-  const [name, Step, needs] = STEPS[step];
-  const layer = whole(layerText, architecture.n_layer - 1), head = whole(headText, architecture.n_head - 1);
-  const example = source === "example" && needs.includes("example");
+  const [step, setStep] = useWhole("step", STEPS.length, 1), [name, Step, needs] = STEPS[step];
+  const [layer, setLayer] = useWhole("layer", architecture.n_layer), [head, setHead] = useWhole("head", architecture.n_head);
+  const [source, setSource] = useParam("source"), has = (what) => needs.includes(what), example = source === "example" && has("example");
   const labels = useMemo(() => labelsOf(tokens.texts), [tokens]);
   const title = useRef(), turned = useRef(step);
-  const turn = (by) => { if (STEPS[step + by]) setStep(String(step + by + 1)); };
+  const turn = (by) => { if (STEPS[step + by]) setStep(step + by); };
   useArrows(turn);
   useEffect(() => {
     if (turned.current === step) return; // not on opening: the text above has the eye then
@@ -100,21 +246,25 @@ export default function Walk({ text, setText, plain, model, tokens, architecture
     title.current.focus({ preventScroll: true });
     title.current.scrollIntoView({ block: "start" });
   }, [step]);
-  const ctx = { text, setText, plain, model, tokens, labels, architecture, layer, head, setHead: (h) => setHead(String(h)), example, params };
+  const ctx = { text, setText, plain, model, tokens, labels, architecture, layer, head, setHead, example, params };
+  const choice = (what, label, value, set, n) => has(what) && !example && html`<span><${Select} label=${label} visibleLabel value=${String(value)}
+    options=${Array.from({ length: n }, (_, i) => [String(i), String(i)])} onChange=${(x) => set(Number(x))} /></span>`;
+  const nameAt = (i) => STEPS[i] && html`<span class="walk-turn-name">: ${STEPS[i][0]}</span>`;
   return html`<div class="walk">
     <${Contents} step=${step} params=${params} />
     <section class="card walk-step" aria-labelledby="walk-title">
       <div class="walk-top"><h2 id="walk-title" ref=${title} tabindex="-1">${step + 1}. ${name}</h2>
-        <${Choices} needs=${needs} architecture=${architecture} layer=${layer} setLayer=${setLayer} head=${head} setHead=${setHead} example=${example}
-          setSource=${setSource} /></div>
-      ${example && html`<${ExampleSource} />`}
+        <div class="row">${has("example") && html`<${Segmented} label="Numbers of" value=${example ? "example" : "sentence"} options=${SOURCES}
+          onChange=${(to) => setSource(to === "example" ? to : null)} />`}
+          ${choice("layer", "Layer", layer, setLayer, architecture.n_layer)}${choice("head", "Head", head, setHead, architecture.n_head)}</div></div>
+      ${example && html`<p class="hint">The worked example: “Your journey starts with one step”, three numbers a word, and the weights that torch
+        draws for a fixed seed; from attention_mechanism.ipynb of Sangameeee/LLM-from-scratch (cells counted from 0). Computed by this server, shown
+        to 4 decimals.</p>`}
       <${Step} key=${`${step} ${model}`} ctx=${ctx} />
       <div class="walk-turn">
-        <button type="button" disabled=${step === 0} onClick=${() => turn(-1)}>← Back${step > 0 && html`<span
-          class="walk-turn-name">: ${STEPS[step - 1][0]}</span>`}</button>
+        <button type="button" disabled=${step === 0} onClick=${() => turn(-1)}>← Back${nameAt(step - 1)}</button>
         <span class="hint">${step + 1} of ${STEPS.length}</span>
-        <button type="button" class="primary" disabled=${step === STEPS.length - 1}
-          onClick=${() => turn(1)}>Next${step < STEPS.length - 1 && html`<span class="walk-turn-name">: ${STEPS[step + 1][0]}</span>`} →</button>
+        <button type="button" class="primary" disabled=${!STEPS[step + 1]} onClick=${() => turn(1)}>Next${nameAt(step + 1)} →</button>
       </div>
     </section>
   </div>`;
