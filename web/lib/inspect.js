@@ -27,8 +27,8 @@ function dataOf({ data, encoding }) {
 /** Decodes the arrays of an answer where they stand; returns the bytes they take. */
 function decode(node) {
   if (node?.constructor !== Object) return 0;
-  if (node.shape && node.data !== undefined) return (node.data = dataOf(node)).byteLength;
-  return Object.values(node).reduce((bytes, member) => bytes + decode(member), 0);
+  const own = node.shape && node.data !== undefined ? (node.data = dataOf(node)).byteLength : 0; // a block is an array and has some
+  return Object.values(node).reduce((bytes, member) => bytes + decode(member), own);
 }
 
 function keep(key, one) {
