@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 // POST /v1/inspect: arrays decoded to typed arrays, the last answers kept, a question asked twice at once sent once, and given up when nobody
-// waits for it any more.
+// waits for it any more; and what all who show an answer need: its tokens in a line, the way of the arrow keys, words where it did not come.
 //
 // An array of an answer is {shape, data}: data a Float32Array, or a Uint8Array of encoding "uint8" (255 is 1).
 
 import { call } from "./api.js";
-import { html, useEffect, useState } from "./html.js";
+import { visible } from "./format.js";
+import { html, useEffect, useId, useRef, useState } from "./html.js";
 import { modelInfo } from "./server.js";
 import { Card, Empty } from "./ui.js";
 
@@ -123,6 +124,43 @@ export function useInspect(body) {
     again: () => { setFound({ ...found, key: null }); next(); } };
 }
 
+// ---------------------------------------------------------------- to show it
+
 /** What is shown where an answer did not come. */
 export const Failed = ({ title, error, again }) => html`<${Card}>
   <${Empty} title=${title} action=${html`<button type="button" onClick=${again}>Try again</button>`}>${error.message}<//><//>`;
+
+export const range = (n) => Array.from({ length: n }, (_, i) => i);
+/** `x`, a number or its text, as one of 0 to n - 1. */
+export const within = (x, n) => Math.min(Math.max(Number(x) || 0, 0), n - 1);
+
+/** Where an arrow key leads from a cell of rows x columns; null for any other key. */
+export function arrow(event, [row, column], rows, columns) {
+  const ways = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0], Home: [0, -columns], End: [0, columns] };
+  const way = ways[event.key];
+  if (!way || event.ctrlKey || event.metaKey || event.altKey) return null;
+  event.preventDefault();
+  return [within(row + way[0], rows), within(column + way[1], columns)];
+}
+
+/** Line breaks stay, as do blanks; a token without any text can still be clicked. */
+const shown = (text) => (text === "" ? "∅" : text.replaceAll("\n", "⏎\n").replaceAll("\t", "⇥"));
+
+/** The text as a line of tokens, one of which is chosen: by click or arrow keys. shade(i), title(i): of a token, 0..1 and words. */
+export function Strip({ texts, chosen, onChoose, label, shade, title }) {
+  const id = useId(), host = useRef(), n = texts.length;
+  const onKey = (event) => {
+    const to = arrow(event, [chosen, chosen], n, n); // up and down go about as left and right do
+    if (to) onChoose(to[0] + to[1] - chosen);
+  };
+  useEffect(() => {
+    if (host.current === document.activeElement) host.current.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" });
+  }, [chosen]);
+  const tint = (i) => ({ backgroundColor: `color-mix(in srgb, var(--accent) ${Math.round(shade(i) * 40)}%, transparent)` });
+  return html`<div class="inside-strip" role="listbox" aria-orientation="horizontal" tabindex="0" ref=${host} aria-label=${label}
+    aria-activedescendant=${`${id}-${chosen}`}
+    onKeyDown=${onKey} onClick=${(e) => { const i = e.target.dataset.i; if (i !== undefined) onChoose(Number(i)); }}>
+    ${texts.map((text, i) => html`<span id=${`${id}-${i}`} key=${i} data-i=${i} role="option" class="tok" aria-selected=${i === chosen}
+      title=${title?.(i) ?? `${visible(text)}, token ${i}`} style=${shade && tint(i)}>${shown(text)}</span>`)}
+  </div>`;
+}

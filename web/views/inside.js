@@ -7,9 +7,8 @@
 
 import { call } from "../lib/api.js";
 import { count, plural, visible } from "../lib/format.js";
-import { Strip, within } from "../lib/heat.js";
 import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
-import { Failed, giveUp, namesOf, useInspect } from "../lib/inspect.js";
+import { Failed, giveUp, namesOf, Strip, useInspect, within } from "../lib/inspect.js";
 import { chosenModel, fail, models } from "../lib/server.js";
 import { address, linkTo, persistentStore, useParam, useStore } from "../lib/store.js";
 import { Bars } from "../lib/token_text.js";

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-// Attention: the maps of all heads at once, what kind of head each is, one of them large with its exact numbers, and the text as one token sees it.
+// Attention: the maps of all heads at once, what kind of head each is, one of them large with its exact numbers, and the text as one token sees it; and
+// the canvas on which weights are drawn.
 
-import { colourOf } from "../../lib/chart.js";
+import { colourOf, theme } from "../../lib/chart.js";
 import { number, percent, visible } from "../../lib/format.js";
-import { arrow, Canvas, drawMap, range, Strip, toBytes, useWidth, weightPalette, within } from "../../lib/heat.js";
-import { html, useEffect, useMemo, useRef, useState } from "../../lib/html.js";
-import { Failed, namesOf, useInspect } from "../../lib/inspect.js";
-import { setParams, useParam } from "../../lib/store.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../../lib/html.js";
+import { arrow, Failed, namesOf, range, Strip, useInspect, within } from "../../lib/inspect.js";
+import { setParams, useParam, useStore } from "../../lib/store.js";
 import { Bars } from "../../lib/token_text.js";
 import { Card, Segmented, Select } from "../../lib/ui.js";
 
@@ -70,7 +70,66 @@ function Does({ found, head, each }) {
     ${each > 1 && ` It shares key/value head ${group} with heads ${group * each} to ${group * each + each - 1}.`}</p>`;
 }
 
-// ---------------------------------------------------------------- maps
+// ---------------------------------------------------------------- canvases
+
+/** 256 pixels for attention weights as bytes: small ones can be told from nothing (a square root), the largest stand out. */
+export function weightPalette() {
+  const [pale, accent, ink] = ["--tint", "--accent", "--ink"].map((name) => colourOf(name).match(/[\d.]+/g).slice(0, 3).map(Number));
+  const between = (from, to, share) => from.map((c, k) => c + share * (to[k] - c));
+  return Int32Array.from({ length: 256 }, (_, i) => {
+    const x = Math.sqrt(i / 255);
+    const [r, g, b] = x < 0.7 ? between(pale, accent, x / 0.7) : between(accent, ink, 1.5 * (x - 0.7));
+    return (255 << 24) | (b << 16) | (g << 8) | r;
+  });
+}
+
+/**
+ * Draws n x n bytes from data[at] into a square of `size` pixels at (left, top) of `pixels`, which is `width` wide. Where several values fall on
+ * one pixel the largest shows: a thin line stays a line. What the mask forbids stays clear.
+ */
+export function drawMap(pixels, width, left, top, size, data, at, n, colours) {
+  const from = Uint16Array.from({ length: size + 1 }, (_, i) => (i * n) / size), to = from.map((place, i) => Math.max(place + 1, from[i + 1]));
+  for (let y = 0; y < size; y++) {
+    for (let x = 0; x < size && from[x] < to[y]; x++) {
+      let most = 0;
+      for (let q = from[y]; q < to[y]; q++) {
+        for (let k = from[x]; k < to[x]; k++) most = Math.max(most, data[at + q * n + k]);
+      }
+      pixels[(top + y) * width + left + x] = colours[most];
+    }
+  }
+}
+
+/** Weights as the bytes that drawMap wants. */
+export const toBytes = (weights) => Uint8ClampedArray.from(weights, (x) => x * 255);
+
+/**
+ * A canvas of css size width x height, sharp on any screen. draw(context, scale) draws all of it, in device pixels; it is called when `deps` or the
+ * theme change.
+ */
+export function Canvas({ width, height, draw, deps, label }) {
+  const node = useRef(), colours = useStore(theme), scale = Math.min(3, window.devicePixelRatio || 1);
+  useLayoutEffect(() => {
+    const canvas = node.current;
+    canvas.width = Math.max(1, Math.round(width * scale));
+    canvas.height = Math.max(1, Math.round(height * scale));
+    draw(canvas.getContext("2d"), scale);
+  }, [width, height, scale, colours, ...deps]);
+  return html`<canvas ref=${node} role="img" aria-label=${label} style=${{ width: `${width}px`, height: `${height}px` }}></canvas>`;
+}
+
+/** The width of an element in css pixels, 0 before it is known: [ref, width]. */
+export function useWidth() {
+  const node = useRef(), [width, setWidth] = useState(0);
+  useLayoutEffect(() => {
+    const watch = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width)));
+    watch.observe(node.current);
+    return () => watch.disconnect();
+  }, []);
+  return [node, width];
+}
+
+// ---------------------------------------------------------------- maps of heads
 
 /**
  * A canvas of rows x columns cells, each `cell` css pixels wide, below and right of `gutter`. `at`: the cell that is looked at. onPoint(cell, or

@@ -7,9 +7,8 @@
 // text, one row a layer; the last row is what the model really says next.
 
 import { number, percent, plural, visible } from "../../lib/format.js";
-import { arrow, range, within } from "../../lib/heat.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../../lib/html.js";
-import { Failed, inspect, namesOf, useInspect } from "../../lib/inspect.js";
+import { arrow, Failed, inspect, namesOf, range, useInspect, within } from "../../lib/inspect.js";
 import { fail } from "../../lib/server.js";
 import { createStore, useParam, useStore } from "../../lib/store.js";
 import { Bars, useBeside } from "../../lib/token_text.js";

@@ -3,9 +3,9 @@
 // model's numbers for the sentence and once with those of the worked example.
 
 import { number, percent } from "../../../lib/format.js";
-import { Canvas, drawMap, toBytes, weightPalette } from "../../../lib/heat.js";
 import { html, useMemo, useState } from "../../../lib/html.js";
 import { Segmented } from "../../../lib/ui.js";
+import { Canvas, drawMap, toBytes, weightPalette } from "../attention.js";
 import { arrayOf, DIVIDED, finding, FIRST, greatestDifference, HEADS, IN, Inputs, LINEAR, list, mapped, page, part, product, RAND, row, rowSums,
   sideBySide, slider, small, softmax, sum, tables, useExample, useInputs, useLook, useText, waiting, WORDS } from "./arrays.js";
 
