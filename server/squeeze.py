@@ -34,6 +34,8 @@ def squeeze_js(text):
             at = text.find("\n", at) if "\n" in text[at:] else len(text)
         elif two == "/*":
             at = text.index("*/", at) + 2
+            if not out or not out[-1].endswith((" ", "\n")):
+                out.append(" ")  # it kept words apart
         elif c in "\"'":
             end = re.compile(r"(?:\\.|[^\\%s])*%s" % (c, c), re.S).match(text, at + 1).end()
             out.append(text[at:end])
