@@ -8,6 +8,7 @@
 import { call } from "../../lib/api.js";
 import { count, number, percent, plural, visible } from "../../lib/format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../../lib/html.js";
+import { range, within } from "../../lib/inspect.js";
 import { address, linkTo, useParam, useStore } from "../../lib/store.js";
 import { Segmented, Select } from "../../lib/ui.js";
 import { arrayOf, byRow, finding, greatestDifference, labelsOf, list, norm, page, slider, small, softmax, sum, tables, token, useText,
@@ -228,7 +229,7 @@ function Contents({ step, params }) {
 /** A whole number of the address, from 0 to n - 1: [it, its setter]. */
 function useWhole(name, n, first = 0) {
   const [text, setText] = useParam(name, String(first));
-  return [Math.min(Math.max(Math.trunc(Number(text) - first) || 0, 0), n - 1), (x) => setText(String(x + first))];
+  return [within(Math.trunc(text) - first, n), (x) => setText(String(x + first))];
 }
 
 export default function Walk({ text, setText, plain, model, tokens, architecture }) {
@@ -248,7 +249,7 @@ export default function Walk({ text, setText, plain, model, tokens, architecture
   }, [step]);
   const ctx = { text, setText, plain, model, tokens, labels, architecture, layer, head, setHead, example, params };
   const choice = (what, label, value, set, n) => has(what) && !example && html`<span><${Select} label=${label} visibleLabel value=${String(value)}
-    options=${Array.from({ length: n }, (_, i) => [String(i), String(i)])} onChange=${(x) => set(Number(x))} /></span>`;
+    options=${range(n).map((i) => [String(i), String(i)])} onChange=${(x) => set(Number(x))} /></span>`;
   const nameAt = (i) => STEPS[i] && html`<span class="walk-turn-name">: ${STEPS[i][0]}</span>`;
   return html`<div class="walk">
     <${Contents} step=${step} params=${params} />

@@ -4,7 +4,7 @@
 
 import { count, number, visible } from "../../../lib/format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../../../lib/html.js";
-import { useInspect } from "../../../lib/inspect.js";
+import { arrow, range, useInspect } from "../../../lib/inspect.js";
 import { fail } from "../../../lib/server.js";
 import { createStore, useStore } from "../../../lib/store.js";
 
@@ -32,7 +32,7 @@ export function arrayOf(rows) {
   return { shape: [rows.length, columns], data };
 }
 /** The rows of an array, each made another by `fn`. */
-export const byRow = (a, fn) => arrayOf(Array.from({ length: a.shape[0] }, (_, r) => fn(row(a, r), r)));
+export const byRow = (a, fn) => arrayOf(range(a.shape[0]).map((r) => fn(row(a, r), r)));
 export const rowSums = (a) => byRow(a, (xs) => [sum(xs)]);
 export const mapped = (a, fn) => byRow(a, (xs, r) => xs.map((x, c) => fn(x, r, c)));
 export const greatestDifference = (a, b) => a.data.reduce((most, x, i) => Math.max(most, Number.isFinite(x) ? Math.abs(x - b.data[i]) : 0), 0);
@@ -45,11 +45,10 @@ export function part(a, i) {
 
 /** a b, or a bᵀ where `turned`. */
 export function product(a, b, turned) {
-  const [inner, columns] = turned ? [1, b.shape[0]] : [b.shape[1], b.shape[1]];
-  return byRow(a, (xs) => Float32Array.from({ length: columns }, (_, c) => {
-    const start = turned ? c * xs.length : c;
+  const width = b.shape[1], columns = range(turned ? b.shape[0] : width);
+  return byRow(a, (xs) => columns.map((c) => {
     let dot = 0;
-    for (let k = 0; k < xs.length; k++) dot += xs[k] * b.data[start + k * inner];
+    for (let k = 0; k < xs.length; k++) dot += xs[k] * b.data[turned ? c * width + k : k * width + c];
     return dot;
   }));
 }
@@ -63,7 +62,7 @@ export const softmax = (a, scale = 1) => byRow(a, (xs) => {
 /** [H][T][D] -> [T][H * D]: the heads side by side. */
 export function sideBySide(a) {
   const [heads, n] = a.shape;
-  return arrayOf(Array.from({ length: n }, (_, t) => Array.from({ length: heads }, (_head, h) => [...row(part(a, h), t)]).flat()));
+  return arrayOf(range(n).map((t) => range(heads).flatMap((h) => [...row(part(a, h), t)])));
 }
 
 /** A number of any size without "e": 1.0·10⁻⁷. */
@@ -75,9 +74,8 @@ export function small(x, digits = 2) {
 // ---------------------------------------------------------------- the number table
 
 const GROWN = 4; // how many times as much is shown once more was asked for
-const WAYS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -Infinity], End: [0, Infinity] };
 const blocked = (x) => x === -Infinity || Number.isNaN(x);
-const spot = ({ r, c }) => `td[data-r="${r}"][data-c="${c}"]`;
+const spot = ([r, c]) => `td[data-r="${r}"][data-c="${c}"]`;
 
 /** A number that may be changed; what is typed stands until the field is left. */
 function Edit({ value, label, onChange }) {
@@ -97,22 +95,18 @@ function useCursor(root, rows, columns, onPick) {
   useEffect(() => {
     for (const lit of root.current.querySelectorAll(".lit")) lit.classList.remove("lit");
     if (!at) return;
-    for (const node of root.current.querySelectorAll(`th[data-r="${at.r}"], th[data-c="${at.c}"], ${spot(at)}`)) node.classList.add("lit");
+    for (const node of root.current.querySelectorAll(`th[data-r="${at[0]}"], th[data-c="${at[1]}"], ${spot(at)}`)) node.classList.add("lit");
   });
   const leave = () => setAt(null);
   const onPointerOver = (event) => {
     const cell = event.target.closest("td[data-r]");
-    if (cell) setAt({ r: Number(cell.dataset.r), c: Number(cell.dataset.c) });
+    if (cell) setAt([Number(cell.dataset.r), Number(cell.dataset.c)]);
   };
   const onKeyDown = (event) => {
     if (event.target !== event.currentTarget) return;
-    if (event.key === "Enter" && at) onPick?.(at.r);
-    const way = WAYS[event.key];
-    if (!way) return;
-    event.preventDefault();
-    event.stopPropagation(); // the arrows of a page around this one would turn it
-    const clamp = (x, n) => Math.min(Math.max(x, 0), n - 1);
-    const next = at ? { r: clamp(at.r + way[0], rows), c: clamp(at.c + way[1], columns) } : { r: 0, c: 0 };
+    if (event.key === "Enter" && at) onPick?.(at[0]);
+    const next = at ? arrow(event, at, rows, columns) : arrow(event, [0, 0], 1, 1);
+    if (!next) return;
     setAt(next);
     root.current.querySelector(spot(next)).scrollIntoView({ block: "nearest", inline: "nearest" });
   };
@@ -122,7 +116,7 @@ function useCursor(root, rows, columns, onPick) {
 /** The <table> of the first rows and columns. */
 function cellsOf({ name, a, rowLabels, columnLabels, heat, digits, picked, onPick, mark, onEdit }, rows, columns) {
   const { data } = a, width = a.shape[1], most = data.reduce((top, x) => (blocked(x) ? top : Math.max(top, Math.abs(x))), 0);
-  const cut = columns < width, across = (fn) => Array.from({ length: columns }, (_, c) => fn(c));
+  const cut = columns < width, across = (fn) => range(columns).map(fn);
   const cell = (r, c) => {
     const x = data[r * width + c], at = { "data-r": r, "data-c": c };
     if (onEdit) return html`<td class="edit" ...${at}><${Edit} value=${x} label=${`${name}, ${rowLabels[r]}, ${columnLabels[c]}`}
@@ -136,7 +130,7 @@ function cellsOf({ name, a, rowLabels, columnLabels, heat, digits, picked, onPic
     <thead><tr><td></td>
       ${across((c) => html`<th scope="col" data-c=${c}>${columnLabels?.[c] ?? c}</th>`)}
       ${cut && html`<th class="cut">…</th>`}</tr></thead>
-    <tbody>${Array.from({ length: rows }, (_, r) => html`<tr class=${r === picked ? "picked" : ""}>
+    <tbody>${range(rows).map((r) => html`<tr class=${r === picked ? "picked" : ""}>
       <th scope="row" data-r=${r}>${onPick ? html`<button type="button" class="quiet" aria-pressed=${r === picked}
         onClick=${() => onPick(r)}>${rowLabels[r]}</button>` : rowLabels[r]}</th>
       ${across((c) => cell(r, c))}${cut && html`<td class="cut">…</td>`}</tr>`)}</tbody></table>`;
@@ -154,7 +148,7 @@ function Matrix(props) {
   const shownRows = Math.min(rows, maxRows * tall), shownColumns = Math.min(columns, maxColumns * wide);
   const [at, handlers] = useCursor(root, shownRows, shownColumns, onPick);
   const cells = useMemo(() => cellsOf(props, shownRows, shownColumns), [props, wide, tall]); // hovering changes no props
-  const x = at && a.data[at.r * columns + at.c];
+  const [r, c] = at ?? [], x = a.data[r * columns + c];
   const more = (n, what, times, grow) => {
     const text = `… ${count(n)} more ${what}${n === 1 ? "" : "s"}`;
     return n > 0 && (times > 1 ? html`<span class="hint">${text}</span>`
@@ -165,7 +159,7 @@ function Matrix(props) {
     <div class="matrix-frame">
       <div class="matrix-scroll" ref=${root} tabindex="0" role="group"
         aria-label=${`${name}, ${rows} by ${columns} numbers. Arrow keys go from cell to cell.`} ...${handlers}>${cells}</div>
-      <p class="matrix-readout" role="status">${at && `${rowLabels[at.r]}, ${columnLabels?.[at.c] ?? `column ${at.c}`}: ${
+      <p class="matrix-readout" role="status">${at && `${rowLabels[r]}, ${columnLabels?.[c] ?? `column ${c}`}: ${
   blocked(x) ? "not allowed by the mask (−∞)" : number(x, 7)}`}</p>
     </div>
     <div class="matrix-more">${more(columns - shownColumns, "column", wide, setWide)} ${more(rows - shownRows, "row", tall, setTall)}</div>

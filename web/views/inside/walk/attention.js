@@ -4,6 +4,7 @@
 
 import { number, percent } from "../../../lib/format.js";
 import { html, useMemo, useState } from "../../../lib/html.js";
+import { range } from "../../../lib/inspect.js";
 import { Segmented } from "../../../lib/ui.js";
 import { Canvas, drawMap, toBytes, weightPalette } from "../attention.js";
 import { arrayOf, DIVIDED, finding, FIRST, greatestDifference, HEADS, IN, Inputs, LINEAR, list, mapped, page, part, product, RAND, row, rowSums,
@@ -256,7 +257,7 @@ function HeadsSentence({ ctx }) {
   const { layer, head, architecture: a, labels } = ctx, answer = useText(ctx, ["weights", "context", "block"], { layer });
   const made = useMemo(() => {
     if (answer?.weights.shape[0] !== a.n_head) return null;
-    const maps = Array.from({ length: a.n_head }, (_, h) => part(answer.weights, h));
+    const maps = range(a.n_head).map((h) => part(answer.weights, h));
     return { maps, found: maps.map(habits), joined: sideBySide(answer.context) };
   }, [answer]);
   if (!made) return waiting();
@@ -267,7 +268,7 @@ function HeadsSentence({ ctx }) {
     <p>Block ${layer} has ${a.n_head} heads of ${a.head_size} numbers each: ${a.n_head} × ${a.head_size} = ${a.n_head * a.head_size}.
       ${size > 1 && html`${" "}<strong>Grouped queries:</strong> it has only ${a.n_kv_head} heads of keys and values, and ${size} query heads share
         each. That makes the cache of keys and values ${`${size} times smaller.`}`}</p>
-    ${size === 1 ? maps(0, a.n_head) : html`<div class="walk-heads">${Array.from({ length: a.n_kv_head }, (_, g) => html`<fieldset
+    ${size === 1 ? maps(0, a.n_head) : html`<div class="walk-heads">${range(a.n_kv_head).map((g) => html`<fieldset
       class="walk-group"><legend>key/value head ${g}</legend>${maps(g * size, g * size + size)}</fieldset>`)}</div>`}
     <details><summary>Where each head looks, in numbers</summary>${list("Where each head looks", null, [["head", "th"],
     ...LOOKS.map((name) => [name, "num"])], made.found.map((one, h) => [`head ${h}`, ...one.map(percent)]))}

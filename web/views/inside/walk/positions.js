@@ -5,7 +5,7 @@
 import { call } from "../../../lib/api.js";
 import { number, plural, visible } from "../../../lib/format.js";
 import { html, useEffect, useMemo, useState } from "../../../lib/html.js";
-import { inspect } from "../../../lib/inspect.js";
+import { inspect, range } from "../../../lib/inspect.js";
 import { fail } from "../../../lib/server.js";
 import { persistentStore, useStore } from "../../../lib/store.js";
 import { useSettled } from "../../../lib/ui.js";
@@ -38,7 +38,7 @@ function Dial({ pair, frequency, place, label }) {
   const length = norm(pair) || 1, at = (p) => turned(pair, p * frequency).map((x, i) => ((i ? -x : x) / length) * 62);
   return html`<svg class="walk-dial" viewBox="-80 -80 160 160" role="img" aria-label=${label}>
     <circle r="62" /><path d="M-74 0H74M0-74V74" />
-    ${Array.from({ length: place + 1 }, (_, p) => html`<circle cx=${at(p)[0]} cy=${at(p)[1]} r="2.6" class="dot" />`)}
+    ${range(place + 1).map((p) => html`<circle cx=${at(p)[0]} cy=${at(p)[1]} r="2.6" class="dot" />`)}
     <path d=${`M0 0L${at(0)}`} class="before" /><path d=${`M0 0L${at(place)}`} class="after" /></svg>`;
 }
 
@@ -60,7 +60,7 @@ function PairDrawing({ before, way, frequency, labels }) {
 function Rotary({ ctx }) {
   const { architecture: { rope_theta: theta, head_size: size }, labels, head } = ctx;
   const off = useText(ctx, ["qkv"], { layer: 0, head, positions: "off" }), on = useText(ctx, ["qkv"], { layer: 0, head, positions: "on" });
-  const pairs = Array.from({ length: PAIRS_SHOWN }, (_, i) => i * Math.floor(size / 2 / PAIRS_SHOWN));
+  const pairs = range(PAIRS_SHOWN).map((i) => i * Math.floor(size / 2 / PAIRS_SHOWN));
   const places = [...new Set([...TURNS_AT, labels.length - 1])].sort((x, y) => x - y);
   const found = useMemo(() => { // half a head apart, or neighbours: turning keeps the length of what are pairs
     const ways = [(i) => [i, i + size / 2], (i) => [2 * i, 2 * i + 1]], frequency = (i) => theta ** ((-2 * i) / size);
