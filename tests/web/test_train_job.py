@@ -229,7 +229,7 @@ def test_curves_are_the_events(visit, trainer, village):
     expect(page).to_have_url(re.compile("x=tokens"))
     page.get_by_text("Epochs", exact=True).click()
     expect(page.locator("#loss-chart .chart-at")).to_have_text(re.compile(r"^epoch 0\.\d+"))
-    page.get_by_text("Steps", exact=True).click()
+    page.locator(".job-curves").get_by_text("Steps", exact=True).click()
     plot = page.locator("#loss-chart .u-over")
     box = plot.bounding_box()
     plot.hover(position={"x": box["width"] / 2, "y": box["height"] / 2})

@@ -54,7 +54,9 @@ def setting(v, label):
 
 def body_of(v):
     """What would be sent, read from View as."""
-    words = v.page.locator(".train-view-as pre").text_content()
+    v.page.get_by_role("button", name="View as…").click()
+    words = v.page.locator("#view-as").text_content().strip()
+    v.page.get_by_role("button", name="Close").click()
     return json.loads(words[words.index("-d '") + 4:-1].replace("'\\''", "'"))
 
 
@@ -233,7 +235,6 @@ def test_every_field_of_the_request_can_be_set(visit):
     v = visit()
     reported(v, "fields.jsonl", ROWS.replace("Question", "Field"))
     v.page.get_by_text("More settings").click()
-    v.page.get_by_text("View as curl or Python").click()
     schema = api(v.url, "/openapi.json")["components"]["schemas"]["FineTuningJobRequest"]["properties"]["couplet"]["properties"]
     wanted = set(schema) - {"architecture", "tokenizer", "vocab_size", "stride", "from_checkpoint", "training_type", "validation_split"}
     for label, value in (("Learning rate", "0.001"), ("Context", "64"), ("Name", "mine"), ("Sample prompts", "Field 1: \\n"), ("Batch size", "4"), ("Steps", "7"), ("Evaluations", "2"),
@@ -278,9 +279,9 @@ def test_the_same_request_as_curl_and_python(visit):
     """What the page shows is typed into a shell as it stands, and makes the job."""
     v = visit()
     reported(v, "it's.jsonl", ROWS.replace("Question", "It's a \\\"quoted\\\" question"))
-    v.page.get_by_text("View as curl or Python").click()
     setting(v, "Epochs").fill("1")
-    words = v.page.locator(".train-view-as pre")
+    v.page.get_by_role("button", name="View as…").click()
+    words = v.page.locator("#view-as")
     expect(words).to_contain_text('"n_epochs": 1')
     made = [json.loads(subprocess.run(["bash", "-c", words.text_content()], capture_output=True, check=True, timeout=30).stdout)["id"]]
     v.page.get_by_text("Python", exact=True).click()
@@ -317,6 +318,42 @@ def test_a_run_on_smollm2_from_a_dropped_file(visit, smol_url):
     expect(setting(v, "Batch size")).to_have_value("2")
     assert body_of(v)["model"] == "SmolLM2-135M-Instruct" and body_of(v)["couplet"]["max_steps"] == 2
     assert v.complaints == []
+
+
+def test_a_lost_answer_queues_nothing_twice(visit):
+    """The server makes the job, the connection is cut before it can say so; trying again, even after a reload, opens that job."""
+    v = visit()
+    reported(v, "lost.jsonl", ROWS.replace("Question", "Lost"))
+    setting(v, "Name").fill("lost-answer")
+    expect(v.page.locator(".train-time")).to_be_visible()
+    asked = []
+
+    def lose(route):
+        asked.append(route.request)
+        if route.request.method == "POST" and len(asked) < 3:
+            route.fetch()
+            route.abort()
+        else:
+            route.continue_()
+
+    v.page.route("**/v1/fine_tuning/jobs", lose)
+    start, again = v.page.locator("#train-start"), v.page.get_by_role("button", name="Try again")
+    start.click()
+    again.click()
+    expect(again).to_be_visible()
+    v.page.reload()
+    start.click()
+    expect(v.page).to_have_url(re.compile(r"#train\?job=ftjob-"))
+    keys = [request.headers["idempotency-key"] for request in asked]
+    assert len(keys) == 3 and len(set(keys)) == 1 and len({request.post_data for request in asked}) == 1
+    made = [job["id"] for job in api(v.url, "/v1/fine_tuning/jobs?limit=100")["data"] if job["user_provided_suffix"] == "lost-answer"]
+    assert made == [v.page.url.split("job=")[1]]
+    v.page.go_back()  # that one is there; the next is another
+    v.page.locator("#train-start").click()
+    expect(v.page).to_have_url(re.compile(r"#train\?job=ftjob-(?!%s)" % made[0][6:]))
+    assert asked[-1].headers["idempotency-key"] not in keys
+    for job in (made[0], v.page.url.split("job=")[1]):
+        cancel(v.url, job)
 
 
 def test_start_from_nothing(visit):
@@ -367,8 +404,9 @@ def test_start_from_nothing_with_a_text_of_ones_own(visit):
 def test_a_phone_in_the_dark(visit):
     v = visit(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
     reported(v, "phone.jsonl", ROWS.replace("Question", "Phone " * 40))
-    v.page.get_by_text("More settings").click()
-    v.page.get_by_text("View as curl or Python").click()
+    start, more = v.page.locator("#train-start"), v.page.get_by_text("More settings")
+    assert start.bounding_box()["y"] < more.bounding_box()["y"], "what it takes, and the start, come before what few need"
+    more.click()
     v.page.get_by_text("All uploaded files").click()
     expect(v.page.locator(".train-files li").first).to_be_visible()
     assert v.fits() and v.serious() == []
@@ -397,7 +435,7 @@ def test_by_keyboard_alone(visit):
         seen.add(v.page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
         if "train-start" in seen:
             break
-    assert "train-start" in seen and any("More settings" in one for one in seen)
+    assert "train-start" in seen
     assert v.complaints == []
 
 

@@ -18,11 +18,11 @@ function headersWith(more = {}) {
   return key ? { ...more, Authorization: `Bearer ${key}` } : more;
 }
 
-async function send(path, { method, body, signal, after }) {
+async function send(path, { method, body, signal, headers }) {
   const form = body instanceof FormData;
   const response = await fetch(path, {
     method: method ?? (body === undefined ? "GET" : "POST"), signal, cache: "no-store",
-    headers: headersWith({ ...(body === undefined || form ? {} : { "Content-Type": "application/json" }), ...(after ? { "Last-Event-ID": after } : {}) }),
+    headers: headersWith({ ...(body === undefined || form ? {} : { "Content-Type": "application/json" }), ...headers }),
     body: body === undefined || form ? body : JSON.stringify(body),
   });
   if (response.ok) return response;
@@ -33,7 +33,7 @@ async function send(path, { method, body, signal, after }) {
 /** GET without a body, POST with one; the answer's JSON. */
 export const call = async (path, body, signal) => (await send(path, { body, signal })).json();
 /** Any method: "PUT", "DELETE", ... */
-export const request = async (method, path, body, signal) => (await send(path, { method, body, signal })).json();
+export const request = async (method, path, body, signal, headers) => (await send(path, { method, body, signal, headers })).json();
 export const text = async (path, signal) => (await send(path, { signal })).text();
 
 /** Saves a Blob as a file. */
@@ -67,7 +67,7 @@ export function upload(file, name, progress = () => {}, signal) {
 
 /** The events of a stream, parsed, without the closing [DONE]: {data, type, id}, after the one whose id is `after`. Without a body it is a GET. An error inside is thrown. */
 export async function* events(path, body, signal, after = null) {
-  const response = await send(path, { body, signal, after });
+  const response = await send(path, { body, signal, headers: after ? { "Last-Event-ID": after } : {} });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let held = "";
   for (;;) {

@@ -158,7 +158,8 @@ function usePlot(props, hidden, cursor) {
   const [Plot, setPlot] = useState(null), [zoomed, setZoomed] = useState(false), [lost, setLost] = useState(false);
   look.current = props;
   const { x, series, height, log, small, sync } = props;
-  const shape = JSON.stringify([x.label, x.whole, height, log, small, sync, series.map((s) => [s.label, s.colour, s.dash, s.points, s.faint, s.width])]);
+  const shape = JSON.stringify([x.label, x.whole, height, log, small, sync,
+    series.map((s) => [s.label, s.colour, s.dash, s.points, s.faint, s.width])]);
   useEffect(() => { library().then((module) => setPlot(() => module), () => setLost(true)); }, []);
   useEffect(() => {
     if (!Plot) return undefined;
@@ -220,8 +221,8 @@ function Numbers({ label, x, series }) {
 
 /**
  * x: {label, values (rising), format?, whole?: no fractions}. series: [{label, values (null: none), colour: "--c1", format?, short? (for the axis),
- * points?, dash?, faint?, width?, quiet? (not in the legend)}]; `values` arrays are compared by identity. log: logarithmic; sync: charts with the same
- * word share a cursor; small: no axis title, no table.
+ * points?, dash?, faint?, width?, quiet? (not in the legend)}]; `values` arrays are compared by identity. log: logarithmic; sync: charts with the
+ * same word share a cursor; small: no axis title, no table.
  */
 export function Chart({ label, x, series, height = 280, log = false, small = false, sync, id }) {
   const cursor = useMemo(() => createStore(null), []);

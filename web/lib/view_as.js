@@ -23,22 +23,25 @@ function python(value) {
   return JSON.stringify(value);
 }
 
+const isJob = (path) => path.endsWith("jobs"); // a fine-tuning job, whose answer is no stream
+
 function pythonProgram(path, body) {
   const chat = path.includes("chat"), entries = Object.entries(body);
-  const known = entries.filter(([name]) => OPENAI.has(name)), more = entries.filter(([name]) => !OPENAI.has(name));
+  const ours = ([name]) => (isJob(path) ? name === "couplet" : !OPENAI.has(name));
+  const known = entries.filter((entry) => !ours(entry)), more = entries.filter(ours);
   const lines = known.map(([name, value]) => `    ${name}=${python(value)},`);
   if (more.length > 0) lines.push(`    extra_body=${python(Object.fromEntries(more))},`);
   return `import os
 from openai import OpenAI
 
 client = OpenAI(base_url=${JSON.stringify(`${location.origin}/v1`)}, api_key=os.environ.get("COUPLET_API_KEY", "none"))
-stream = client.${chat ? "chat." : ""}completions.create(
+${isJob(path) ? "job = client.fine_tuning.jobs" : `stream = client.${chat ? "chat." : ""}completions`}.create(
 ${lines.join("\n")}
 )
-for chunk in stream:
+${isJob(path) ? "print(job.id)" : `for chunk in stream:
     if chunk.choices:
         print(chunk.choices[0].${chat ? 'delta.content or ""' : "text"}, end="", flush=True)
-print()
+print()`}
 `;
 }
 
@@ -51,7 +54,7 @@ function javascript(path, body) {
   body: JSON.stringify(${JSON.stringify(body, null, 2).replaceAll("\n", "\n  ")}),
 });
 if (!response.ok) throw new Error(await response.text());
-let held = "", text = "";
+${isJob(path) ? "console.log((await response.json()).id);" : `let held = "", text = "";
 for await (const piece of response.body.pipeThrough(new TextDecoderStream())) {
   const lines = (held + piece).split("\\n");
   held = lines.pop();
@@ -61,7 +64,7 @@ for await (const piece of response.body.pipeThrough(new TextDecoderStream())) {
     text += choice?.${chat ? "delta.content" : "text"} ?? "";
   }
 }
-console.log(text);
+console.log(text);`}
 `;
 }
 
