@@ -12,10 +12,13 @@ import { Card, Empty } from "./ui.js";
 
 const KEPT_BYTES = 48e6, LATER_MS = 100;
 const kept = new Map(); // request as text -> {answer, bytes}, least recently used first
+let total = 0; // bytes
 const asked = new Map(); // request as text -> {promise, control, prompt, waiting}
 
-/** Texts of tokens to be shown; one that is no whole character by its id, so that two of them can be told apart. */
+/** Names of tokens, their texts; one that is no whole character by its id, so that two of them can be told apart. */
 export const namesOf = ({ ids, texts }) => texts.map((text, i) => (text.includes("\ufffd") ? `‹${ids[i]}›` : text));
+/** [{id, text, p}] of such tokens and the number of each. */
+export const tokensOf = (tokens, numbers) => namesOf(tokens).map((text, i) => ({ id: tokens.ids[i], text, p: numbers[i] }));
 
 const bytesOf = (base64) => Uint8Array.fromBase64?.(base64) ?? Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 
@@ -33,9 +36,8 @@ function decode(node) {
 }
 
 function keep(key, one) {
+  total += one.bytes - (kept.get(key)?.bytes ?? 0);
   kept.set(key, one);
-  let total = 0;
-  for (const { bytes } of kept.values()) total += bytes;
   for (const [oldest, { bytes }] of kept) {
     if (total <= KEPT_BYTES || oldest === key) break;
     kept.delete(oldest);
@@ -96,23 +98,18 @@ export function giveUp(ids) {
   }
 }
 
-const NOTHING = { key: null, answer: null, error: null, asked: null };
-
 /**
  * The answer to `body` (null: nothing is asked) as {answer, error, busy, again}. While a new question is open the last answer stays, with busy true:
  * `answer` belongs to `asked`. What is no longer wanted is given up.
  */
 export function useInspect(body) {
   const key = body && JSON.stringify(body);
-  const [turn, setTurn] = useState(0), [found, setFound] = useState(NOTHING), next = () => setTurn((n) => n + 1);
+  const [turn, setTurn] = useState(0), [found, setFound] = useState({}), next = () => setTurn((n) => n + 1);
   useEffect(() => {
-    if (!body) {
-      setFound(NOTHING);
-      return undefined;
-    }
+    if (!body) return undefined;
     const control = new AbortController();
     let timer = 0;
-    const settle = (answer, error = null) => {
+    const settle = (answer, error) => {
       if (control.signal.aborted) return;
       if (error?.name === "AbortError") timer = setTimeout(next, LATER_MS);
       else setFound({ key, answer, error, asked: body });
@@ -120,14 +117,15 @@ export function useInspect(body) {
     inspect(body, control.signal).then((answer) => settle(answer), (error) => settle(null, error));
     return () => { clearTimeout(timer); control.abort(); };
   }, [key, turn]);
-  return { answer: found.answer, asked: found.asked, error: found.key === key ? found.error : null, busy: Boolean(body) && found.key !== key,
+  const busy = Boolean(body) && found.key !== key;
+  return { answer: body && found.answer, asked: found.asked, error: body && !busy ? found.error : null, busy,
     again: () => { setFound({ ...found, key: null }); next(); } };
 }
 
 // ---------------------------------------------------------------- to show it
 
 /** What is shown where an answer did not come. */
-export const Failed = ({ title, error, again }) => html`<${Card}>
+export const Failed = ({ title = "The answer did not come", error, again }) => html`<${Card}>
   <${Empty} title=${title} action=${html`<button type="button" onClick=${again}>Try again</button>`}>${error.message}<//><//>`;
 
 export const range = (n) => Array.from({ length: n }, (_, i) => i);
@@ -143,6 +141,9 @@ export function arrow(event, [row, column], rows, columns) {
   return [within(row + way[0], rows), within(column + way[1], columns)];
 }
 
+/** The style of what is coloured by a share of 0 to 1. */
+export const tinted = (share, colour = "--accent") => ({ backgroundColor: `color-mix(in srgb, var(${colour}) ${Math.round(share * 100)}%, transparent)` });
+
 /** Line breaks stay, as do blanks; a token without any text can still be clicked. */
 const shown = (text) => (text === "" ? "∅" : text.replaceAll("\n", "⏎\n").replaceAll("\t", "⇥"));
 
@@ -156,11 +157,10 @@ export function Strip({ texts, chosen, onChoose, label, shade, title }) {
   useEffect(() => {
     if (host.current === document.activeElement) host.current.querySelector("[aria-selected=true]")?.scrollIntoView({ block: "nearest" });
   }, [chosen]);
-  const tint = (i) => ({ backgroundColor: `color-mix(in srgb, var(--accent) ${Math.round(shade(i) * 40)}%, transparent)` });
-  return html`<div class="inside-strip" role="listbox" aria-orientation="horizontal" tabindex="0" ref=${host} aria-label=${label}
+  return html`<div class="text inside-strip" role="listbox" aria-orientation="horizontal" tabindex="0" ref=${host} aria-label=${label}
     aria-activedescendant=${`${id}-${chosen}`}
     onKeyDown=${onKey} onClick=${(e) => { const i = e.target.dataset.i; if (i !== undefined) onChoose(Number(i)); }}>
     ${texts.map((text, i) => html`<span id=${`${id}-${i}`} key=${i} data-i=${i} role="option" class="tok" aria-selected=${i === chosen}
-      title=${title?.(i) ?? `${visible(text)}, token ${i}`} style=${shade && tint(i)}>${shown(text)}</span>`)}
+      title=${title?.(i) ?? `${visible(text)}, token ${i}`} style=${shade && tinted(0.4 * shade(i))}>${shown(text)}</span>`)}
   </div>`;
 }

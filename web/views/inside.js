@@ -8,7 +8,7 @@
 import { call } from "../lib/api.js";
 import { count, plural, visible } from "../lib/format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
-import { Failed, giveUp, namesOf, Strip, useInspect, within } from "../lib/inspect.js";
+import { Failed, giveUp, namesOf, Strip, tokensOf, useInspect, within } from "../lib/inspect.js";
 import { chosenModel, fail, models } from "../lib/server.js";
 import { address, linkTo, persistentStore, useParam, useStore } from "../lib/store.js";
 import { Bars } from "../lib/token_text.js";
@@ -65,7 +65,7 @@ function TextCard({ plain, store, value, look, first, setFirst, onAgain }) {
   return html`<${Card} title=${plain ? "Token ids" : "Text"} labelFor="inside-text" tools=${tools}>
     <textarea id="inside-text" rows="2" spellcheck="false" value=${value} onInput=${(e) => store.set(e.target.value)}
       placeholder=${plain ? "1 2 3: this model has no tokenizer, it reads ids" : "Write a sentence to look inside."}></textarea>
-    <div class="inside-about">
+    <div class="actions">
       ${look && html`<${Architecture} a=${look.architecture} />`}
       ${!plain && html`<span class="examples">${EXAMPLES.map(([name, words]) =>
         html`<button type="button" class="quiet" title=${words} onClick=${() => text.set(words)}>${name}</button>`)}</span>`}
@@ -94,13 +94,12 @@ function Explorer({ model, tokens, label, initial = 0 }) {
   const path = [{ id: tokens.ids[at], text: texts[at] }, ...trail], token = path.at(-1), before = path.at(-2);
   useEffect(() => setTrail([]), [tokens, at]);
   const { answer, error, busy, again } = useInspect({ model, prompt: [token.id], what: ["neighbours"], top_k: NEAREST });
-  const near = answer && namesOf(answer.neighbours).map((text, i) => ({ id: answer.neighbours.ids[i], text, share: answer.neighbours.similarities[i] }));
-  const from = visible(near ? namesOf(answer.tokens)[0] : token.text), id = near ? answer.tokens.ids[0] : token.id;
+  const near = !busy && answer && tokensOf(answer.neighbours, answer.neighbours.similarities), from = visible(token.text);
   return html`<${Strip} texts=${texts} chosen=${at} onChoose=${setChosen} label=${label} />
-    ${error ? html`<${Failed} title="The neighbours did not come" error=${error} again=${again} />` : html`<div class="inside-near" aria-busy=${busy}>
-      <p class="inside-near-head"><code>${from}</code> <span class="stats">id ${id}</span>
+    ${error ? html`<${Failed} error=${error} again=${again} />` : html`<div class="inside-near" aria-busy=${busy}>
+      <p class="row inside-near-head"><code>${from}</code> <span class="count">id ${token.id}</span>
         ${before && html`<button type="button" class="quiet" onClick=${() => setTrail(trail.slice(0, -1))}>← ${visible(before.text)}</button>`}</p>
-      ${near && html`<${Bars} label=${`Nearest to ${from}`} rows=${near.map((one) => ({ ...one, value: one.share.toFixed(3),
+      ${near && html`<${Bars} label=${`Nearest to ${from}`} rows=${near.map((one) => ({ text: one.text, share: one.p, value: one.p.toFixed(3),
         title: `Look at the neighbours of ${visible(one.text)} (id ${one.id})`, onClick: () => setTrail([...trail, one]) }))} />`}
     </div>`}`;
 }
@@ -147,14 +146,14 @@ function Tabs({ open }) {
 }
 
 export default function Inside() {
-  const model = useStore(chosenModel), list = useStore(models), info = list.list.find((one) => one.id === model) ?? null;
+  const model = useStore(chosenModel), list = useStore(models), info = list.list.find((one) => one.id === model);
   const plain = info?.meta?.vocab_type === "none", store = plain ? idText : text;
   const words = useStore(store), settled = useSettled(words, 350);
   const [wanted] = useParam("tab"), [firstText, setFirst] = useParam("first"), [turn, setTurn] = useState(0);
-  const [tab, , , Part] = TABS.find(([name]) => name === wanted) ?? TABS[0], first = Math.max(0, Number(firstText) || 0);
+  const [tab, , , Part] = TABS.find(([name]) => name === wanted) ?? TABS[0], first = Number(firstText) || 0;
   const prompt = usePrompt(info && model, plain, settled, first);
   const { answer, asked, error, busy, again } = useInspect(prompt && { model, prompt, what: ["tokens"] });
-  useEffect(() => { if (error && [401, 404, 429, undefined].includes(error.status)) fail(error, again); }, [error]);
+  useEffect(() => { if (error && error.status !== 400) fail(error, again); }, [error]);
   const look = prompt && answer && asked.model === model && !error ? answer : null;
   const tokens = useMemo(() => look?.tokens, [look?.tokens.ids.join(" ")]); // the same object as long as the tokens are the same
   const shownIds = useRef();

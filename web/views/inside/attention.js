@@ -47,7 +47,7 @@ function patternsOf({ shape: [layers, heads, n], data }, ids) {
 
 /** The head that shows best what attention can do: opened first. */
 function tellingHead(patterns) {
-  const score = (found) => (!found || found.name === "first" ? 0 : found.share + (found.name === "self" ? 0 : 1));
+  const score = (found) => (found?.name === "previous" || found?.name === "again" ? found.share : 0);
   return patterns.reduce((best, found, i) => (score(found) > score(patterns[best]) ? i : best), 0);
 }
 
@@ -108,11 +108,11 @@ export const toBytes = (weights) => Uint8ClampedArray.from(weights, (x) => x * 2
  * theme change.
  */
 export function Canvas({ width, height, draw, deps, label }) {
-  const node = useRef(), colours = useStore(theme), scale = Math.min(3, window.devicePixelRatio || 1);
+  const node = useRef(), colours = useStore(theme), scale = Math.min(3, devicePixelRatio);
   useLayoutEffect(() => {
     const canvas = node.current;
-    canvas.width = Math.max(1, Math.round(width * scale));
-    canvas.height = Math.max(1, Math.round(height * scale));
+    canvas.width = Math.round(width * scale);
+    canvas.height = Math.round(height * scale);
     draw(canvas.getContext("2d"), scale);
   }, [width, height, scale, colours, ...deps]);
   return html`<canvas ref=${node} role="img" aria-label=${label} style=${{ width: `${width}px`, height: `${height}px` }}></canvas>`;
@@ -187,7 +187,7 @@ function HeadGrid({ maps, patterns, shared, chosen, only, onOpen, onDrawn }) {
   const column = (h) => {
     const group = Math.floor(h / shared); // neighbouring ones that share a key/value head have one colour of line above
     return html`<span style=${{ width: side }} class=${shared > 1 && group % 2 ? "odd" : undefined}
-      title=${shared > 1 ? `head ${h}; reads key/value head ${group}` : `head ${h}`}>${h}</span>`;
+      title=${`head ${h}${shared > 1 ? `; reads key/value head ${group}` : ""}`}>${h}</span>`;
   };
   return html`<div ref=${node} class="inside-grid">
     <p class="stats inside-readout" id="inside-head" role="status">
@@ -225,7 +225,7 @@ const large = (weights, n, texts, { cell, gutter }) => (context, scale) => {
   drawMap(new Int32Array(image.data.buffer), side, 0, 0, side, toBytes(weights), 0, n, weightPalette());
   context.putImageData(image, corner, corner);
   if (!gutter) return;
-  context.font = `${Math.min(13, cell - 1)}px ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace`;
+  context.font = `${Math.min(13, cell - 1)}px ui-monospace, monospace`;
   context.fillStyle = colourOf("--soft");
   context.textBaseline = "middle";
   const write = (align, turn, x, y) => texts.forEach((text, i) => {
@@ -336,7 +336,7 @@ export function Attention({ model, tokens, architecture }) {
   };
   const tools = html`<span class="count" id="inside-took">${busy ? "looking…"
     : maps && drawn !== null && html`<${Took} times=${answer.times} maps=${layers * heads} drawn=${drawn} />`}</span>`;
-  if (error) return html`<${Failed} title="The maps did not come" error=${error} again=${again} />`;
+  if (error) return html`<${Failed} error=${error} again=${again} />`;
   return html`<div class="inside-attention">
     <${Card} title="All heads" tools=${tools} id="inside-all">
       <p class="hint">Rows are layers, from the first at the top; columns are heads. Click one to see it large.

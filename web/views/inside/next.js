@@ -8,7 +8,7 @@
 
 import { number, percent, plural, visible } from "../../lib/format.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../../lib/html.js";
-import { arrow, Failed, inspect, namesOf, range, useInspect, within } from "../../lib/inspect.js";
+import { arrow, Failed, inspect, namesOf, range, tinted, tokensOf, useInspect, within } from "../../lib/inspect.js";
 import { fail } from "../../lib/server.js";
 import { createStore, useParam, useStore } from "../../lib/store.js";
 import { Bars, useBeside } from "../../lib/token_text.js";
@@ -24,10 +24,7 @@ const question = (model, { n_layer: layers, n_vocab: most }, ids, ablate) =>
   ({ model, prompt: ids, what: ["lens"], layer: layers - 1, lens_tokens: 1, top_k: Math.min(BEST, most), ablate });
 
 /** [{id, text, p}] of such an answer, likeliest first. */
-function nextOf({ lens }) {
-  const names = namesOf(lens);
-  return lens.ids.map((id, i) => ({ id, text: names[i], p: lens.probabilities[i] }));
-}
+const nextOf = ({ lens }) => tokensOf(lens, lens.probabilities);
 
 /** The probability of a token in a distribution: {p, exact}; exact false: it is not among the best, p is the bound that the last of them sets. */
 function chanceOf(best, id) {
@@ -43,7 +40,7 @@ const readOff = (text, { n_layer: layers, n_head: heads }) => new Set((text ?? "
   const [l, h, more] = one.split(".").map(Number);
   return l >= 0 && l < layers && h >= 0 && h < heads && more === undefined;
 }));
-const pairsOf = (off) => [...off].map((one) => one.split(".").map(Number)).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+const pairsOf = (off) => off.map((one) => one.split(".").map(Number));
 
 // ---------------------------------------------------------------- trials
 
@@ -104,8 +101,7 @@ function HeadSwitches({ architecture: { n_layer: layers, n_head: heads }, off, o
     const [l, h] = at.split(".");
     onChange(switched(off, h < 0 ? range(heads).map((i) => `${l}.${i}`) : [at]));
   };
-  const tint = (one) => ({ backgroundColor: `color-mix(in srgb, var(${one.p < p ? "--c2" : "--accent"}) ${
-    Math.round((Math.abs(one.p - p) / most) * 80)}%, var(--field))` });
+  const tint = (one) => tinted((0.8 * Math.abs(one.p - p)) / most, one.p < p ? "--c2" : "--accent");
   const button = (l, h) => {
     const at = `${l}.${h}`, silent = off.has(at), effect = effects.get(at);
     const words = `layer ${l} head ${h}${silent ? ", silenced" : ""}${effect ? `; without it ${percent(effect.p)} instead of ${percent(p)}` : ""}`;
@@ -142,7 +138,7 @@ function NextToken({ before, after, word, setWord, off, busy, last }) {
   const rows = [...all.values()].sort((a, b) => change(b) - change(a) || b.was.p - a.was.p).slice(0, SHOWN);
   const share = ({ p, exact }) => (exact ? p : 0), most = Math.max(...rows.flatMap(({ was, is }) => [share(was), share(is)]));
   const bar = (chance, kind) => html`<span class=${`inside-bar ${kind}`}>
-    <span style=${{ width: `${(share(chance) / most) * 100}%` }}></span><em>${said(chance)}</em></span>`;
+    <i style=${{ width: `${(share(chance) / most) * 100}%` }}></i><span class="count">${said(chance)}</span></span>`;
   return html`<${Card} title="The next token" id="inside-next" tools=${html`<span class="count" role="status">${busy ? "looking…" : ""}</span>`}>
     <${Said} before=${before} after=${after} off=${off} last=${last} />
     <ol class="bars">${rows.map((one) => html`<li key=${one.id}><button type="button" class="inside-pair" aria-pressed=${word.id === one.id}
@@ -200,15 +196,15 @@ export function Heads({ model, tokens, architecture }) {
   const [offText, setOff] = useParam("off"), [layerText, setLayer] = useParam("layer", "0");
   const off = useMemo(() => readOff(offText, architecture), [offText, architecture]), layer = within(layerText, architecture.n_layer);
   const before = useInspect(question(model, architecture, tokens.ids, []));
-  const after = useInspect(off.size > 0 ? question(model, architecture, tokens.ids, pairsOf(off)) : null);
+  const after = useInspect(off.size > 0 ? question(model, architecture, tokens.ids, pairsOf([...off].sort())) : null);
   const [picked, setWord] = useState(null);
   useStore(trial); // its results tint the switches
   useEffect(() => setWord(null), [tokens]);
   const wrong = [before, after].find((one) => one.error);
-  if (wrong) return html`<${Failed} title="The answer did not come" error=${wrong.error} again=${wrong.again} />`;
+  if (wrong) return html`<${Failed} error=${wrong.error} again=${wrong.again} />`;
   const mine = ({ answer, asked }) => (answer && asked.prompt === tokens.ids ? nextOf(answer) : null);
   const base = mine(before), now = off.size > 0 ? mine(after) : null, word = picked ?? base?.[0], each = architecture.n_head / architecture.n_kv_head;
-  const change = (next) => setOff(pairsOf(next).map((pair) => pair.join(".")).join("_") || null);
+  const change = (next) => setOff([...next].sort().join("_") || null);
   const tools = off.size > 0 && html`<button type="button" class="quiet" onClick=${() => change([])}>Let all speak</button>`;
   const of = base && { effects: results(model, tokens.ids, word.id), p: chanceOf(base, word.id).p };
   return html`<div class="inside-attention inside-heads-part">
@@ -234,9 +230,8 @@ const COLUMNS = ["4", "8", "16", "32"];
 
 /** The lens with an index: best(row, column) -> [{id, text, p}], likeliest first; rowName(row); after[column]: the text's token. */
 function readLens({ lens: { shape: [rows, columns, k], ids, texts, probabilities, first_token: first }, tokens }) {
-  const names = namesOf({ ids, texts }), last = rows - 1;
-  const best = (row, column) => range(k).map((i) => (row * columns + column) * k + i).map((at) => ({ id: ids[at], text: names[at], p: probabilities[at] }));
-  const top = (row, column) => best(row, column)[0];
+  const all = tokensOf({ ids, texts }, probabilities), last = rows - 1, at = (row, column) => (row * columns + column) * k;
+  const best = (row, column) => all.slice(at(row, column), at(row, column) + k), top = (row, column) => all[at(row, column)];
   const rowName = (row) => (row === 0 ? "embedding" : row === last ? `layer ${row - 1}: answer` : `layer ${row - 1}`);
   return { columns, last, best, top, rowName, after: namesOf(tokens).slice(first).map(visible),
     settled: ({ id }, column) => id === top(last, column).id };
@@ -254,10 +249,9 @@ function Story({ lens: { last, columns, after, top, settled } }) {
     ${since > 0 && html` Until then it was <code>${visible(top(since - 1, column).text)}</code>.`}</p>`;
 }
 
-function CellCard({ lens: { last, best, after, settled }, at: [row, column], place }) {
-  const when = row === 0 ? "from the embedding alone" : row === last ? "the model's answer" : `if it stopped after layer ${row - 1}`;
+function CellCard({ lens: { best, after, settled, rowName }, at: [row, column], place }) {
   return html`<div class="token-card inside-lens-card" ref=${useBeside(place)}>
-    <p class="hint">after <code>${after[column]}</code>, ${when}</p>
+    <p class="hint">${rowName(row)}, after <code>${after[column]}</code></p>
     <${Bars} rows=${best(row, column).map((one) => ({ text: one.text, share: one.p, value: percent(one.p), chosen: settled(one, column) }))} />
   </div>`;
 }
@@ -266,7 +260,7 @@ function table({ columns, last, top, settled, rowName, after }) {
   const cell = (row, column) => {
     const one = top(row, column);
     return html`<td id=${`lens-${row}-${column}`} class=${settled(one, column) ? "settled" : undefined}
-      style=${{ backgroundColor: `color-mix(in srgb, var(--accent) ${Math.round(one.p * 45)}%, var(--card))` }}>${visible(one.text)}</td>`;
+      style=${tinted(0.45 * one.p)}>${visible(one.text)}</td>`;
   };
   return html`<table>
     <thead><tr><th scope="col">after</th>${after.map((text) => html`<th scope="col">${text}</th>`)}</tr></thead>
@@ -318,7 +312,7 @@ export function Lens({ model, tokens }) {
   const tools = html`<span class="count" role="status">${busy ? "looking…" : ""}</span><span class="hint">last</span>
     <${Segmented} label="How many of the last tokens" value=${columns} onChange=${setWanted} options=${COLUMNS.map((n) => [n, n])} /><span
       class="hint">tokens</span>`;
-  if (error) return html`<${Failed} title="The lens did not come" error=${error} again=${again} />`;
+  if (error) return html`<${Failed} error=${error} again=${again} />`;
   return html`<${Card} title="What the model would say if it stopped early" tools=${tools} id="inside-lens">
     <p class="hint">Every layer reads a token's vector and adds to it. Here each half-finished vector goes straight to the output: the cell names
       the likeliest next token, in stronger colour where the model is surer. Framed cells already agree with the answer in the last row.</p>
