@@ -113,9 +113,9 @@ function useCursor(root, rows, columns, onPick) {
   return [at, { onPointerOver, onPointerLeave: leave, onKeyDown, onBlur: leave }];
 }
 
-/** The <table> of the first rows and columns. */
-function cellsOf({ name, a, rowLabels, columnLabels, heat, digits, picked, onPick, mark, onEdit }, rows, columns) {
-  const { data } = a, width = a.shape[1], most = data.reduce((top, x) => (blocked(x) ? top : Math.max(top, Math.abs(x))), 0);
+/** The <table> of the first rows and columns; `most` is the largest magnitude of all. */
+function cellsOf({ name, a, rowLabels, columnLabels, heat, digits, picked, onPick, mark, onEdit }, rows, columns, most) {
+  const { data, shape: [, width] } = a;
   const cut = columns < width, across = (fn) => range(columns).map(fn);
   const cell = (r, c) => {
     const x = data[r * width + c], at = { "data-r": r, "data-c": c };
@@ -147,7 +147,8 @@ function Matrix(props) {
   const [wide, setWide] = useState(1), [tall, setTall] = useState(1);
   const shownRows = Math.min(rows, maxRows * tall), shownColumns = Math.min(columns, maxColumns * wide);
   const [at, handlers] = useCursor(root, shownRows, shownColumns, onPick);
-  const cells = useMemo(() => cellsOf(props, shownRows, shownColumns), [props, wide, tall]); // hovering changes no props
+  const most = useMemo(() => a.data.reduce((top, x) => (blocked(x) ? top : Math.max(top, Math.abs(x))), 0), [a.data]);
+  const cells = useMemo(() => cellsOf(props, shownRows, shownColumns, most), [props, wide, tall]); // hovering changes no props
   const [r, c] = at ?? [], x = a.data[r * columns + c];
   const more = (n, what, times, grow) => {
     const text = `… ${count(n)} more ${what}${n === 1 ? "" : "s"}`;

@@ -18,8 +18,8 @@ const scoreDigits = (a) => (a.data.some((x) => Math.abs(x) >= 10 && Number.isFin
 /** How scores, weights and vectors are drawn so that two or three tables fit beside each other, and the row that is followed by hand. */
 function useLooks(labels, exact, scores) {
   const [chosen, onPick] = useState(1), picked = Math.min(chosen, labels.length - 1);
-  const all = { rowLabels: labels, picked, onPick, maxRows: 8, digits: 4 };
-  const square = { ...all, columnLabels: labels, maxColumns: 8, ...(!exact && { digits: scoreDigits(scores) }) };
+  const digits = useMemo(() => (exact ? 4 : scoreDigits(scores)), [scores]), all = { rowLabels: labels, picked, onPick, maxRows: 8 };
+  const square = { ...all, columnLabels: labels, maxColumns: 8, digits };
   return { picked, square, share: { ...square, digits: exact ? 4 : 2 }, vector: { ...all, maxColumns: 4, digits: exact ? 4 : 3 } };
 }
 
