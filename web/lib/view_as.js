@@ -14,13 +14,16 @@ function curl(path, body) {
   return `curl -N ${location.origin}${path} -H "Content-Type: application/json"${key} \\\n  -d ${quoted(JSON.stringify(body, null, 2))}\n`;
 }
 
-/** A JSON value as Python writes it. */
-function python(value) {
+/** A JSON value as Python writes it: what differs outside of strings are three words. */
+function python(value, indent = "    ") {
   if (value === null) return "None";
   if (typeof value === "boolean") return value ? "True" : "False";
-  if (Array.isArray(value)) return `[${value.map(python).join(", ")}]`;
-  if (typeof value === "object") return `{${Object.entries(value).map(([name, member]) => `${JSON.stringify(name)}: ${python(member)}`).join(", ")}}`;
-  return JSON.stringify(value);
+  if (typeof value !== "object") return JSON.stringify(value);
+  const list = Array.isArray(value), [open, close] = list ? "[]" : "{}", more = `${indent}    `;
+  const items = list ? value.map((v) => python(v, more)) : Object.entries(value).map(([name, v]) => `${JSON.stringify(name)}: ${python(v, more)}`);
+  const line = items.join(", ");
+  if (line.length < 100 && !line.includes("\n")) return `${open}${line}${close}`;
+  return `${open}\n${items.map((one) => more + one).join(",\n")},\n${indent}${close}`;
 }
 
 const isJob = (path) => path.endsWith("jobs"); // a fine-tuning job, whose answer is no stream

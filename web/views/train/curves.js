@@ -70,10 +70,9 @@ function lossSeries(rows, smooth) {
   return out;
 }
 
-const thousands = (x) => (x >= 1e3 ? `${number(x / 1e3)}k` : number(x));
 const SMALL = [
   ["learning_rate", "Learning rate", "--c3", (x) => number(x, 2)],
-  ["tokens_per_second", "Tokens/s", "--c4", count, thousands],
+  ["tokens_per_second", "Tokens/s", "--c4", count, large],
   ["grad_norm", "Gradient norm", "--c5", (x) => number(x, 3)],
 ];
 

@@ -14,7 +14,7 @@ import { useAnswer, useBusy } from "./run.js";
 // ---------------------------------------------------------------- the list and uploads
 
 const HASHED_BYTES = 64e6; // what is worth reading into memory to save an upload
-export const KINDS = [".txt", ".md", ".jsonl", ".json"];
+const KINDS = [".txt", ".md", ".jsonl", ".json"];
 
 /** state: "loading" | "ready" | "failed"; list: newest first. */
 export const files = createStore({ state: "loading", list: [] });

@@ -67,7 +67,7 @@ export async function startRun(body, metadata) {
 // ---------------------------------------------------------------- the log
 
 const PAGE = 1000, DRAW_MS = 200, ACTIVE_MS = 2500, RESTING_MS = 10_000;
-export const FINAL = new Set(["succeeded", "failed", "cancelled"]);
+const FINAL = new Set(["succeeded", "failed", "cancelled"]);
 export const ACTIVE = new Set(["validating_files", "queued", "running"]);
 const NEW_MODEL = new Set(["checkpoint_save", "job_complete"]);
 
