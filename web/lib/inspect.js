@@ -117,16 +117,17 @@ export function useInspect(body) {
     inspect(body, control.signal).then((answer) => settle(answer), (error) => settle(null, error));
     return () => { clearTimeout(timer); control.abort(); };
   }, [key, turn]);
-  const busy = Boolean(body) && found.key !== key;
-  return { answer: body && found.answer, asked: found.asked, error: body && !busy ? found.error : null, busy,
-    again: () => { setFound({ ...found, key: null }); next(); } };
+  const shown = body ? found : {}, busy = Boolean(body) && found.key !== key;
+  return { ...shown, error: busy ? null : shown.error, busy, again: () => { setFound({ ...found, key: null }); next(); } };
 }
 
 // ---------------------------------------------------------------- to show it
 
 /** What is shown where an answer did not come. */
-export const Failed = ({ title = "The answer did not come", error, again }) => html`<${Card}>
-  <${Empty} title=${title} action=${html`<button type="button" onClick=${again}>Try again</button>`}>${error.message}<//><//>`;
+export const Failed = ({ error, again }) => html`<${Card}>
+  <${Empty} title="The answer did not come" action=${html`<button type="button" onClick=${again}>Try again</button>`}>${error.message}<//><//>`;
+
+export const Looking = () => html`<p class="hint" role="status">Looking…</p>`;
 
 export const range = (n) => Array.from({ length: n }, (_, i) => i);
 /** `x`, a number or its text, as one of 0 to n - 1. */
@@ -142,10 +143,11 @@ export function arrow(event, [row, column], rows, columns) {
 }
 
 /** The style of what is coloured by a share of 0 to 1. */
-export const tinted = (share, colour = "--accent") => ({ backgroundColor: `color-mix(in srgb, var(${colour}) ${Math.round(share * 100)}%, transparent)` });
+export const tinted = (share, colour = "--accent") =>
+  ({ backgroundColor: `color-mix(in srgb, var(${colour}) ${Math.round(share * 100)}%, transparent)` });
 
 /** Line breaks stay, as do blanks; a token without any text can still be clicked. */
-const shown = (text) => (text === "" ? "∅" : text.replaceAll("\n", "⏎\n").replaceAll("\t", "⇥"));
+const inLine = (text) => (text === "" ? "∅" : text.replaceAll("\n", "⏎\n").replaceAll("\t", "⇥"));
 
 /** The text as a line of tokens, one of which is chosen: by click or arrow keys. shade(i), title(i): of a token, 0..1 and words. */
 export function Strip({ texts, chosen, onChoose, label, shade, title }) {
@@ -161,6 +163,6 @@ export function Strip({ texts, chosen, onChoose, label, shade, title }) {
     aria-activedescendant=${`${id}-${chosen}`}
     onKeyDown=${onKey} onClick=${(e) => { const i = e.target.dataset.i; if (i !== undefined) onChoose(Number(i)); }}>
     ${texts.map((text, i) => html`<span id=${`${id}-${i}`} key=${i} data-i=${i} role="option" class="tok" aria-selected=${i === chosen}
-      title=${title?.(i) ?? `${visible(text)}, token ${i}`} style=${shade && tinted(0.4 * shade(i))}>${shown(text)}</span>`)}
+      title=${title?.(i) ?? `${visible(text)}, token ${i}`} style=${shade && tinted(0.4 * shade(i))}>${inLine(text)}</span>`)}
   </div>`;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Inside: one text, one model, and what the model computes on it, in parts (tabs), the smallest of them, Neighbours, here. The frame owns the text and
-// its tokens; a part gets
+// Inside: one text, one model, and what the model computes on it, in parts (tabs), the smallest of them, Neighbours, here. The frame owns the
+// text and its tokens; a part gets
 //   {text, setText, plain (the text is ids), model, tokens: {ids, texts}, architecture (of /v1/inspect)}
 // and asks /v1/inspect for the rest with `prompt: tokens.ids`; another model is another part. What stands in the address: tab, layer, head, step and
 // what a part adds.
@@ -8,7 +8,7 @@
 import { call } from "../lib/api.js";
 import { count, plural, visible } from "../lib/format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../lib/html.js";
-import { Failed, giveUp, namesOf, Strip, tokensOf, useInspect, within } from "../lib/inspect.js";
+import { Failed, giveUp, Looking, namesOf, Strip, tokensOf, useInspect, within } from "../lib/inspect.js";
 import { chosenModel, fail, models } from "../lib/server.js";
 import { address, linkTo, persistentStore, useParam, useStore } from "../lib/store.js";
 import { Bars } from "../lib/token_text.js";
@@ -48,7 +48,8 @@ function Architecture({ a }) {
   const shared = a.n_kv_head < a.n_head, rotary = a.positions === "rotary";
   return html`<${Facts} items=${[
     ["layers", a.n_layer],
-    ["heads", shared ? `${a.n_head} on ${a.n_kv_head}` : a.n_head, shared && `${a.n_head} query heads share ${plural(a.n_kv_head, "key/value head")}`],
+    ["heads", shared ? `${a.n_head} on ${a.n_kv_head}` : a.n_head,
+      shared && `${a.n_head} query heads share ${plural(a.n_kv_head, "key/value head")}`],
     ["width", a.n_embd, "numbers that stand for a token between layers"],
     ["head size", a.head_size],
     ["vocabulary", count(a.n_vocab)],
@@ -76,7 +77,7 @@ function TextCard({ plain, store, value, look, first, setFirst, onAgain }) {
 /** Why there is nothing to see, and the way on. */
 function Refused({ error, again, setFirst }) {
   const room = error.code === "context_length_exceeded" && Number(/; (\d+) can be looked at/.exec(error.message)?.[1]);
-  if (!room) return html`<${Failed} title="There is nothing to see yet" error=${error} again=${again} />`;
+  if (!room) return html`<${Failed} error=${error} again=${again} />`;
   const action = html`<button type="button" class="primary" onClick=${() => setFirst(room)}>Look at the first ${count(room)} tokens</button>`;
   return html`<${Card}><${Empty} title="The text is too long to look inside" action=${action}>
     ${error.message} Shorten it, or look at its beginning: what follows changes nothing there, for a token sees only what is before it.
@@ -152,7 +153,7 @@ export default function Inside() {
   const [wanted] = useParam("tab"), [firstText, setFirst] = useParam("first"), [turn, setTurn] = useState(0);
   const [tab, , , Part] = TABS.find(([name]) => name === wanted) ?? TABS[0], first = Number(firstText) || 0;
   const prompt = usePrompt(info && model, plain, settled, first);
-  const { answer, asked, error, busy, again } = useInspect(prompt && { model, prompt, what: ["tokens"] });
+  const { answer, asked, error, again } = useInspect(prompt && { model, prompt, what: ["tokens"] });
   useEffect(() => { if (error && error.status !== 400) fail(error, again); }, [error]);
   const look = prompt && answer && asked.model === model && !error ? answer : null;
   const tokens = useMemo(() => look?.tokens, [look?.tokens.ids.join(" ")]); // the same object as long as the tokens are the same
@@ -167,9 +168,7 @@ export default function Inside() {
     : look ? html`<${Part} key=${`${tab} ${turn}`} text=${settled} setText=${store.set} plain=${plain} model=${model} tokens=${tokens}
         architecture=${look.architecture} />`
     : words.trim() === "" ? html`<${Card}><${Empty} title="Nothing to look at yet">
-        ${plain ? "Give a few token ids above." : "Write a sentence above, or take an example."}
-        ${" "}Every part of this page then shows what the model computes on it.<//><//>`
-    : html`<${Card}><p class="hint" role="status">${list.state === "ready" && !info ? "No model is served. Start couplet with --model, or train one."
-        : busy ? "Looking…" : ""}</p><//>`}
+        Write into the field above: every part of this page then shows what the model computes on it.<//><//>`
+    : html`<${Card}>${list.state === "ready" && !info ? "No model is served. Start couplet with --model, or train one." : html`<${Looking} />`}<//>`}
   </div>`;
 }

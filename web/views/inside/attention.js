@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Attention: the maps of all heads at once, what kind of head each is, one of them large with its exact numbers, and the text as one token sees it; and
-// the canvas on which weights are drawn.
+// Attention: the maps of all heads at once, what kind of head each is, one of them large with its exact numbers, and the text as one token sees
+// it; and the canvas on which weights are drawn.
 
 import { colourOf, theme } from "../../lib/chart.js";
 import { number, percent, visible } from "../../lib/format.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../../lib/html.js";
-import { arrow, Failed, namesOf, range, Strip, useInspect, within } from "../../lib/inspect.js";
+import { arrow, Failed, Looking, namesOf, range, Strip, useInspect, within } from "../../lib/inspect.js";
 import { setParams, useParam, useStore } from "../../lib/store.js";
 import { Bars } from "../../lib/token_text.js";
 import { Card, Segmented, Select } from "../../lib/ui.js";
@@ -53,12 +53,15 @@ function tellingHead(patterns) {
 
 /** Chips of what heads do, with how many do it; a chosen one lets the others fade. */
 function Patterns({ patterns, only, setOnly }) {
-  const kinds = Object.entries(PATTERNS).map(([name, kind]) => [name, patterns.filter((found) => found?.name === name).length, ...kind]);
+  const chip = ([name, [label, meaning]]) => {
+    const n = patterns.filter((found) => found?.name === name).length;
+    return n > 0 && html`<button type="button" class="chip" aria-pressed=${only === name} title=${`A head that ${meaning}.`}
+      onClick=${() => setOnly(only === name ? null : name)}>${label} <span class="stats">${n}</span></button>`;
+  };
   if (!patterns.some(Boolean)) return html`<p class="hint">No head gives more than half of its attention to one simple place.</p>`;
   return html`<div class="actions" role="group" aria-label="Heads that mostly look at the">
     <span class="hint">Mostly look at the</span>
-    ${kinds.map(([name, n, label, meaning]) => n > 0 && html`<button type="button" class="chip" aria-pressed=${only === name}
-      title=${`A head that ${meaning}.`} onClick=${() => setOnly(only === name ? null : name)}>${label} <span class="stats">${n}</span></button>`)}
+    ${Object.entries(PATTERNS).map(chip)}
   </div>`;
 }
 
@@ -190,7 +193,7 @@ function HeadGrid({ maps, patterns, shared, chosen, only, onOpen, onDrawn }) {
       title=${`head ${h}${shared > 1 ? `; reads key/value head ${group}` : ""}`}>${h}</span>`;
   };
   return html`<div ref=${node} class="inside-grid">
-    <p class="stats inside-readout" id="inside-head" role="status">
+    <p class="row stats inside-readout" id="inside-head" role="status">
       layer ${layer} · head ${head}${found && ` · mostly ${PATTERNS[found.name][0]} (${percent(found.share)})`}</p>
     ${width > 0 && html`<div class="scroll">
       <div class="inside-heads" aria-hidden="true" style=${{ marginLeft: `${LABELS}px`, gap: `${GAP}px` }}>${range(heads).map(column)}</div>
@@ -206,7 +209,7 @@ function HeadGrid({ maps, patterns, shared, chosen, only, onOpen, onDrawn }) {
   </div>`;
 }
 
-const LABELLED = 11, LARGEST_CELL = 38, LABEL_CHARS = 11; // names are shown where a cell is this high
+const LABELLED = 11, LARGEST_CELL = 38; // names are shown where a cell is this high
 
 function layout(width, n) {
   const gutter = Math.min(96, Math.floor(width * 0.24)), cellIn = (space) => Math.max(1, Math.min(LARGEST_CELL, Math.floor(space / n)));
@@ -214,10 +217,7 @@ function layout(width, n) {
   return cell >= LABELLED ? { cell, gutter } : { cell: cellIn(width), gutter: 0 };
 }
 
-function short(text) {
-  const all = [...visible(text)];
-  return all.length > LABEL_CHARS ? `${all.slice(0, LABEL_CHARS - 1).join("")}…` : all.join("");
-}
+const short = (text) => visible(text).replace(/^(.{10}).{2,}/su, "$1…");
 
 /** Draws one map and, where there is a gutter, the tokens' names left of it and, turned, above. */
 const large = (weights, n, texts, { cell, gutter }) => (context, scale) => {
@@ -251,7 +251,7 @@ function BigMap({ weights, n, texts, at, onChoose, title }) {
     : `${name(q)} looks at ${name(k)}: ${number(w, 4)} (${percent(w)})`;
   const band = (from, i, over) => html`<span class="inside-band" style=${{ [from]: `${gutter + i * cell}px`, [over]: `${cell}px` }}></span>`;
   return html`<div ref=${node}>
-    <p class="stats inside-readout" id="inside-cell"><span>${words}</span><span>row sums to ${sum.toFixed(3)}</span></p>
+    <p class="row stats inside-readout" id="inside-cell"><span>${words}</span><span>row sums to ${sum.toFixed(3)}</span></p>
     ${width > 0 && html`<${Cells} rows=${n} columns=${n} cell=${cell} gutter=${gutter} at=${at} onPoint=${setHover} onMove=${onChoose}
       onChoose=${onChoose} className="scroll inside-map" paint=${paint} label=${`${title}. Arrow keys go from cell to cell.`}
       says=${`${title}: ${n} tokens; rows ask, columns are looked at; the upper right is masked`}>
@@ -272,7 +272,7 @@ function FromToken({ weights, n, texts, q, setQ }) {
   const best = range(n).filter(possible).sort((a, b) => at(b) - at(a)).slice(0, STRONGEST), most = at(best[0]) || 1;
   const tools = html`<${Segmented} label="Direction" value=${way} onChange=${setWay} options=${WAYS} />`;
   return html`<${Card} title="From one token" tools=${tools}>
-    <div class="inside-from">
+    <div class="columns inside-from">
       <div>
         <${Strip} texts=${texts} chosen=${q} onChoose=${setQ} shade=${(i) => (possible(i) ? Math.sqrt(at(i)) : 0)}
           label="The text; the chosen token's attention shades the others. Arrow keys choose another token."
@@ -301,7 +301,7 @@ function OneHead({ model, tokens, architecture, layer, head, quick, found }) {
       <${Does} found=${found} head=${head} each=${heads / groups} />
       ${error && html`<p class="bad">${error.message}</p>`}
       ${weights ? html`<${BigMap} weights=${weights} n=${n} texts=${texts} at=${[q, k]} onChoose=${setAt}
-        title=${`Attention map of ${title.toLowerCase()}`} />` : !error && html`<p class="stats" role="status">Looking at this head…</p>`}
+        title=${`Attention map of ${title.toLowerCase()}`} />` : !error && html`<${Looking} />`}
       <p class="hint">Each row is a token that asks; the columns are the tokens it looks at. The hatched half is masked: it comes later.</p>
     <//>
     ${weights && html`<${FromToken} weights=${weights} n=${n} texts=${texts} q=${q} setQ=${(to) => setAt([to, Math.min(k, to)])} />`}
@@ -329,7 +329,8 @@ export function Attention({ model, tokens, architecture }) {
   const given = layerText !== null || headText !== null, telling = given ? 0 : tellingHead(patterns);
   const layer = given ? within(layerText, layers) : Math.floor(telling / heads), head = given ? within(headText, heads) : telling % heads;
   const at = layer * heads + head;
-  const quick = useMemo(() => fresh && !cut && Float32Array.from(maps.data.subarray(at * n * n, (at + 1) * n * n), (x) => x / 255), [maps, fresh, at]);
+  const quick = useMemo(() => fresh && !cut && Float32Array.from(maps.data.subarray(at * n * n, (at + 1) * n * n), (x) => x / 255),
+    [maps, fresh, at]);
   const open = ([l, h]) => {
     setParams({ layer: l, head: h });
     if (matchMedia("(max-width: 1080px)").matches) document.getElementById("inside-one")?.scrollIntoView(); // it is below there
@@ -344,7 +345,7 @@ export function Attention({ model, tokens, architecture }) {
       ${maps ? html`<${Patterns} patterns=${patterns} only=${only} setOnly=${setOnly} />
         <${HeadGrid} maps=${maps} patterns=${patterns} shared=${heads / groups} chosen=${[layer, head]} only=${only}
           onDrawn=${setDrawn} onOpen=${open} />`
-      : html`<p class="hint" role="status">Looking at ${layers * heads} heads…</p>`}
+      : html`<${Looking} />`}
     <//>
     ${(maps || given) && html`<${OneHead} model=${model} tokens=${tokens} architecture=${architecture} layer=${layer} head=${head} quick=${quick}
       found=${fresh ? patterns[at] : null} />`}

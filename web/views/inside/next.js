@@ -8,7 +8,7 @@
 
 import { number, percent, plural, visible } from "../../lib/format.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../../lib/html.js";
-import { arrow, Failed, inspect, namesOf, range, tinted, tokensOf, useInspect, within } from "../../lib/inspect.js";
+import { arrow, Failed, inspect, Looking, namesOf, range, tinted, tokensOf, useInspect, within } from "../../lib/inspect.js";
 import { fail } from "../../lib/server.js";
 import { createStore, useParam, useStore } from "../../lib/store.js";
 import { Bars, useBeside } from "../../lib/token_text.js";
@@ -44,9 +44,8 @@ const pairsOf = (off) => off.map((one) => one.split(".").map(Number));
 
 // ---------------------------------------------------------------- trials
 
-const trial = createStore({ running: false, done: 0, of: 0 });
+const trial = createStore({ running: null, done: 0, of: 0 }); // running: what stops it
 const found = new Map(); // "model ids token" -> Map of "layer.head" -> its chance without that head
-let control = null;
 
 function results(model, ids, token) {
   const key = `${model} ${ids} ${token}`;
@@ -58,17 +57,17 @@ function results(model, ids, token) {
 async function tryHeads(model, architecture, ids, token, places) {
   if (trial.get().running) return;
   const into = results(model, ids, token);
-  control = new AbortController();
-  trial.set({ running: true, done: 0, of: places.length });
+  const running = new AbortController();
+  trial.set({ running, done: 0, of: places.length });
   try {
     for (const place of places) {
-      into.set(place.join("."), chanceOf(nextOf(await inspect(question(model, architecture, ids, [place]), control.signal)), token));
+      into.set(place.join("."), chanceOf(nextOf(await inspect(question(model, architecture, ids, [place]), running.signal)), token));
       trial.patch({ done: trial.get().done + 1 });
     }
   } catch (error) {
     fail(error, () => tryHeads(model, architecture, ids, token, places));
   } finally {
-    trial.patch({ running: false });
+    trial.patch({ running: null });
   }
 }
 
@@ -133,7 +132,8 @@ function Said({ before: [before], after, off, last }) {
 
 /** The best tokens before and after (null with all heads), the largest changes first; the one that is taken is what a trial is about. */
 function NextToken({ before, after, word, setWord, off, busy, last }) {
-  const all = new Map([...after ?? [], ...before].map(({ id, text }) => [id, { id, text, was: chanceOf(before, id), is: chanceOf(after ?? before, id) }]));
+  const all = new Map();
+  for (const { id, text } of [...after ?? [], ...before]) all.set(id, { id, text, was: chanceOf(before, id), is: chanceOf(after ?? before, id) });
   const change = ({ was, is }) => Math.abs(was.p - is.p);
   const rows = [...all.values()].sort((a, b) => change(b) - change(a) || b.was.p - a.was.p).slice(0, SHOWN);
   const share = ({ p, exact }) => (exact ? p : 0), most = Math.max(...rows.flatMap(({ was, is }) => [share(was), share(is)]));
@@ -162,7 +162,7 @@ function Changes({ layer, here, p }) {
   const words = (one) => `${said(one)} (${one.p < p ? "−" : "+"}${number(Math.abs(one.p - p) * 100, 2)} points)`;
   const bar = (one) => html`<i class=${one.p < p ? "less" : "more"} style=${{ width: `${(Math.abs(one.p - p) / most) * 50}%` }}></i>`;
   return html`<ol class="bars inside-changes" aria-label=${`Heads of layer ${layer}`}>${here.map((one, h) => html`<li><span>head ${h}</span>
-    <span class="inside-change">${one && bar(one)}</span><span class="stats">${one ? words(one) : "–"}</span></li>`)}</ol>`;
+    <span class="inside-change">${one && bar(one)}</span><span class="count">${one ? words(one) : "–"}</span></li>`)}</ol>`;
 }
 
 function Strongest({ effects, p, word }) {
@@ -181,10 +181,10 @@ function Trial({ model, tokens, architecture, word, layer, setLayer, effects, p 
     <p class="hint">Each head is silenced alone. The bar says how the probability of <${Word} text=${word.text} /> (${percent(p)}) changes:
       ${" "}to the left it falls, so the head was for it.</p>
     <div class="actions">
-      <${Select} label="Layer" visibleLabel value=${layer} options=${range(layers).map((l) => [l, l])} onChange=${setLayer} disabled=${running} />
-      <button type="button" class="primary" disabled=${running} onClick=${() => run([layer])}>Try the ${heads} heads of layer ${layer}</button>
-      <button type="button" disabled=${running} onClick=${() => run(range(layers))}>Try all ${layers * heads}</button>
-      ${running && html`<button type="button" onClick=${() => control.abort()}>Stop</button>`}
+      <${Select} label="Layer" visibleLabel value=${layer} options=${range(layers).map((l) => [l, l])} onChange=${setLayer} disabled=${Boolean(running)} />
+      <button type="button" class="primary" disabled=${Boolean(running)} onClick=${() => run([layer])}>Try the ${heads} heads of layer ${layer}</button>
+      <button type="button" disabled=${Boolean(running)} onClick=${() => run(range(layers))}>Try all ${layers * heads}</button>
+      ${running && html`<button type="button" onClick=${() => running.abort()}>Stop</button>`}
     </div>
     ${running && html`<${Progress} share=${done / of} label=${`${done} of ${of} heads tried`} />`}
     ${here.some(Boolean) && html`<${Changes} layer=${layer} here=${here} p=${p} />`}
@@ -218,7 +218,7 @@ export function Heads({ model, tokens, architecture }) {
       ${base ? html`<${NextToken} before=${base} after=${now} word=${word} setWord=${setWord} off=${off} busy=${before.busy || after.busy}
           last=${namesOf(tokens).at(-1)} />
         <${Trial} model=${model} tokens=${tokens} architecture=${architecture} word=${word} layer=${layer} setLayer=${setLayer} ...${of} />`
-      : html`<${Card}><p class="hint" role="status">Asking for the next token, ${BEST} candidates…</p><//>`}
+      : html`<${Card}><${Looking} /><//>`}
     </div>
   </div>`;
 }
@@ -288,12 +288,11 @@ function LensTable({ lens }) {
     if (to && String(to) !== String(at)) setAt(to);
   };
   const onKey = (event) => {
+    const rows = lens.last + 1, to = arrow(event, at ?? [rows, lens.columns], rows, lens.columns); // the first key leads to the last cell
     if (event.key === "Escape") setAt(null);
-    const start = [lens.last, lens.columns - 1], to = arrow(event, at ?? start, lens.last + 1, lens.columns);
     if (!to) return;
-    const next = at ? to : start;
-    document.getElementById(`lens-${next.join("-")}`).scrollIntoView({ block: "nearest", inline: "nearest" });
-    setAt(next);
+    document.getElementById(`lens-${to.join("-")}`).scrollIntoView({ block: "nearest", inline: "nearest" });
+    setAt(to);
   };
   const cells = useMemo(() => table(lens), [lens]); // not drawn again while the pointer moves
   const now = open && lens.top(...at);
@@ -317,6 +316,6 @@ export function Lens({ model, tokens }) {
     <p class="hint">Every layer reads a token's vector and adds to it. Here each half-finished vector goes straight to the output: the cell names
       the likeliest next token, in stronger colour where the model is surer. Framed cells already agree with the answer in the last row.</p>
     ${lens ? html`<${Story} lens=${lens} /><${LensTable} lens=${lens} />`
-    : html`<p class="hint" role="status">Reading what every layer would say…</p>`}
+    : html`<${Looking} />`}
   <//>`;
 }
