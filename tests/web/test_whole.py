@@ -57,6 +57,8 @@ def test_the_address_carries_view_and_model(visit, smol_url):
     v.page.goto(smol_url + "/#tokens?model=gpt2-nano")
     expect(v.page.get_by_label("Model", exact=True)).to_have_value("gpt2-nano")
     expect(v.page).to_have_title(re.compile("Tokens"))
+    v.open("tokens?model=SmolLM2-135M-Instruct")  # without a reload
+    expect(v.page.get_by_label("Model", exact=True)).to_have_value("SmolLM2-135M-Instruct")
     v.page.get_by_role("navigation", name="Pages").get_by_role("link", name="System").click()
     v.page.go_back()
     expect(v.page).to_have_title(re.compile("Tokens"))

@@ -53,3 +53,10 @@ export function useKey(key) {
   if (models.get().state !== "ready" && again !== listModels) listModels();
   again();
 }
+
+// A link to a view may name the model that it means, also one that was made since the list was read.
+address.subscribe(({ params: { model } }) => {
+  if (!model || model === chosenModel.get() || models.get().state !== "ready") return;
+  if (modelInfo(model)) chosenModel.set(model);
+  else listModels();
+});
