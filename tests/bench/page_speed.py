@@ -17,6 +17,7 @@ from serving import ROOT, Server  # noqa: E402
 
 SMOLLM2 = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 TEXT_128 = "the cat sat on the mat and " * 18 + "the cat"  # 128 tokens of SmolLM2
+SHOWN = "Attention of 30 layers with 9 heads each over 128 tokens"
 WORDS = [" the", " lighthouse", " keeper", " was", " not", " at", " home", ",", " and", " so", " it", " went", " on", ".", "\n"]
 
 
@@ -60,10 +61,12 @@ def typing_and_hovering(page, session, url, n):
         page.evaluate(frame)
 
     def hover(i):
-        page.locator(f'#answer [data-i="{15 * i + 33}"]').hover()
+        page.mouse.move(*places[i])  # as a hand does it; a locator's hover() would be measured too
         page.evaluate(frame)
     typed = main_thread_ms(session, key, 20)
     page.locator("#answer").scroll_into_view_if_needed()
+    places = page.evaluate("""() => [...document.querySelectorAll('#answer .tok')].map((e) => e.getClientRects()[0])
+        .filter((b) => b && b.width > 4 && b.top > 60 && b.bottom < innerHeight).map((b) => [b.left + b.width / 2, b.top + b.height / 2])""")[::3]
     hovered = main_thread_ms(session, hover, 20)
     page.unroute("**/v1/completions")
     return typed, hovered
@@ -73,10 +76,8 @@ def attention(page, url):
     """From asking for the picture of all heads over 128 tokens to having it drawn, in ms, as the page itself measures it."""
     page.goto(url + "/#inside?tab=attention&model=SmolLM2-135M-Instruct")
     page.get_by_label("Text", exact=True).first.fill(TEXT_128)
-    drawn = page.locator("[data-draw]")
-    drawn.wait_for()
-    shape = page.get_by_role("img", name="Attention of").get_attribute("aria-label")
-    return float(re.search(r"in (\d+) ms", drawn.inner_text())[1]), shape
+    page.get_by_role("img", name=SHOWN).wait_for()
+    return float(re.search(r"in (\d+) ms", page.locator("[data-draw]").inner_text())[1])
 
 
 def main():
@@ -93,7 +94,7 @@ def main():
             grids.append(attention(page, server.url))
             context.close()
         print(f"first contentful paint: {statistics.median(paints):.0f} ms (worst {max(paints):.0f})")
-        print(f"{grids[0][1]}: {statistics.median(g for g, _ in grids):.0f} ms (worst {max(g for g, _ in grids):.0f})")
+        print(f"{SHOWN}: {statistics.median(grids):.0f} ms (worst {max(grids):.0f})")
         for n in (2000, 10000):
             page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
             session = page.context.new_cdp_session(page)
