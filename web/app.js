@@ -53,9 +53,14 @@ function Notice() {
   const now = useStore(notice);
   const [key, setKey] = useState("");
   if (!now) return null;
+  const close = () => {
+    document.getElementById("main").focus({ preventScroll: true }); // not lost with the button
+    notice.set(null);
+  };
   const submit = (event) => {
     event.preventDefault();
-    useKey(key.trim());
+    close();
+    useKey(key.trim(), now.again);
     setKey("");
   };
   return html`<div id="notice" class="notice" role="alert">
@@ -67,8 +72,8 @@ function Notice() {
       <button class="primary" type="submit">Use this key</button>
     </form>`}
     <div class="notice-actions">
-      ${now.again && !now.wantKey && html`<button type="button" onClick=${() => { notice.set(null); now.again(); }}>Try again</button>`}
-      <button type="button" class="quiet" onClick=${() => notice.set(null)}>Dismiss</button>
+      ${now.again && !now.wantKey && html`<button type="button" onClick=${() => { close(); now.again(); }}>Try again</button>`}
+      <button type="button" class="quiet" onClick=${close}>Dismiss</button>
     </div>
   </div>`;
 }
@@ -83,14 +88,20 @@ function NoModel() {
   </div></section>`;
 }
 
+const reload = () => location.reload();
+
 /** The open view's component, loaded on first use. */
 function useView(name) {
   const [view, setView] = useState({ name: null, Component: null });
   useEffect(() => {
     let gone = false;
     import(`./views/${name}.js`).then(
-      (module) => { if (!gone) setView({ name, Component: module.default }); },
-      () => { if (!gone) notice.set({ text: "A part of the page did not load. Is couplet still running?", again: () => location.reload(), wantKey: false }); });
+      (module) => {
+        if (gone) return;
+        if (notice.get()?.again === reload) notice.set(null);
+        setView({ name, Component: module.default });
+      },
+      () => { if (!gone) notice.set({ text: "A part of the page did not load. Is couplet still running?", again: reload, wantKey: false }); });
     return () => { gone = true; };
   }, [name]);
   return view.name === name ? view.Component : null;

@@ -185,3 +185,61 @@ def test_asks_for_a_key(visit, nano):
         expect(v.page.locator("#run")).to_be_enabled()
         fill_prompt(v.page)
         run_to_end(v.page)
+
+
+NO_STORE = """for (const name of ["localStorage", "sessionStorage"])
+  Object.defineProperty(window, name, {get() { throw new DOMException("not here", "SecurityError"); }});"""
+
+
+def test_a_browser_that_keeps_nothing(visit):
+    """Where the browser forbids a page to store anything, everything but remembering works."""
+    v = visit()
+    v.page.add_init_script(NO_STORE)
+    v.page.reload()
+    expect(v.page.locator("#run")).to_be_enabled()
+    fill_prompt(v.page)
+    run_to_end(v.page)
+    assert v.complaints == []
+
+
+def test_what_an_older_page_kept(visit):
+    """Members of another kind than today's are not taken over; the others are."""
+    v = visit()
+    v.page.evaluate("""() => {
+      localStorage.setItem("couplet.chat", JSON.stringify({nodes: null, leaf: 3, next: "x"}));
+      localStorage.setItem("couplet.sampling", JSON.stringify({temperature: {value: 1}, stop: null, seed: "7"}));
+    }""")
+    v.page.goto("about:blank")
+    v.page.goto(v.url + "/#chat")
+    expect(v.page.get_by_label("Your message")).to_be_visible()
+    expect(v.page.get_by_label("Temperature", exact=True)).to_have_value("0.7")
+    expect(v.page.get_by_label("Seed")).to_have_value("7")
+    expect(v.page.get_by_label("Stop at")).to_have_value("")
+    assert v.complaints == []
+
+
+def test_a_model_that_is_gone_leaves_the_list(visit, nano, tmp_path):
+    """The notice says to choose another one: those that are there now can be chosen, and the keyboard is not lost with the notice."""
+    with Server("--model", f"first={nano}", "--model", f"second={nano}") as server:
+        v = visit(server.url)
+        v.page.get_by_label("Model", exact=True).select_option("second")
+        fill_prompt(v.page)
+        refusal = '{"error": {"message": "The model does not exist.", "code": "model_not_found"}}'
+        left = v.page.evaluate("fetch('/v1/models').then((r) => r.json())")
+        left["data"] = left["data"][:1]
+        v.page.route("**/v1/models", lambda route: route.fulfill(json=left))
+        v.page.route("**/v1/completions", lambda route: route.fulfill(status=404, body=refusal, content_type="application/json"))
+        v.page.locator("#run").click()
+        expect(v.page.get_by_role("alert")).to_contain_text("no longer served")
+        expect(v.page.locator("#model option")).to_have_text(["first"])
+        v.page.get_by_role("button", name="Dismiss").click()
+        expect(v.page.locator("#main")).to_be_focused()
+
+
+def test_a_view_that_did_not_load_is_forgotten_when_another_does(visit):
+    v = visit()
+    v.page.route("**/views/tokens.js", lambda route: route.abort())
+    v.page.evaluate("location.hash = '#tokens'")
+    expect(v.page.get_by_role("alert")).to_contain_text("did not load")
+    v.open("chat")
+    expect(v.page.get_by_role("alert")).to_have_count(0)

@@ -2,6 +2,10 @@
 // Talks to this server and to nobody else. Knows HTTP, server-sent events, uploads and what errors mean; knows nothing of the page.
 
 const KEY = "couplet.key"; // sessionStorage: a key is forgotten with its tab
+let key = null;
+try {
+  key = sessionStorage.getItem(KEY);
+} catch { /* a browser that keeps nothing for a page: until it is reloaded */ }
 
 export class ApiError extends Error {
   constructor(status, body, retryAfter) {
@@ -10,11 +14,16 @@ export class ApiError extends Error {
   }
 }
 
-export const setKey = (key) => (key ? sessionStorage.setItem(KEY, key) : sessionStorage.removeItem(KEY));
-export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+export function setKey(to) {
+  key = to || null;
+  try {
+    if (key) sessionStorage.setItem(KEY, key);
+    else sessionStorage.removeItem(KEY);
+  } catch { /* it is known until the page is reloaded */ }
+}
+export const hasKey = () => key !== null;
 
 function headersWith(more = {}) {
-  const key = sessionStorage.getItem(KEY);
   return key ? { ...more, Authorization: `Bearer ${key}` } : more;
 }
 

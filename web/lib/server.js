@@ -23,8 +23,9 @@ export const modelInfo = (id) => models.get().list.find((model) => model.id === 
 /** Says what went wrong and what to do; `again` is tried anew on demand. An aborted request is nothing. */
 export function fail(error, again = null) {
   if (error?.name === "AbortError") return;
-  const passing = error.status === undefined || error.status === 429 || error.status >= 500;
+  const passing = !(error.status >= 300 && error.status < 500 && error.status !== 429); // below 300: an answer that broke off
   notice.set({ text: explain(error), again: passing || error.status === 401 ? again : null, wantKey: error.status === 401 });
+  if (error.code === "model_not_found") listModels(); // to choose from what is there now
 }
 export const say = (text) => notice.set(text ? { text, again: null, wantKey: false } : null);
 
@@ -46,10 +47,10 @@ export async function listModels() {
   chosenModel.set(id);
 }
 
-export function useKey(key) {
-  const again = notice.get()?.again ?? listModels;
+/** Goes on with another key, by what was refused without it. */
+export function useKey(key, refused) {
+  const again = refused ?? listModels;
   setKey(key);
-  notice.set(null);
   if (models.get().state !== "ready" && again !== listModels) listModels();
   again();
 }

@@ -62,11 +62,13 @@ document.addEventListener("visibilitychange", flush);
 /** A store that survives a reload. An object's missing members come from `initial`; another type than initial's is not taken over. */
 export function persistentStore(name, initial) {
   const isObject = initial !== null && typeof initial === "object" && !Array.isArray(initial);
+  const kind = (x) => (Array.isArray(x) ? "list" : x === null ? "null" : typeof x === "object" ? "object" : "plain");
+  const alike = ([member, now]) => (initial[member] ?? null) === null || kind(now) === kind(initial[member]); // an older page's may be another
   let value = initial;
   try {
     const saved = JSON.parse(localStorage.getItem(PREFIX + name));
     const fits = initial === null || (saved !== null && typeof saved === typeof initial && Array.isArray(saved) === Array.isArray(initial));
-    if (saved !== null && fits) value = isObject ? { ...initial, ...saved } : saved;
+    if (saved !== null && fits) value = isObject ? { ...initial, ...Object.fromEntries(Object.entries(saved).filter(alike)) } : saved;
   } catch { /* unreadable: as if nothing had been saved */ }
   const store = createStore(value);
   store.subscribe((now) => {
