@@ -70,6 +70,18 @@ def test_stops(chat):
     assert answers(chat).inner_text() != ""
 
 
+def test_a_reload_in_the_middle_keeps_what_came(chat):
+    chat.page.get_by_label("Max tokens").fill("2000")
+    chat.page.get_by_label("Temperature", exact=True).fill("0")
+    chat.page.get_by_label("Your message").fill("Write a very long story about a lighthouse.")
+    chat.page.locator("#send").click()
+    expect(chat.page.get_by_label("Your message")).to_be_focused()  # not lost with the button
+    expect(answers(chat)).to_contain_text(re.compile(".{40}"))
+    expect(chat.page.locator("#chat-stop")).to_be_visible()
+    chat.page.reload()
+    expect(answers(chat)).to_contain_text(re.compile(".{40}"))
+
+
 def test_another_answer_keeps_the_first(chat):
     ask(chat, "Tell me a secret.")
     first = answers(chat).inner_text()

@@ -87,11 +87,12 @@ function Start({ model }) {
 }
 
 function Composer({ model, busy }) {
-  const text = useStore(draft), box = useRef();
+  const text = useStore(draft), box = useRef(), touch = matchMedia("(pointer: coarse)").matches;
+  const then = (act) => () => { act(); if (!touch) box.current.focus(); }; // the button goes; a finger would get the keyboard over the answer
   const onKey = (event) => {
     // Enter alone sends where there is a real keyboard; while a word is being composed it belongs to the input method.
     if (event.key !== "Enter" || event.shiftKey || event.ctrlKey || event.metaKey || event.isComposing) return;
-    if (matchMedia("(pointer: coarse)").matches) return;
+    if (touch) return;
     event.preventDefault();
     if (!busy) send(text);
   };
@@ -99,9 +100,9 @@ function Composer({ model, busy }) {
     <label class="sr" for="say">Your message</label>
     <textarea id="say" ref=${box} rows="2" placeholder="Your message" value=${text} onInput=${(e) => draft.set(e.target.value)}
       onKeyDown=${onKey}></textarea>
-    ${busy ? html`<button id="chat-stop" type="button" onClick=${stop}>Stop <kbd>Esc</kbd></button>`
+    ${busy ? html`<button id="chat-stop" type="button" onClick=${then(stop)}>Stop <kbd>Esc</kbd></button>`
       : html`<button id="send" class="primary" type="button" disabled=${!model || text.trim() === ""}
-        onClick=${() => send(text)}>Send <kbd>↵</kbd></button>`}
+        onClick=${then(() => send(text))}>Send <kbd>↵</kbd></button>`}
   </div>`;
 }
 

@@ -111,6 +111,12 @@ async function write(id, path, body, { promptIds = null, again }) {
   }
 }
 
+// A reload in the middle of an answer keeps what came. Capturing, it is called before the stores are saved.
+addEventListener("pagehide", () => {
+  const { id } = writing.get();
+  if (id !== null) setContent(id, details.get(id).log.text);
+}, true);
+
 /** The conversation up to the message `leaf` as the server wants it. */
 function messagesTo(leaf) {
   const said = system.get().trim();
