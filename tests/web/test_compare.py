@@ -155,6 +155,21 @@ def test_a_training_run_replayed(visit, trained):
     assert v.complaints == []
 
 
+def test_a_refused_checkpoint_is_asked_again(visit, trained):
+    """A server that was busy once is not busy for ever."""
+    v = visit(trained.url)
+    start(v, seed=1, temperature=0)
+    busy = '{"error": {"message": "The queue is full.", "code": "queue_full"}}'
+    v.page.route("**/v1/completions", lambda route: route.fulfill(status=429, body=busy, content_type="application/json"))
+    v.page.get_by_role("button", name="Replay all").click()
+    expect(v.page.locator(".compare-run").get_by_role("alert")).to_contain_text("busy")
+    v.page.unroute("**/v1/completions")
+    v.page.get_by_role("button", name="Replay all").click()
+    expect(v.page.locator(".compare-run output")).to_have_text("the result")
+    expect(v.page.locator(".compare-run .stats")).to_contain_text("answer")
+    expect(v.page.locator(".compare-run").get_by_role("alert")).to_have_count(0)
+
+
 def test_models_of_different_make(visit, smol_url):
     """A model without a chat template goes along; with another vocabulary there are no probabilities to compare, and no complaint about it."""
     v = visit(smol_url)

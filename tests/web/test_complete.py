@@ -118,6 +118,20 @@ def test_another_answer_then_on_writing(complete):
     expect(complete.page.locator("#answer")).to_have_text(first, use_inner_text=True)
 
 
+def test_the_keyboard_stays_at_the_button(complete):
+    """While an answer is written, and after it was stopped, by keys alone."""
+    complete.page.get_by_label("Max tokens").fill("2000")
+    run_button = complete.page.locator("#run")
+    run_button.focus()
+    complete.page.keyboard.press("Enter")
+    expect(complete.page.locator("#stop")).to_be_visible()
+    expect(run_button).to_be_focused()
+    complete.page.keyboard.press("Tab")
+    complete.page.keyboard.press("Enter")
+    expect(complete.page.locator("#stats")).to_contain_text("stopped")
+    expect(run_button).to_be_focused()
+
+
 def test_an_answer_outlives_the_view(complete):
     complete.page.get_by_label("Max tokens").fill("60")
     complete.page.locator("#run").click()

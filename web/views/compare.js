@@ -87,9 +87,9 @@ function Question({ picked }) {
     ${chat && without.length > 0 && html`<p class="hint">${without.join(", ")} ${without.length === 1 ? "has" : "have"} no chat
       template and will not answer a question: choose Text.</p>`}
     <div class="actions">
-      <button id="compare" class="primary" type="button" disabled=${busy || picked.length < 2 || text === ""}
+      <button id="compare" class="primary" type="button" disabled=${picked.length < 2 || text === ""} aria-disabled=${busy}
         onClick=${() => compare(picked)}>Compare <kbd>Ctrl ↵</kbd></button>
-      ${busy && html`<button id="stop" type="button" onClick=${stop}>Stop <kbd>Esc</kbd></button>`}
+      ${busy && html`<button id="stop" type="button" onClick=${() => { stop(); document.getElementById("compare").focus(); }}>Stop <kbd>Esc</kbd></button>`}
       <span class="hint">Settings and seed are the same for all; without a seed, one is drawn.</span>
     </div>
   <//>`;

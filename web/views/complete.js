@@ -47,9 +47,9 @@ function Prompt() {
     <textarea id="prompt" rows="7" spellcheck="false" placeholder="Begin a text; the model goes on with it." value=${text}
       onInput=${(e) => prompt.set(e.target.value)}></textarea>
     <div class="actions">
-      <button id="run" class="primary" type="button" disabled=${busy || state !== "ready" || !model}
+      <button id="run" class="primary" type="button" disabled=${state !== "ready" || !model} aria-disabled=${busy}
         onClick=${() => complete()}>Complete <kbd>Ctrl ↵</kbd></button>
-      ${busy && html`<button id="stop" type="button" onClick=${stop}>Stop <kbd>Esc</kbd></button>`}
+      ${busy && html`<button id="stop" type="button" onClick=${() => { stop(); document.getElementById("run").focus(); }}>Stop <kbd>Esc</kbd></button>`}
       <button id="score" type="button" class="quiet" disabled=${reading || !model || text === ""}
         title="How likely does the model find each token of the prompt?" onClick=${scorePrompt}>Score the prompt</button>
       <${ViewAs} request=${() => ({ path: PATH, body: streamed(PATH, requestNow()) })} link=${shareLink} />

@@ -41,7 +41,7 @@ export function runsOf(list) {
 /** The kept answer of a model to the prompt and settings as they are; asked for where it is missing and `ask` is set. */
 async function look(model, ask) {
   const key = JSON.stringify([model, prompt.get(), asChat.get(), sampling.get()]);
-  if (ask && model.endsWith(":live")) answers.delete(key); // its weights are new ones every time
+  if (ask && (model.endsWith(":live") || answers.get(key)?.problem)) answers.delete(key); // its weights are new ones every time; a refusal may pass
   if (answers.has(key) || !ask || prompt.get() === "") return answers.get(key) ?? null;
   control?.abort();
   const mine = control = new AbortController(), column = newColumn();
