@@ -116,7 +116,7 @@ function byStep(samples) {
   return [...steps].sort((a, b) => a[0] - b[0]);
 }
 
-const Sample = ({ sample }) => html`<p class="job-sample"><span class="job-prompt">${sample.prompt}</span>${sample.text}</p>`;
+const Sample = ({ sample }) => html`<p class="job-sample" tabindex="0"><span class="job-prompt">${sample.prompt}</span>${sample.text}</p>`;
 
 function All({ steps }) {
   const [most, setMost] = useState(MOST_LISTED);
