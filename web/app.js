@@ -113,6 +113,10 @@ function App() {
   const title = VIEWS.find(([one]) => one === name)[1];
   const View = useView(name);
   const none = useStore(models, (m) => m.state === "ready" && m.list.length === 0) && !WITHOUT_MODEL.includes(name);
+  useEffect(() => { // what went wrong in another view is no longer of interest
+    const now = notice.get();
+    if (now && !now.wantKey && now.again !== listModels) notice.set(null);
+  }, [name]);
   useEffect(() => {
     document.title = `${title} · couplet`;
     document.querySelector("nav [aria-current]")?.scrollIntoView({ inline: "nearest", block: "nearest" }); // on a phone the pages scroll in their line

@@ -236,6 +236,17 @@ def test_a_model_that_is_gone_leaves_the_list(visit, nano, tmp_path):
         expect(v.page.locator("#main")).to_be_focused()
 
 
+def test_what_went_wrong_in_a_view_stays_there(visit):
+    v = visit()
+    v.page.route("**/v1/completions", lambda route: route.fulfill(status=503, body="{}", content_type="application/json"))
+    expect(v.page.locator("#run")).to_be_enabled()
+    fill_prompt(v.page)
+    v.page.locator("#run").click()
+    expect(v.page.get_by_role("alert")).to_contain_text("not ready")
+    v.open("tokens")
+    expect(v.page.get_by_role("alert")).to_have_count(0)
+
+
 def test_a_view_that_did_not_load_is_forgotten_when_another_does(visit):
     v = visit()
     v.page.route("**/views/tokens.js", lambda route: route.abort())

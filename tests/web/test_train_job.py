@@ -159,6 +159,7 @@ def test_pause_resume_cancel(visit, trainer, endless):
     wait_step(v, 5)
     page.get_by_role("button", name="Pause endless").click()
     expect(status).to_have_text("paused")
+    expect(page.get_by_role("button", name="Resume endless")).to_be_focused()  # the keyboard stays where it was
     assert trainer.job(endless)["status"] == "paused"
     rested = step(v)
     page.get_by_role("button", name="Resume endless").click()
@@ -174,6 +175,7 @@ def test_pause_resume_cancel(visit, trainer, endless):
     dialog.get_by_role("button", name="Cancel the run").click()
     expect(status).to_have_text("cancelled")
     expect(page.get_by_role("button", name="Pause endless")).to_have_count(0)
+    expect(page.locator("#main")).to_be_focused()
     expect(page.locator("#events")).to_contain_text("The job has been cancelled.")
     assert not v.complaints
 

@@ -466,3 +466,17 @@ def test_a_server_without_fine_tuning_says_so(visit):
     v.page.unroute("**/v1/fine_tuning/jobs?*")
     v.page.get_by_role("button", name="Ask again").click()
     expect(v.page.get_by_role("button", name="Choose a file")).to_be_visible()
+
+
+def test_a_name_that_turns_the_direction(visit):
+    """What stands behind such a file's name is read from left to right, as always."""
+    v = visit()
+    v.open("train")
+    v.page.evaluate(DROP, {"name": "\u202egniht.txt", "text": "a short text, turned around " * 40, "where": ".train-nothing"})
+    line = v.page.locator(".train-nothing p").filter(has_text="gniht")
+    expect(line).to_be_visible()
+    comma, size = line.evaluate("""(line) => { // where ", " and the size stand
+      const text = line.querySelector("strong").nextSibling, range = document.createRange();
+      return [text, text.nextSibling].map((node) => { range.selectNodeContents(node); return range.getBoundingClientRect().left; });
+    }""")
+    assert comma < size

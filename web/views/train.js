@@ -216,7 +216,7 @@ function Nothing() {
     ${wrong ? html`<p class="bad">Steps: a whole number from 1 to 100,000.</p>`
       : html`<p class="hint">${count(n)} updates, each from 8 pieces of the text: about ${duration(STEP_SECONDS * n)} on two cores that have little
           else to do.</p>`}
-    <p class="hint">Text: <strong>${own.filename}</strong>, ${bytes(own.bytes)}${file ? "" : ", small stories of one village"}.
+    <p class="hint">Text: <strong><bdi>${own.filename}</bdi></strong>, ${bytes(own.bytes)}${file ? "" : ", small stories of one village"}.
       ${" "}${own.bytes < LEAST_BYTES && html`<span class="bad">That is little: with less than 10 KB it learns the text by heart, no more. </span>`}
       ${file ? html`<button type="button" class="quiet" onClick=${() => plan.patch({ file: null })}>Back to the example</button>`
         : html`<${PickFile} label="Use a text of your own" kinds=${TEXTS} className="quiet" disabled=${busy} onPick=${take} /> or drop it on this

@@ -132,7 +132,7 @@ export function FileList({ onUse, chosen = null, onGone }) {
   if (list.length === 0) return html`<p class="hint">No file has been uploaded yet.</p>`;
   return html`<ul class="train-files" tabindex="0" aria-label="Uploaded files">
     ${list.map((file) => html`<li key=${file.id} aria-current=${file.id === chosen ? "true" : undefined}>
-      <span class="train-file-name">${file.filename}${file.shared && html` <span class="tag">shared</span>`}
+      <span class="train-file-name"><bdi>${file.filename}</bdi>${file.shared && html` <span class="tag">shared</span>`}
         <span class="hint">${[rows[file.id], bytes(file.bytes), ago(file.created_at)].filter(Boolean).join(" · ")}</span></span>
       ${file.id === chosen ? html`<span class="tag good">in use</span>`
         : html`<button type="button" class="quiet" aria-label=${`Use ${file.filename}`} onClick=${() => onUse(file)}>Use</button>`}

@@ -312,7 +312,7 @@ export function FileName({ id }) {
     call(`/v1/files/${encodeURIComponent(id)}`).then(({ filename }) => names.patch({ [id]: filename }),
       (error) => (error.status === 404 ? names.patch({ [id]: null }) : asked.delete(id)));
   }, [id]);
-  return html`<span class=${name ? "" : "hint"} title=${id}>${name === undefined ? "…" : name ?? "deleted file"}</span>`;
+  return html`<bdi class=${name ? "" : "hint"} title=${id}>${name === undefined ? "…" : name ?? "deleted file"}</bdi>`;
 }
 
 // ---------------------------------------------------------------- progress
@@ -368,17 +368,18 @@ export function Actions({ job, onChange }) {
   if (FINAL.has(job.status)) return null;
   const act = (verb) => run(async () => {
     const now = await request("POST", `/v1/fine_tuning/jobs/${job.id}/${verb}`);
+    if (FINAL.has(now.status) || verb === "cancel") document.getElementById("main").focus({ preventScroll: true }); // the buttons go
     jobLog(job.id).setJob(now);
     onChange?.(now);
   });
   const wish = job.couplet.requested, off = busy || wish === "cancel", name = shortName(job);
   const cancel = () => (job.couplet.step > 0 || job.status === "running" ? setAsking(true) : act("cancel"));
+  const button = (word, not, onClick, more) => html`<button type="button" aria-disabled=${not} aria-label=${`${word} ${name}`}
+    onClick=${() => not || onClick()} ...${more}>${word}</button>`; // disabled ones would lose the keyboard
   return html`<span class="job-actions">
-    ${job.status === "paused"
-      ? html`<button type="button" disabled=${off} aria-label=${`Resume ${name}`} onClick=${() => act("resume")}>Resume</button>`
-      : html`<button type="button" disabled=${off || wish === "pause"} aria-label=${`Pause ${name}`} title="Lets it rest; nothing is lost"
-          onClick=${() => act("pause")}>Pause</button>`}
-    <button type="button" class="quiet" disabled=${off} aria-label=${`Cancel ${name}`} onClick=${cancel}>Cancel</button>
+    ${job.status === "paused" ? button("Resume", off, () => act("resume"))
+      : button("Pause", off || wish === "pause", () => act("pause"), { title: "Lets it rest; nothing is lost" })}
+    ${button("Cancel", off, cancel, { class: "quiet" })}
     ${asking && html`<${CancelDialog} job=${job} onClose=${() => setAsking(false)} act=${act} />`}
   </span>`;
 }
