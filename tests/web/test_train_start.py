@@ -474,7 +474,8 @@ def test_a_name_that_turns_the_direction(visit):
     v.open("train")
     v.page.evaluate(DROP, {"name": "\u202egniht.txt", "text": "a short text, turned around " * 40, "where": ".train-nothing"})
     line = v.page.locator(".train-nothing p").filter(has_text="gniht")
-    expect(line).to_be_visible()
+    expect(line).to_contain_text("1.1 KB")
+    expect(v.page.locator("button#train-nothing")).to_be_enabled()  # the upload is over, the card stands still
     comma, size = line.evaluate("""(line) => { // where ", " and the size stand
       const text = line.querySelector("strong").nextSibling, range = document.createRange();
       return [text, text.nextSibling].map((node) => { range.selectNodeContents(node); return range.getBoundingClientRect().left; });
