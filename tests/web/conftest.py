@@ -79,8 +79,12 @@ class Visit:
         return [f"{v['id']}: {n['html'][:160]} ({n['failureSummary'][:200]})" for v in found if v["impact"] in ("serious", "critical") for n in v["nodes"]]
 
     def fits(self):
-        """Nothing sticks out sideways."""
-        return self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        """Nothing sticks out sideways, once what is on its way has come and the page stands still."""
+        for _ in range(20):
+            if self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
+                return True
+            self.page.wait_for_timeout(150)
+        return False
 
     def foreign(self):
         return [r.url for r in self.requests if not r.url.startswith((self.url + "/", "data:"))]

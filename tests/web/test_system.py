@@ -16,7 +16,7 @@ def post(url, path, **body):
 def test_shows_models_and_live_figures(visit, smol_url):
     v = visit(smol_url)
     v.open("system")
-    row = v.page.get_by_role("region", name="Models").get_by_role("row").filter(has_text="SmolLM2-135M-Instruct")
+    row = v.page.get_by_role("region", name="Models").get_by_role("row").filter(has=v.page.get_by_role("link", name="SmolLM2-135M-Instruct", exact=True))
     expect(row).to_contain_text("30 × 9 heads, 576 wide")
     expect(row).to_contain_text("135 M")
     chart = v.page.get_by_role("img", name=re.compile("^Prompt tokens read a second"))
