@@ -7,6 +7,8 @@ import urllib.request
 import pytest
 from playwright.sync_api import expect
 
+from serving import Server
+
 
 def tokenize(url, **body):
     request = urllib.request.Request(url + "/tokenize", json.dumps(body).encode(), {"Content-Type": "application/json"})
@@ -107,3 +109,11 @@ def test_accessible_on_a_phone_too(tokens, colours):
 def test_empty_text_says_what_this_is(tokens):
     v = tokens("")
     expect(v.page.get_by_role("heading", name="Nothing to read yet")).to_be_visible()
+
+
+def test_long_model_names_fit_a_phone(visit, nano):
+    with Server("--model", f"{'a-model-with-a-long-name-' * 6}=" + str(nano), "--model", f"{'another-' * 20}=" + str(nano)) as server:
+        v = visit(server.url, viewport={"width": 390, "height": 844})
+        for view in ("tokens", "compare", "train", "system", "inside"):
+            v.open(view)
+            assert v.fits(), view

@@ -5,7 +5,7 @@
 
 import { ApiError, call, explain, request, text as fetchText, upload } from "../../lib/api.js";
 import { ago, bytes, count, plural } from "../../lib/format.js";
-import { html, useEffect, useMemo, useRef, useState } from "../../lib/html.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../../lib/html.js";
 import { fail, say } from "../../lib/server.js";
 import { address, createStore, go, persistentStore, useStore } from "../../lib/store.js";
 import { Card, Dialog, Facts, Progress, useSettled } from "../../lib/ui.js";
@@ -159,7 +159,7 @@ export const hovering = createStore(null);
 export function usePageDrop(take) {
   const latest = useRef(take);
   latest.current = take;
-  useEffect(() => {
+  useLayoutEffect(() => { // before the page is seen: nobody's file is opened in its place
     const drag = (event) => {
       if (!carriesFiles(event)) return;
       event.preventDefault(); // else the browser opens the file in place of the page
