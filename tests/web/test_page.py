@@ -20,6 +20,7 @@ def fill_prompt(page, text=PROMPT, max_tokens=24):
 def run_to_end(page):
     page.get_by_role("button", name=re.compile("^Complete")).click()
     expect(page.locator("#stats")).to_contain_text("answer")
+    expect(page.locator("#stop")).to_be_hidden()
 
 
 def test_loads_quietly(visit):

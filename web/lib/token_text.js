@@ -117,7 +117,7 @@ function drawTokens(host, log, look, spans) {
   };
   draw();
   const stop = log.subscribe(() => { frame ||= requestAnimationFrame(draw); });
-  return () => { stop(); cancelAnimationFrame(frame); };
+  return { draw, stop: () => { stop(); cancelAnimationFrame(frame); } };
 }
 
 /** Tokens as bars: [{text, note, share (0..1), value, chosen, title, onClick}]; buttons where they can be clicked. */
@@ -168,15 +168,17 @@ function TokenCard({ token, index, place, onPick, onEnter, onLeave, note, tools 
  * tools(index, token): what stands below its alternatives. redraw: spans are made anew when it changes.
  */
 export function TokenText({ log, label, colour = "surprise", onPick, mark, note, tools, redraw, id, running = false }) {
-  const root = useRef(), host = useRef(), look = useRef({}), hide = useRef(0), spans = useRef([]), current = useRef(null);
+  const root = useRef(), host = useRef(), look = useRef({}), drawing = useRef(null), hide = useRef(0), spans = useRef([]), current = useRef(null);
   const [open, setOpen] = useState(null); // {index, place}
   look.current = { colour, mark };
   useEffect(() => {
     host.current.replaceChildren();
     setOpen(null);
     spans.current.length = 0;
-    return drawTokens(host.current, log, look, spans.current);
+    drawing.current = drawTokens(host.current, log, look, spans.current);
+    return drawing.current.stop;
   }, [log, colour, redraw]);
+  useLayoutEffect(() => { if (!running) drawing.current?.draw(); }, [running]); // whoever sees that it has ended sees all of it
   useEffect(() => log.subscribe(() => setOpen((now) => (now && now.index >= log.items.length ? null : now))), [log]);
   const span = (index) => spans.current[index];
   const show = (index) => {
