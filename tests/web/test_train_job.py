@@ -185,7 +185,7 @@ def test_pause_resume_cancel(visit, trainer, endless):
 
 def test_a_run_is_watched_to_its_end(visit, trainer):
     """From the first step to the result on a page that is never loaded again."""
-    job = trainer.start("watched", training_type={"type": "lora"}, max_steps=120, n_evals=6, n_checkpoints=2, sample_prompts=["The mill"], metadata={"couplet.estimate_s": "90"})
+    job = trainer.start("watched", training_type={"type": "lora"}, max_steps=270, batch_size=16, n_evals=6, n_checkpoints=2, sample_prompts=["The mill"], metadata={"couplet.estimate_s": "90"})
     v = open_job(visit, trainer, job)
     page, same = v.page, marker(v)
     wait_step(v, 3)
@@ -194,10 +194,10 @@ def test_a_run_is_watched_to_its_end(visit, trainer):
     expect(page.locator("#job progress")).to_have_attribute("value", re.compile(r"0\.\d+"))
     expect(page.locator("#job")).to_contain_text("left")
     expect(page.locator("#job")).to_contain_text("1 min 30 s")  # what was expected
-    expect(page.locator("#job [data-status]")).to_have_text("finished", timeout=40_000)
-    assert step(v) == 120 and same()
+    expect(page.locator("#job [data-status]")).to_have_text("finished", timeout=120_000)
+    assert step(v) == 270 and same()
     steps = trainer.steps(job)
-    assert float(legend(v, "Training").inner_text()) == pytest.approx(steps[120]["train_loss"], rel=1e-3)
+    assert float(legend(v, "Training").inner_text()) == pytest.approx(steps[270]["train_loss"], rel=1e-3)
     expect(legend(v, "Validation")).to_have_text(re.compile(r"^\d+\.\d+$"))
     for name in ("Learning rate", "Tokens/s", "Gradient norm"):
         expect(page.get_by_role("group", name=name, exact=True).locator("b")).to_have_text(re.compile(r"^\d"))

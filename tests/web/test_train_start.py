@@ -472,6 +472,7 @@ def test_a_name_that_turns_the_direction(visit):
     """What stands behind such a file's name is read from left to right, as always."""
     v = visit()
     v.open("train")
+    expect(v.page.locator(".train-nothing")).to_be_visible()
     v.page.evaluate(DROP, {"name": "\u202egniht.txt", "text": "a short text, turned around " * 40, "where": ".train-nothing"})
     line = v.page.locator(".train-nothing p").filter(has_text="gniht")
     expect(line).to_contain_text("1.1 KB")
