@@ -8,7 +8,7 @@ const FINISH = { stop: "ended by itself", length: "cut at max tokens" };
 const SPECIAL = /^<(\|.+\||\/?s|bos|eos|pad|unk|(start|end)_of_turn)>$/; // tokens that are no part of the text
 const ESCAPED = /^bytes:((?:\\x[0-9a-f]{2})+)$/;
 const BURST_MS = 20; // an answer that comes within it came in one piece: the time between its tokens says nothing
-export const ALTERNATIVES = 8;
+const ALTERNATIVES = 8;
 
 const encoder = new TextEncoder();
 
@@ -19,7 +19,7 @@ function bytesOf(raw, bytes) {
 }
 
 /** Gives tokens their texts: a character made of several tokens belongs to the last of them, the others have none. */
-export class Speller {
+class Speller {
   #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
   /** `text`: what the server says this token added, where it says so for a single token. */
@@ -35,7 +35,7 @@ function fromChat(t) {
 }
 
 /** The tokens of `choice.logprobs` of /v1/completions; `ids` are the ids of the tokens. */
-export function fromCompletion(logprobs, ids) {
+function fromCompletion(logprobs, ids) {
   return logprobs.tokens.map((raw, i) => {
     const known = logprobs.top_token_ids?.[i] ?? [];
     const top = Object.entries(logprobs.top_logprobs?.[i] ?? {}).map(([text, logprob]) => ({ text, logprob }));
@@ -132,6 +132,8 @@ export async function score(model, prompt, signal) {
   const speller = new Speller();
   return fromCompletion(choice.logprobs, choice.prompt_token_ids).map((token) => speller.add(token));
 }
+
+export const idsOf = (tokens) => tokens.map((token) => token.id);
 
 /** Tokens as a file holds them: a token's bytes where it is no whole character. */
 export const exported = (tokens) => tokens.map(({ id, name, raw, text, logprob, top, picked }) => ({

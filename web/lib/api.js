@@ -46,10 +46,16 @@ export const request = async (method, path, body, signal, headers) => (await sen
 export const text = async (path, signal) => (await send(path, { signal })).text();
 
 /** Saves a Blob as a file. */
-export function save(blob, name) {
+function save(blob, name) {
   const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+/** Saves what is known of an answer as a file. */
+export function saveJson(members, name) {
+  const file = { made_by: "couplet", at: new Date().toISOString(), ...members };
+  save(new Blob([JSON.stringify(file, null, 1)], { type: "application/json" }), name);
 }
 
 /** Saves an answer of the server as a file. A link would not carry the key. */

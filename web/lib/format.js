@@ -6,6 +6,9 @@ const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 export const count = (n) => whole.format(n);
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 
+/** Bytes in hexadecimal, two digits each. */
+export const hex = (bytes, between = "") => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join(between);
+
 /** A probability: 97%, 3.1%, 0.04%, <0.01%. */
 export function percent(p) {
   const x = p * 100;

@@ -3,7 +3,7 @@
 
 import { html, useRef } from "./html.js";
 import { visible } from "./format.js";
-import { chosenModel } from "./server.js";
+import { chosenModel, say } from "./server.js";
 import { persistentStore, useStore } from "./store.js";
 
 export const FIELDS = [
@@ -43,21 +43,21 @@ export const PRESETS = [
 /** Tokens that are never to be written, for each model: {model: [{id, text}]}. */
 export const never = persistentStore("never", {});
 const neverOf = (model) => never.get()[model] ?? [];
-export const allowToken = (model, id) => never.patch({ [model]: neverOf(model).filter((token) => token.id !== id) });
-export const forbidToken = (model, id, text) => {
+const allowToken = (model, id) => never.patch({ [model]: neverOf(model).filter((token) => token.id !== id) });
+const forbidToken = (model, id, text) => {
   if (!neverOf(model).some((token) => token.id === id)) never.patch({ [model]: [...neverOf(model), { id, text }] });
 };
 
 const INITIAL = Object.fromEntries(FIELDS.map((f) => [f.name, f.initial]));
 export const sampling = persistentStore("sampling", INITIAL);
-export const resetSampling = () => sampling.set(INITIAL);
-export const applyPreset = (members) => {
+const resetSampling = () => sampling.set(INITIAL);
+const applyPreset = (members) => {
   const { max_tokens, min_tokens, seed, stop } = sampling.get(); // a preset says how to choose, not how much
   sampling.set({ ...INITIAL, max_tokens, min_tokens, seed, stop, ...members });
 };
 
 /** "Temperature: must be at most 2", or null when all is well. */
-export function samplingProblem(values = sampling.get()) {
+function samplingProblem(values = sampling.get()) {
   for (const f of FIELDS) {
     const text = String(values[f.name]).trim();
     if (f.lines || text === "") continue;
@@ -68,6 +68,19 @@ export function samplingProblem(values = sampling.get()) {
   }
   return null;
 }
+
+/** Whether the settings can be sent; says what is wrong with them. */
+export function samplingFits() {
+  const wrong = samplingProblem();
+  if (wrong) say(`Sampling: ${wrong}`);
+  return !wrong;
+}
+
+/** The seed that is set, or `otherwise`. */
+export const seedOr = (otherwise) => (String(sampling.get().seed).trim() === "" ? otherwise : Number(sampling.get().seed));
+export const drawSeed = () => Math.floor(Math.random() * 1e9);
+/** Of the request for another answer: one that is set would only give the same again. */
+export const anotherSeed = () => (seedOr(null) === null ? {} : { seed: drawSeed() });
 
 /** The fields of a request to `model`: what is empty or neutral is left out, so the server's own defaults hold. */
 export function samplingRequest(values = sampling.get(), model = chosenModel.get()) {

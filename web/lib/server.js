@@ -20,6 +20,9 @@ export function chooseModel(id) {
 
 export const modelInfo = (id) => models.get().list.find((model) => model.id === id) ?? null;
 
+/** Whether a fine-tuning job has ended for good. */
+export const isOver = ({ status }) => ["succeeded", "failed", "cancelled"].includes(status);
+
 /** Says what went wrong and what to do; `again` is tried anew on demand. An aborted request is nothing. */
 export function fail(error, again = null) {
   if (error?.name === "AbortError") return;

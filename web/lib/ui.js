@@ -12,16 +12,6 @@ export function Card({ title, tools, labelFor, className = "", children, ...rest
   </section>`;
 }
 
-/** A labelled control with its explanation; `children(id, helpId)` draws the control. */
-export function Field({ label, help, children, className = "" }) {
-  const id = useId();
-  return html`<div class=${`field ${className}`}>
-    <div class="field-head"><label for=${id}>${label}</label></div>
-    ${children(id, help ? `${id}-help` : undefined)}
-    ${help && html`<p class="hint" id=${`${id}-help`}>${help}</p>`}
-  </div>`;
-}
-
 /** One of a few choices. options: [[value, label, title?]]. */
 export function Segmented({ label, value, options, onChange, disabled = false }) {
   const name = useId();

@@ -5,7 +5,7 @@
 import { call, text } from "../lib/api.js";
 import { ago, bytes, count, duration, number, plural } from "../lib/format.js";
 import { html, useState } from "../lib/html.js";
-import { fail, listModels, models } from "../lib/server.js";
+import { fail, isOver, listModels, models } from "../lib/server.js";
 import { createStore, linkTo, useStore } from "../lib/store.js";
 import { Card, Empty, Facts, usePolling } from "../lib/ui.js";
 
@@ -105,7 +105,7 @@ function ModelTable({ list }) {
 
 function Queue({ jobs }) {
   if (jobs === null) return html`<p class="hint">This key may not see jobs.</p>`;
-  const active = jobs.filter((job) => !["succeeded", "failed", "cancelled"].includes(job.status));
+  const active = jobs.filter((job) => !isOver(job));
   if (active.length === 0) return html`<${Empty} title="No job is waiting or running">A fine-tune runs in the background and gives way to requests. <a href="#train">Start one in Train.</a><//>`;
   return html`<ul class="system-queue">${active.map((job) => html`<li><a href=${linkTo("train", { job: job.id })}>${job.id}</a> <span class="tag">${job.status}</span>
     <span class="stats">${job.model}${job.couplet?.step ? ` · step ${job.couplet.step} of ${job.couplet.total_steps}` : ""} · ${ago(job.created_at)}</span></li>`)}</ul>`;

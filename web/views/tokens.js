@@ -3,7 +3,7 @@
 // word step by step, and the way back from ids to text.
 
 import { call } from "../lib/api.js";
-import { count, plural, visible } from "../lib/format.js";
+import { count, hex, plural, visible } from "../lib/format.js";
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { chosenModel, fail, models } from "../lib/server.js";
 import { persistentStore, useStore } from "../lib/store.js";
@@ -14,7 +14,7 @@ import { Card, Empty, Segmented, useSettled } from "../lib/ui.js";
 // How byte-pair encoding builds the tokens of a word: every merge, one after the other, from bytes to tokens.
 
 const MAX_BYTES = 2000; // what the server takes for merges
-const pieceText = (piece) => (typeof piece === "string" ? visible(piece) : `‹${piece.map((b) => b.toString(16).padStart(2, "0")).join(" ")}›`);
+const pieceText = (piece) => (typeof piece === "string" ? visible(piece) : `‹${hex(piece, " ")}›`);
 
 /** The pieces of one step; the one that the step made is marked. */
 function Pieces({ now, before }) {
@@ -72,8 +72,6 @@ const shown = persistentStore("tokens.shown", "text");
 const TABLE_ROWS = 300;
 const encoder = new TextEncoder(), decoder = new TextDecoder("utf-8", { fatal: true });
 
-const hex = (byte) => byte.toString(16).padStart(2, "0");
-
 /** A token of /tokenize: its bytes, its text (null where the bytes are no whole characters) and what to show. */
 function describe({ id, piece }) {
   const bytes = typeof piece === "string" ? [...encoder.encode(piece)] : piece;
@@ -81,7 +79,7 @@ function describe({ id, piece }) {
   try {
     whole = typeof piece === "string" ? piece : decoder.decode(new Uint8Array(piece));
   } catch { /* part of a character: shown as its bytes */ }
-  return { id, bytes, whole, text: whole ?? `‹${bytes.map(hex).join(" ")}›`, logprob: null, top: [] };
+  return { id, bytes, whole, text: whole ?? `‹${hex(bytes, " ")}›`, logprob: null, top: [] };
 }
 
 const codePoints = (whole) => [...(whole ?? "")].map((c) => `U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`).join(" ");
@@ -104,7 +102,7 @@ function TokenTable({ tokens }) {
   return html`<div class="table-scroll tokens-table" tabindex="0" role="region" aria-label="Tokens as a table"><table>
     <thead><tr><th class="num">#</th><th class="num">id</th><th>text</th><th>bytes</th><th>code points</th></tr></thead>
     <tbody>${tokens.slice(0, TABLE_ROWS).map((t, i) => html`<tr><td class="num">${i}</td><td class="num">${t.id}</td><td><code>${visible(t.text)}</code></td>
-      <td><code>${t.bytes.map(hex).join(" ")}</code></td><td><code>${codePoints(t.whole) || "part of a character"}</code></td></tr>`)}</tbody>
+      <td><code>${hex(t.bytes, " ")}</code></td><td><code>${codePoints(t.whole) || "part of a character"}</code></td></tr>`)}</tbody>
   </table>${tokens.length > TABLE_ROWS && html`<p class="hint">The first ${TABLE_ROWS} of ${count(tokens.length)}.</p>`}</div>`;
 }
 
@@ -116,7 +114,7 @@ function Tokenized({ model, words, look, onClose }) {
     log.replace(look === "ids" ? tokens.map((t, i) => ({ ...t, text: `${i ? " " : ""}${t.id}` })) : tokens);
   }, [found, look]);
   const chars = [...words].length, size = encoder.encode(words).length;
-  const note = (i) => tokens[i] && html`<p class="stats">bytes ${tokens[i].bytes.map(hex).join(" ")}</p><p class="stats">${codePoints(tokens[i].whole) || "part of a character"}</p>`;
+  const note = (i) => tokens[i] && html`<p class="stats">bytes ${hex(tokens[i].bytes, " ")}</p><p class="stats">${codePoints(tokens[i].whole) || "part of a character"}</p>`;
   const tools = html`${found && !found.error && html`<span class="count tokens-count">${plural(tokens.length, "token")} of ${count(found.room)}</span>`}
     ${onClose && html`<button type="button" class="quiet" onClick=${onClose} aria-label=${`Take ${model} away`}>Take away</button>`}`;
   return html`<${Card} title=${model} tools=${tools} className="tokens-card">

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The conversation of Chat: its tree of messages, and the answers being written into it. Both outlive the view.
 
-import { alternativeOf, answer, exported, isSpecial, respell, streamed, summary } from "../../lib/answer.js";
-import { save } from "../../lib/api.js";
-import { sampling, samplingProblem, samplingRequest } from "../../lib/sampling.js";
+import { alternativeOf, answer, exported, idsOf, isSpecial, respell, streamed, summary } from "../../lib/answer.js";
+import { saveJson } from "../../lib/api.js";
+import { anotherSeed, sampling, samplingFits, samplingRequest } from "../../lib/sampling.js";
 import { chosenModel, fail, say } from "../../lib/server.js";
 import { createStore, persistentStore } from "../../lib/store.js";
 import { TokenLog } from "../../lib/token_text.js";
@@ -82,11 +82,7 @@ export function logOf(node) {
 export const canGoOn = (node) => Boolean(details.get(node.id)?.promptIds);
 export const stop = () => control?.abort();
 
-function ready() {
-  const wrong = samplingProblem();
-  if (wrong) say(`Sampling: ${wrong}`);
-  return !wrong && !control && Boolean(chosenModel.get());
-}
+const ready = () => samplingFits() && !control && Boolean(chosenModel.get());
 
 async function write(id, path, body, { promptIds = null, again }) {
   const { model } = chat.get().nodes[id]; // the one that goes on, if it goes on: another one may know other ids
@@ -136,10 +132,7 @@ export function saveChat() {
     role: node.role, content: node.content, ...(node.model ? { model: node.model } : {}),
     ...(canGoOn(node) ? { prompt_token_ids: details.get(node.id).promptIds, tokens: exported(logOf(node).items) } : {}),
   }));
-  const file = {
-    made_by: "couplet", at: new Date().toISOString(), model: chosenModel.get(), system: system.get(), settings: samplingRequest(), messages,
-  };
-  save(new Blob([JSON.stringify(file, null, 1)], { type: "application/json" }), "chat.json");
+  saveJson({ model: chosenModel.get(), system: system.get(), settings: samplingRequest(), messages }, "chat.json");
 }
 
 /** Writes an answer to the message `parent`. */
@@ -162,12 +155,10 @@ export async function send(text, parent = chat.get().leaf) {
   if (draft.get() === "") draft.set(text);
 }
 
-/** Another answer to the same question. A seed that is set would only give the same one again. */
+/** Another answer to the same question. */
 export function regenerate(node) {
-  if (ready()) reply(node.parent, String(sampling.get().seed).trim() === "" ? {} : { seed: Math.floor(Math.random() * 1e9) });
+  if (ready()) reply(node.parent, anotherSeed());
 }
-
-const idsOf = (tokens) => tokens.map((token) => token.id);
 
 /** A new version of the answer: the same up to `index`, there the alternative, and what the model says then. */
 export function takeAlternative(node, index, entry) {

@@ -3,7 +3,7 @@
 
 import { count, modelLabel } from "../../lib/format.js";
 import { html, useEffect, useState } from "../../lib/html.js";
-import { sampling } from "../../lib/sampling.js";
+import { sampling, seedOr } from "../../lib/sampling.js";
 import { models } from "../../lib/server.js";
 import { createStore, useParam, useStore } from "../../lib/store.js";
 import { tint, TokenLog, TokenText } from "../../lib/token_text.js";
@@ -47,7 +47,7 @@ async function look(model, ask) {
   const mine = control = new AbortController(), column = newColumn();
   answers.set(key, column);
   replay.set((now) => ({ busy: model, round: now.round + 1 }));
-  await fill(column, model, Number(sampling.get().seed || SEED), mine.signal);
+  await fill(column, model, seedOr(SEED), mine.signal);
   if (mine.signal.aborted) answers.delete(key); // moved on before it was whole
   if (control === mine) control = null;
   replay.set((now) => ({ busy: now.busy === model ? null : now.busy, round: now.round + 1 }));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The answers that are compared: the same prompt, settings and seed for every model, all at the same time. Outlives the view.
 
-import { answer, score, summary } from "../../lib/answer.js";
+import { answer, idsOf, score, summary } from "../../lib/answer.js";
 import { explain } from "../../lib/api.js";
-import { sampling, samplingProblem, samplingRequest } from "../../lib/sampling.js";
+import { drawSeed, sampling, samplingFits, samplingRequest, seedOr } from "../../lib/sampling.js";
 import { fail, modelInfo, say } from "../../lib/server.js";
 import { createStore, persistentStore } from "../../lib/store.js";
 import { TokenLog } from "../../lib/token_text.js";
@@ -64,9 +64,6 @@ let control = null;
 export const stop = () => control?.abort();
 const changed = () => compared.set((now) => ({ ...now, round: now.round + 1 }));
 
-/** The seed of all: the one that is set, or one drawn now. */
-const seedOf = () => (String(sampling.get().seed).trim() === "" ? Math.floor(Math.random() * 1e9) : Number(sampling.get().seed));
-
 /** The path and the request of one model's answer. */
 function requestOf(model, seed) {
   const text = prompt.get(), chat = asChat.get();
@@ -107,12 +104,10 @@ function mark({ models, columns }) {
 }
 
 export async function compare(models) {
-  const wrong = samplingProblem();
-  if (wrong) say(`Sampling: ${wrong}`);
-  if (wrong || control || models.length < 2) return;
+  if (!samplingFits() || control || models.length < 2) return;
   say(null);
   control = new AbortController();
-  const columns = Object.fromEntries(models.map((model) => [model, newColumn()])), seed = seedOf();
+  const columns = Object.fromEntries(models.map((model) => [model, newColumn()])), seed = seedOr(drawSeed());
   compared.set((now) => ({ busy: true, columns, models, round: now.round + 1 }));
   await Promise.all(models.map((model) => fill(columns[model], model, seed, control.signal).then(changed)));
   control = null;
@@ -130,7 +125,7 @@ function mayRead(other, model, n) {
 export async function scoreUnderOthers(model) {
   const { columns, models, busy } = compared.get(), column = columns[model];
   if (busy || !column?.promptIds || column.log.items.length === 0) return;
-  const ids = [...column.promptIds, ...column.log.items.map((token) => token.id)];
+  const ids = [...column.promptIds, ...idsOf(column.log.items)];
   for (const other of models) {
     if (other === model || other in column.under) continue;
     column.under[other] = null; // asked

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // The answers of Complete: one is written at a time; the last ones are kept, so that steering never loses what was there. Outlives the view.
 
-import { alternativeOf, answer, exported, isSpecial, respell, score, summary } from "../../lib/answer.js";
-import { save } from "../../lib/api.js";
-import { FIELDS, sampling, samplingProblem, samplingRequest } from "../../lib/sampling.js";
-import { chosenModel, fail, models, say } from "../../lib/server.js";
+import { alternativeOf, answer, exported, idsOf, isSpecial, respell, score, summary } from "../../lib/answer.js";
+import { saveJson } from "../../lib/api.js";
+import { anotherSeed, FIELDS, sampling, samplingFits, samplingRequest } from "../../lib/sampling.js";
+import { chosenModel, fail, modelInfo, say } from "../../lib/server.js";
 import { address, createStore, linkTo, persistentStore, setParams } from "../../lib/store.js";
 import { TokenLog } from "../../lib/token_text.js";
 
@@ -35,11 +35,10 @@ export function takeShared() {
 /** The answer with everything known about it. */
 export function saveAnswer(version) {
   const { log, done, request, promptIds, prompt: text, model } = version;
-  const file = {
-    made_by: "couplet", at: new Date().toISOString(), model, model_info: models.get().list.find((m) => m.id === model)?.meta ?? null,
-    prompt: text, prompt_token_ids: promptIds, request, text: log.text, figures: done, tokens: exported(log.items),
-  };
-  save(new Blob([JSON.stringify(file, null, 1)], { type: "application/json" }), "answer.json");
+  saveJson({
+    model, model_info: modelInfo(model)?.meta ?? null, prompt: text, prompt_token_ids: promptIds, request, text: log.text, figures: done,
+    tokens: exported(log.items),
+  }, "answer.json");
 }
 
 // ---------------------------------------------------------------- writing
@@ -58,7 +57,6 @@ let control = null, scoring = null;
 export const shown = (state = answers.get()) => state.versions[state.at] ?? null;
 export const show = (version) => answers.patch({ at: answers.get().versions.indexOf(version) });
 export const stop = () => control?.abort();
-const idsOf = (tokens) => tokens.map((token) => token.id);
 
 /** What Complete sends for the prompt as it stands. */
 export const requestNow = () => ({ model: chosenModel.get(), prompt: prompt.get(), ...samplingRequest() });
@@ -66,11 +64,7 @@ export const requestNow = () => ({ model: chosenModel.get(), prompt: prompt.get(
 const requestFrom = ({ model, promptIds }, tokens) =>
   ({ model, prompt: [...promptIds, ...idsOf(tokens)], ...samplingRequest(sampling.get(), model) });
 
-function ready() {
-  const wrong = samplingProblem();
-  if (wrong) say(`Sampling: ${wrong}`);
-  return !wrong && !control && Boolean(chosenModel.get());
-}
+const ready = () => samplingFits() && !control && Boolean(chosenModel.get());
 
 function change(version, members) {
   Object.assign(version, members);
@@ -108,10 +102,7 @@ async function write(version, body, again) {
 export async function complete(version = null) {
   if (!ready()) return;
   const request = requestNow();
-  if (version) {
-    request.prompt = version.prompt;
-    if (String(sampling.get().seed).trim() !== "") request.seed = Math.floor(Math.random() * 1e9); // the one that is set gave this answer already
-  }
+  if (version) Object.assign(request, { prompt: version.prompt }, anotherSeed());
   await write(addVersion({ prompt: request.prompt, model: request.model, request }), request, () => complete(version));
 }
 

@@ -122,7 +122,7 @@ export function Canvas({ width, height, draw, deps, label }) {
 }
 
 /** The width of an element in css pixels, 0 before it is known: [ref, width]. */
-export function useWidth() {
+function useWidth() {
   const node = useRef(), [width, setWidth] = useState(0);
   useLayoutEffect(() => {
     const watch = new ResizeObserver(([entry]) => setWidth(Math.floor(entry.contentRect.width)));

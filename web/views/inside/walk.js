@@ -6,7 +6,7 @@
 //   ctx: {text, setText, plain (the text is ids), model, tokens, labels, architecture, layer, head, setHead, example, params}
 
 import { call } from "../../lib/api.js";
-import { count, number, percent, plural, visible } from "../../lib/format.js";
+import { count, hex, number, percent, plural, visible } from "../../lib/format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../../lib/html.js";
 import { range, within } from "../../lib/inspect.js";
 import { address, linkTo, useParam, useStore } from "../../lib/store.js";
@@ -41,8 +41,7 @@ function TokenList({ ctx: { plain, text, tokens: { ids, texts } }, ctx }) {
   const bytes = (i) => {
     if (plain) return "no tokenizer";
     if (texts[i].includes(BROKEN) && !offsets) return "part of a character";
-    return Array.from(texts[i].includes(BROKEN) ? whole.subarray(offsets[i], offsets[i + 1]) : encode(texts[i]),
-      (b) => b.toString(16).padStart(2, "0")).join(" ");
+    return hex(texts[i].includes(BROKEN) ? whole.subarray(offsets[i], offsets[i + 1]) : encode(texts[i]), " ");
   };
   const rows = ids.slice(0, SHOWN).map((id, i) => [i, token(visible(texts[i]), i), id, html`<code>${bytes(i)}</code>`]);
   return html`<p class="walk-text text" aria-label="The text in its tokens">${texts.map((one, i) => token(one, i, `id ${ids[i]}`))}</p>

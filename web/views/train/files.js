@@ -4,7 +4,7 @@
 // what to do about them, its first rows with the mask.
 
 import { ApiError, call, explain, request, text as fetchText, upload } from "../../lib/api.js";
-import { ago, bytes, count, plural } from "../../lib/format.js";
+import { ago, bytes, count, hex, plural } from "../../lib/format.js";
 import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../../lib/html.js";
 import { fail, say } from "../../lib/server.js";
 import { address, createStore, go, persistentStore, useStore } from "../../lib/store.js";
@@ -38,7 +38,7 @@ export async function loadFiles() {
 async function sha256(blob) {
   if (!crypto.subtle || blob.size > HASHED_BYTES) return null; // no page but a secure one may hash
   const sum = new Uint8Array(await crypto.subtle.digest("SHA-256", await blob.arrayBuffer()));
-  return Array.from(sum, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex(sum);
 }
 /** A file's name as part of a model's. */
 export const nameOf = (filename) => filename.replace(/\.[^.]*$/, "").replace(/[^A-Za-z0-9_.-]+/g, "-").replace(/^[-.]+|[-.]+$/g, "").slice(0, 40);

@@ -9,7 +9,7 @@ import { answer, summary } from "../../lib/answer.js";
 import { call, download, explain, request, text } from "../../lib/api.js";
 import { bytes, count, duration, number, percent, plural } from "../../lib/format.js";
 import { html, useEffect, useState } from "../../lib/html.js";
-import { chooseModel, listModels, modelInfo, models } from "../../lib/server.js";
+import { chooseModel, isOver, listModels, modelInfo, models } from "../../lib/server.js";
 import { createStore, go, linkTo, persistentStore, useStore } from "../../lib/store.js";
 import { TokenLog, TokenText } from "../../lib/token_text.js";
 import { Card, Empty, Facts, Segmented, Select } from "../../lib/ui.js";
@@ -105,7 +105,7 @@ function NothingBanner({ job }) {
         <button type="button" onClick=${() => open("complete")}>Let it write</button></div>
     </div>`;
   }
-  if (["failed", "cancelled"].includes(job.status)) return null;
+  if (isOver(job)) return null;
   return html`<div class="train-banner"><p><strong>From nothing.</strong> First a tokenizer is learned from the text, then every weight from random
     numbers. Watch the samples: noise, then words, then pieces of sentences.</p></div>`;
 }

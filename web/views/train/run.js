@@ -8,7 +8,7 @@
 import { call, events, request } from "../../lib/api.js";
 import { ago, count, duration, plural } from "../../lib/format.js";
 import { html, useEffect, useState } from "../../lib/html.js";
-import { fail, listModels, modelInfo } from "../../lib/server.js";
+import { fail, isOver, listModels, modelInfo } from "../../lib/server.js";
 import { address, createStore, go, persistentStore, useStore } from "../../lib/store.js";
 import { Card, Dialog } from "../../lib/ui.js";
 
@@ -67,7 +67,6 @@ export async function startRun(body, metadata) {
 // ---------------------------------------------------------------- the log
 
 const PAGE = 1000, DRAW_MS = 200, ACTIVE_MS = 2500, RESTING_MS = 10_000;
-const FINAL = new Set(["succeeded", "failed", "cancelled"]);
 export const ACTIVE = new Set(["validating_files", "queued", "running"]);
 const NEW_MODEL = new Set(["checkpoint_save", "job_complete"]);
 
@@ -101,7 +100,7 @@ class JobLog {
     this.#path = `/v1/fine_tuning/jobs/${encodeURIComponent(id)}`;
   }
 
-  get over() { return this.job !== null && FINAL.has(this.job.status); }
+  get over() { return this.job !== null && isOver(this.job); }
   get active() { return this.job !== null && ACTIVE.has(this.job.status); }
 
   #changed(state = null) {
@@ -294,7 +293,7 @@ const WORDS = { validating_files: "checking files", queued: "waiting", running: 
 const WISHES = { pause: "pausing…", cancel: "cancelling…" };
 const TONE = { running: "good", succeeded: "good", failed: "bad" };
 
-const statusText = (job) => WISHES[!FINAL.has(job.status) && job.couplet.requested] ?? WORDS[job.status] ?? job.status;
+const statusText = (job) => WISHES[!isOver(job) && job.couplet.requested] ?? WORDS[job.status] ?? job.status;
 export const StatusTag = ({ job }) => html`<span class=${`tag ${TONE[job.status] ?? ""}`} data-status=${job.status}>${statusText(job)}</span>`;
 
 /** "village": the suffix where there is one, otherwise what the id has of it. */
@@ -365,10 +364,10 @@ function CancelDialog({ job, onClose, act }) {
 /** Pause, resume, cancel. onChange(job): what the server answered. */
 export function Actions({ job, onChange }) {
   const [busy, run] = useBusy(), [asking, setAsking] = useState(false);
-  if (FINAL.has(job.status)) return null;
+  if (isOver(job)) return null;
   const act = (verb) => run(async () => {
     const now = await request("POST", `/v1/fine_tuning/jobs/${job.id}/${verb}`);
-    if (FINAL.has(now.status) || verb === "cancel") document.getElementById("main").focus({ preventScroll: true }); // the buttons go
+    if (isOver(now) || verb === "cancel") document.getElementById("main").focus({ preventScroll: true }); // the buttons go
     jobLog(job.id).setJob(now);
     onChange?.(now);
   });
