@@ -3,6 +3,7 @@
 #include "engine/infer/inspect_internal.h"
 
 #include "base/mem.h"
+#include "engine/infer/best.h"
 #include "engine/infer/logit_row.h"
 #include "engine/model/tensor.h"
 
@@ -11,18 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Kept in order by insertion: most offers fall below the last one.
-void best_list_offer(struct best_list *b, uint32_t id, float value) {
-    size_t i = b->n;
-    if (i == b->k && (i == 0 || value < b->values[i - 1] || (value == b->values[i - 1] && id > b->ids[i - 1]))) return;
-    if (i == b->k) i--;
-    else b->n++;
-    for (; i > 0 && (value > b->values[i - 1] || (value == b->values[i - 1] && id < b->ids[i - 1])); i--) {
-        b->values[i] = b->values[i - 1];
-        b->ids[i] = b->ids[i - 1];
-    }
-    b->values[i] = value;
-    b->ids[i] = id;
+// Its id-and-value pairs as the answer's two arrays have them.
+static void best_split(const struct best *b, uint32_t *ids, float *values) {
+    for (size_t i = 0; i < b->n; i++) ids[i] = b->top[i].id, values[i] = b->top[i].logprob;
 }
 
 // ---- the lens -----------------------------------------------------------------------------------------------------------
@@ -44,13 +36,11 @@ static void lens_row(void *ctx, size_t row) {
     size_t arg_max;
     j->finite[row] = row_max(x, V, block_max, &max, &arg_max);
     if (!j->finite[row]) return;
-    struct best_list best = {.ids = out->ids + (j->first + row) * k, .values = out->values + (j->first + row) * k, .k = k};
-    for (size_t b = 0; b < row_blocks(V); b++) {
-        if (best.n == k && block_max[b] <= best.values[k - 1]) continue; // ids rise: an equal one comes too late
-        for (size_t i = b * ROW_BLOCK, end = MIN(i + ROW_BLOCK, V); i < end; i++) best_list_offer(&best, (uint32_t)i, x[i]);
-    }
+    struct top_logprob top[INSPECT_MAX_BEST];
+    const struct best best = {.n = row_best(x, V, block_max, k, top), .top = top};
     const float log_sum = (float)row_logsumexp(x, V, max);
-    for (size_t i = 0; i < k; i++) best.values[i] = expf(best.values[i] - log_sum);
+    for (size_t i = 0; i < best.n; i++) top[i].logprob = expf(top[i].logprob - log_sum);
+    best_split(&best, out->ids + (j->first + row) * k, out->values + (j->first + row) * k);
 }
 
 bool look_lens(struct look *l, struct err *err) {
@@ -79,11 +69,11 @@ enum { ROUND_TASKS = 16 }; // tasks between two looks at the caller's wish
 struct neighbours_job {
     const struct look *l;
     const struct kernels *kernels;
-    float *tokens;          // [T][C], of length 1 (0 where the row is zero)
-    size_t first;           // task of the round
-    float *rows;            // [threads][TABLE_ROWS][C]
-    float *cosines;         // [threads][T][TABLE_ROWS]
-    struct best_list *best; // [threads][T]
+    float *tokens;     // [T][C], of length 1 (0 where the row is zero)
+    size_t first;      // task of the round
+    float *rows;       // [threads][TABLE_ROWS][C]
+    float *cosines;    // [threads][T][TABLE_ROWS]
+    struct best *best; // [threads][T]
 };
 
 static float length_inverse(const struct kernels *kernels, const float *x, size_t n) {
@@ -106,11 +96,11 @@ static void neighbours_task(void *ctx, size_t part) {
         for (size_t i = 0; i < n; i++) {
             const float cosine = cosines[t * TABLE_ROWS + i] * inverse[i];
             if (begin + i != j->l->r->ids[t])
-                best_list_offer(&j->best[self * T + t], (uint32_t)(begin + i), isfinite(cosine) ? cosine : -1);
+                best_offer(&j->best[self * T + t], (uint32_t)(begin + i), isfinite(cosine) ? cosine : -1);
         }
 }
 
-static bool neighbours_run(struct neighbours_job *j, struct look *l, uint32_t *ids, float *values, struct err *err) {
+static bool neighbours_run(struct neighbours_job *j, struct look *l, struct top_logprob *top, struct err *err) { // top [threads][T][K]
     struct inspect_best *out = &l->out->neighbours;
     const size_t T = l->r->n_ids, C = l->c->n_embd, k = out->shape[1], threads = pool_threads(l->pool);
     for (size_t t = 0; t < T; t++) {
@@ -119,16 +109,18 @@ static bool neighbours_run(struct neighbours_job *j, struct look *l, uint32_t *i
         const float inverse = length_inverse(j->kernels, x, C);
         for (size_t d = 0; d < C; d++) x[d] *= inverse;
     }
-    for (size_t i = 0; i < threads * T; i++) j->best[i] = (struct best_list){.ids = ids + i * k, .values = values + i * k, .k = k};
+    for (size_t i = 0; i < threads * T; i++) j->best[i] = (struct best){.cap = k, .top = top + i * k};
     for (size_t n = (l->c->n_vocab + TABLE_ROWS - 1) / TABLE_ROWS; j->first < n; j->first += ROUND_TASKS) {
         if (look_cancelled(l)) return look_cancelled_error(err);
         pool_run(l->pool, neighbours_task, j, MIN((size_t)ROUND_TASKS, n - j->first));
     }
     for (size_t t = 0; t < T; t++) { // the threads' lists together: which thread saw a row changes nothing
-        struct best_list all = {.ids = out->ids + t * k, .values = out->values + t * k, .k = k};
+        struct top_logprob best[INSPECT_MAX_BEST];
+        struct best all = {.cap = k, .top = best};
         for (size_t i = t; i < threads * T; i += T)
-            for (size_t b = 0; b < j->best[i].n; b++) best_list_offer(&all, j->best[i].ids[b], j->best[i].values[b]);
+            for (size_t b = 0; b < j->best[i].n; b++) best_offer(&all, j->best[i].top[b].id, j->best[i].top[b].logprob);
         assert(all.n == k);
+        best_split(&all, out->ids + t * k, out->values + t * k);
     }
     return true;
 }
@@ -139,14 +131,13 @@ bool look_neighbours(struct look *l, struct err *err) {
     struct neighbours_job j = {.l = l, .kernels = kernels_get(err)};
     j.tokens = mem_try_alloc(T * C + threads * TABLE_ROWS * (C + T), sizeof(float), "the neighbours of tokens", err);
     j.best = mem_try_alloc(lists, sizeof *j.best, "the neighbours of tokens", err);
-    uint32_t *ids = mem_try_alloc(lists * k + 1, sizeof *ids, "the neighbours of tokens", err);
-    float *values = mem_try_alloc(lists * k + 1, sizeof *values, "the neighbours of tokens", err);
-    bool ok = j.kernels && j.tokens && j.best && ids && values;
+    struct top_logprob *top = mem_try_alloc(lists * k + 1, sizeof *top, "the neighbours of tokens", err);
+    bool ok = j.kernels && j.tokens && j.best && top;
     if (ok) {
         j.rows = j.tokens + T * C;
         j.cosines = j.rows + threads * TABLE_ROWS * C;
-        ok = neighbours_run(&j, l, ids, values, err);
+        ok = neighbours_run(&j, l, top, err);
     }
-    free(j.tokens), free(j.best), free(ids), free(values);
+    free(j.tokens), free(j.best), free(top);
     return ok;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the parts of inspection share: memory of an answer's arrays, dropout, best lists. Functions of one inspection's thread.
+// What the parts of inspection share: memory of an answer's arrays, dropout, the look itself. Functions of one inspection's thread.
 #pragma once
 
 #include "engine/infer/inspect.h"
@@ -24,15 +24,6 @@ struct dropout_stream {
 };
 void dropout_stream_init(struct dropout_stream *d, const struct inspect_dropout *o);
 void dropout_stream_apply(struct dropout_stream *d, float *x, size_t n);
-
-// ---- the K best of many, descending, ties by the lower id ----
-
-struct best_list {
-    uint32_t *ids; // [k]
-    float *values;
-    size_t n, k;
-};
-void best_list_offer(struct best_list *b, uint32_t id, float value);
 
 // ---- a look at a model ----
 

@@ -13,6 +13,7 @@
 
 #include "base/mem.h"
 #include "base/rng.h"
+#include "engine/infer/best.h"
 #include "engine/infer/logit_row.h"
 
 #include <assert.h>
@@ -83,31 +84,6 @@ void sampler_destroy(struct sampler *s) {
 }
 
 // ---- 1: the raw distribution ----
-
-struct best { // the n best so far, in order
-    size_t n, cap;
-    struct top_logprob *top; // logprob holds the logit meanwhile
-};
-
-static void best_offer(struct best *b, uint32_t id, float logit) {
-    size_t at = b->n;
-    while (at > 0 && logit > b->top[at - 1].logprob) at--; // ids come in ascending order: an equal one stays behind
-    if (at == b->cap) return;
-    if (b->n < b->cap) b->n++;
-    memmove(&b->top[at + 1], &b->top[at], (b->n - 1 - at) * sizeof *b->top);
-    b->top[at] = (struct top_logprob){.id = id, .logprob = logit};
-}
-
-static size_t row_best(const float *x, size_t n, const float *block_max, size_t n_top, struct top_logprob *top) {
-    struct best b = {.cap = n_top, .top = top};
-    if (n_top == 0) return 0;
-    for (size_t block = 0, at = 0; at < n; block++, at += ROW_BLOCK) {
-        if (b.n == b.cap && !(block_max[block] > top[b.n - 1].logprob)) continue;
-        for (size_t i = at; i < MIN(at + ROW_BLOCK, n); i++)
-            if (b.n < b.cap || x[i] > top[b.n - 1].logprob) best_offer(&b, (uint32_t)i, x[i]);
-    }
-    return b.n;
-}
 
 // logit - logsumexp, in the one expression that chosen and top tokens share.
 static float logprob_of(float logit, double logsumexp) { return (float)((double)logit - logsumexp); }
