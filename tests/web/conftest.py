@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""A real chromium on real servers: gpt2-nano (quick, random) and SmolLM2. COUPLET_PAGE=URL looks at a server that already runs instead."""
+"""A real chromium on real servers: gpt2-nano (quick, random) and SmolLM2.
+
+COUPLET_PAGE=URL looks at a server that already runs instead. COUPLET_PAGE_SLOW=N makes every page's processor N times slower, which finds tests (and
+parts of the page) that only work on a quick machine."""
+import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from serving import ROOT, Server, make_nano  # noqa: E402
 
 SHOTS = ROOT / "build-check" / "page"
 SMOLLM2 = ROOT / "models" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+SLOW = float(os.environ.get("COUPLET_PAGE_SLOW", "1"))
+PATIENCE_MS = 30_000 * SLOW  # nothing takes so long: only what never comes is waited for to the end
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +65,9 @@ class Visit:
         self.url, self.requests, self.complaints = url, [], []
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(PATIENCE_MS)
+        if SLOW > 1:
+            self.context.new_cdp_session(self.page).send("Emulation.setCPUThrottlingRate", {"rate": SLOW})
         self.page.on("request", lambda request: self.requests.append(request))
         self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -83,8 +93,38 @@ class Visit:
         for _ in range(20):
             if self.page.evaluate("document.documentElement.scrollWidth <= innerWidth"):
                 return True
-            self.page.wait_for_timeout(150)
+            self.page.wait_for_timeout(150 * SLOW)
         return False
+
+    def still(self, locator):
+        """The box of an element that has not moved for half a second: what comes later may push down what stands below it."""
+        locator.scroll_into_view_if_needed()
+        locator.evaluate("""(e, ms) => new Promise((done) => {
+          let last = "", since = 0;
+          const look = (now) => {
+            const { x, y, width, height } = e.getBoundingClientRect(), box = [x, y, width, height].join();
+            if (box !== last) [last, since] = [box, now];
+            if (now - since >= ms) done(); else requestAnimationFrame(look);
+          };
+          requestAnimationFrame(look);
+        })""", 500)
+        return locator.bounding_box()
+
+    def asked_at(self, part, times):
+        """When the page asked for addresses with `part` in them, in ms by its own clock; waits until it has asked so many times."""
+        when = "part => performance.getEntriesByType('resource').filter((e) => e.name.includes(part)).map((e) => e.startTime)"
+        self.page.wait_for_function(f"([part, times]) => ({when})(part).length >= times", arg=[part, times])
+        return self.page.evaluate(when, part)
+
+    def take_alternative(self, tokens, at):
+        """Points at a token and goes on from there with the likeliest other one. What the text begins with from then on, and the body of the request."""
+        before = "".join(tokens.all_text_contents()[:at])
+        tokens.nth(at).hover()
+        other = self.page.locator(".token-card button.bar:not(.chosen)").first
+        text = other.locator(".bar-text").inner_text().replace("␣", " ").replace("⏎", "\n")
+        with self.page.expect_request("**/v1/completions") as sent:
+            other.click()
+        return before + text, json.loads(sent.value.post_data)
 
     def foreign(self):
         return [r.url for r in self.requests if not r.url.startswith((self.url + "/", "data:"))]
