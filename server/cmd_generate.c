@@ -96,19 +96,16 @@ static bool chat_encode(const struct tokenizer *t, const char *text, size_t len,
 static bool prompt_read(const struct generate_options *o, const char *arg, struct model *m, struct ids *out,
                         struct err *err) {
     const struct tokenizer *t = model_tokenizer(m);
-    size_t len = strlen(arg), n_vocab = model_config(m)->n_vocab;
+    size_t len = strlen(arg);
     char *file = strcmp(arg, "-") == 0 ? file_read("-", MAX_PROMPT_BYTES, &len, err) : NULL;
     if (strcmp(arg, "-") == 0 && !file) return false;
     const char *text = file ? file : arg;
     bool ok;
     if (o->ids)
-        ok = ids_parse(text, n_vocab, out, err) && (out->len || err_set(err, ERR_INVALID, "the prompt has no tokens"));
+        ok = ids_parse(text, model_config(m)->n_vocab, out, err) && (out->len || err_set(err, ERR_INVALID, "the prompt has no tokens"));
     else if (!t)
         ok = err_set_param(err, ERR_INVALID, "--ids", "the model has no tokenizer: give token ids, with --ids");
     else ok = o->chat ? chat_encode(t, text, len, out, err) : local_prompt_encode(t, text, len, out, err);
-    for (size_t i = 0; ok && i < out->len; i++)
-        if (out->data[i] >= n_vocab)
-            ok = err_set(err, ERR_INVALID, "the prompt has token %u, which the model lacks", out->data[i]);
     free(file);
     return ok;
 }

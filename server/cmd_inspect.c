@@ -42,8 +42,6 @@ static const struct option_command command = {
     .max_args = 1,
 };
 
-static void add_quoted(struct buf *out, const char *s, size_t len) { buf_add_json_string(out, s, len); }
-
 // ---- weights ----
 
 struct stats {
@@ -92,7 +90,7 @@ static void tensor_write(const struct tensor *t, const struct inspect_options *o
     snprintf(shape, sizeof shape, vector ? "%zu" : o->json ? "%zu,%zu" : "%zu x %zu", t->shape[0], t->shape[1]);
     if (o->json) {
         buf_add_str(out, "{\"name\":");
-        add_quoted(out, t->name, strlen(t->name));
+        buf_add_json_string(out, t->name, strlen(t->name));
         buf_printf(out, ",\"shape\":[%s],\"type\":\"%s\",\"parameters\":%zu", shape, dtype_name(t->type), parameters);
         if (o->stats) stats_write(&s, out);
         buf_add_byte(out, '}');
@@ -140,7 +138,7 @@ static void add_token(const struct tokenizer *t, uint32_t id, bool json, struct 
     size_t len;
     const char *bytes = tokenizer_bytes(t, id, &len);
     buf_printf(out, json ? "{\"id\":%u,\"text\":" : "  %7u  ", id);
-    add_quoted(out, bytes, len);
+    buf_add_json_string(out, bytes, len);
     buf_add_str(out, json ? "}" : "\n");
 }
 
@@ -200,7 +198,7 @@ static void matrix_write(const struct inspect_look *l, const float *weights, str
         struct buf name = {0};
         size_t len;
         const char *bytes = tokenizer_bytes(t, q->ids[i], &len);
-        add_quoted(&name, bytes, len);
+        buf_add_json_string(&name, bytes, len);
         buf_printf(out, "\n%5zu  %-16s", i, name.data);
         buf_finish(&name);
         for (size_t k = 0; k <= i; k++) buf_printf(out, " %.2f", (double)weights[i * q->n_ids + k]);
@@ -225,8 +223,6 @@ static bool attention_of(const struct inspect_options *o, struct model *m, struc
               place_set("--layer", o->layer, o->json, c->n_layer, &look.request.layer, err) &&
               place_set("--head", o->head, o->json, c->n_head, &look.request.head, err);
     if (ok && ids.len > c->n_ctx) ok = err_set(err, ERR_TOO_LARGE, "the prompt has %zu tokens, the model's context %zu", ids.len, c->n_ctx);
-    for (size_t i = 0; ok && i < ids.len; i++)
-        if (ids.data[i] >= c->n_vocab) ok = err_set(err, ERR_INVALID, "the prompt has token %u, which the model lacks", ids.data[i]);
     look.request.ids = ids.data, look.request.n_ids = ids.len;
     ok = ok && inspect_model(&look.request, &found, err);
     if (ok && o->json) {
