@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Typing and pointing stay within a frame with 2,000 tokens on screen, and the page stays usable with 10,000. Counted in the page's own processor time, which
-other programs on the machine do not change."""
+"""Typing and pointing stay cheap with 2,000 and with 10,000 tokens on screen: the browser restyles and lays out anew a handful of elements for each key and
+each move, however many there are. Counted, not timed, so that it is the same on any machine; the times are tests/bench/page_speed.py's."""
 import json
 
 import pytest
@@ -8,25 +8,23 @@ from playwright.sync_api import expect
 
 from canned import answer_with
 
-FRAME_MS = 16
 WORDS = ["the", " cat", " sat", " on", " a", " mat", ".\n", " and", " then", " it", " looked", " out", " of", " window"]
 
 
-class Tasks:
-    """What the page's main thread did meanwhile: the milliseconds of each task."""
+class Work:
+    """What the browser did meanwhile: elements restyled, and boxes to be laid out, one number a time."""
 
     def __init__(self, browser, page):
         self.browser, self.page = browser, page
 
     def __enter__(self):
-        self.browser.start_tracing(page=self.page, categories=["devtools.timeline", "toplevel", "disabled-by-default-devtools.timeline"])
+        self.browser.start_tracing(page=self.page, categories=["devtools.timeline", "blink", "disabled-by-default-devtools.timeline"])
         return self
 
     def __exit__(self, *_):
         events = json.loads(self.browser.stop_tracing())["traceEvents"]
-        main = {(e["pid"], e["tid"]) for e in events if e.get("name") == "thread_name" and e["args"].get("name") == "CrRendererMain"}
-        self.ms = sorted(e.get("tdur", 0) / 1000 for e in events if e.get("name") == "RunTask" and e.get("ph") == "X" and (e["pid"], e["tid"]) in main)
-        self.over = [ms for ms in self.ms if ms > FRAME_MS]
+        self.styled = [e["args"]["elementCount"] for e in events if e.get("name") == "UpdateLayoutTree" and "elementCount" in e.get("args", {})]
+        self.laid_out = [e["args"]["beginData"]["dirtyObjects"] for e in events if e.get("name") == "Layout" and "beginData" in e.get("args", {})]
 
 
 @pytest.mark.parametrize("tokens", [2_000, 10_000])
@@ -39,19 +37,19 @@ def test_typing_and_pointing(browser, visit, tokens):
     expect(page.locator("#answer .tok")).to_have_count(tokens)
     page.locator("#answer").evaluate("e => e.scrollIntoView()")
     page.mouse.move(200, 60)
-    expect(page.locator(".token-card")).to_be_visible()  # the first card is made and drawn for the first time: not what is counted
-    with Tasks(browser, page) as pointing:
+    expect(page.locator(".token-card")).to_be_visible()
+    v.still(page.locator(".token-card"))
+    with Work(browser, page) as pointing:
         for i in range(40):
             page.mouse.move(200 + i * 37 % 500, 60 + i % 10 * 24)
             page.evaluate("new Promise(requestAnimationFrame)")
     page.mouse.move(2, 2)
     page.get_by_label("Prompt", exact=True).focus()
-    with Tasks(browser, page) as typing:
+    with Work(browser, page) as typing:
         for i in range(40):
             page.keyboard.press("abcdefg "[i % 8])
             page.evaluate("new Promise(requestAnimationFrame)")
-    for name, tasks in (("pointing", pointing), ("typing", typing)):
-        print(f"{tokens} tokens, {name}: longest {tasks.ms[-1]:.1f} ms, over a frame: {len(tasks.over)} of {len(tasks.ms)}")
-    assert len(pointing.over) <= 2, pointing.over  # 2: the collector of garbage comes when it likes
-    assert len(typing.over) <= 2, typing.over
-    assert max(pointing.ms[-1], typing.ms[-1]) < 100
+    for name, work in (("pointing", pointing), ("typing", typing)):
+        print(f"{tokens} tokens, {name}: restyled {sorted(work.styled)[-5:]} of {len(work.styled)}, laid out {sorted(work.laid_out)[-5:]} of {len(work.laid_out)}")
+        assert len(work.styled) >= 10, "nothing was counted"
+        assert max(work.styled) < 300 and max(work.laid_out, default=0) < 300, name
