@@ -174,10 +174,16 @@ class JobLog {
     } else {
       add(this.messages, event, "created_at");
     }
-    if (this.job && data.step > (this.job.couplet.step ?? 0) && event.type === "metrics") {
-      this.job = { ...this.job, couplet: { ...this.job.couplet, step: data.step, total_steps: data.total_steps ?? this.job.couplet.total_steps } };
-    }
+    if (this.job && data.step > (this.job.couplet.step ?? 0) && event.type === "metrics") this.#advance(data);
     return data.kind;
+  }
+
+  /** The job object comes every few seconds: until then the stream's newest step stands in it, and its pace, averaged as the server does. */
+  #advance({ step, total_steps, tokens, tokens_per_second }) {
+    const { couplet } = this.job, before = this.steps.at(-2) ?? { step: 0, tokens: 0 }, old = couplet.seconds_per_step;
+    const seconds = (tokens - before.tokens) / tokens_per_second / (step - before.step); // not a number: an evaluation
+    const pace = seconds > 0 ? (old ? 0.9 * old + 0.1 * seconds : seconds) : old;
+    this.job = { ...this.job, couplet: { ...couplet, step, total_steps: total_steps ?? couplet.total_steps, seconds_per_step: pace } };
   }
 
   // ---- following
