@@ -362,6 +362,7 @@ def step_page(w):
 def step_look_inside(w):
     """in the page, in chromium: the attention of the freshly trained model is on screen, with the numbers of /v1/inspect"""
     from playwright.sync_api import expect, sync_playwright
+    expect.set_options(timeout=60_000)
     text, layer, head = "The baker opened the door of the mill.", 2, 1
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=os.environ.get("CHROMIUM", "/usr/bin/chromium"), args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
@@ -374,7 +375,8 @@ def step_look_inside(w):
         found = ask_json(w, "/v1/inspect", {"model": w.made, "prompt": text, "what": ["weights"], "layer": layer, "head": head})
         n = found["weights"]["shape"][0]
         grid = page.get_by_role("img", name=f"Attention of 4 layers with 4 heads each over {n} tokens")
-        expect(grid).to_be_visible(timeout=20_000)
+        expect(grid).to_be_visible()
+        expect(page.locator("#inside-cell")).to_contain_text(f"({n - 1})")  # the large map too is of this text
         large = page.get_by_role("group", name=f"Layer {layer}, head {head}.")
         for row, column in ((n - 1, 0), (n - 1, n // 2), (n // 2, 1)):
             large.locator("canvas").click(position=cell_of(large, n, row, column))

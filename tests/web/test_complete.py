@@ -74,18 +74,12 @@ def test_keyboard_goes_from_token_to_token(complete):
 
 def test_an_alternative_is_gone_on_from_and_taken_back(complete):
     first = run(complete)
-    tokens = complete.page.locator("#answer .tok").all_text_contents()
-    complete.page.locator("#answer .tok").nth(3).hover()
-    other = complete.page.locator(".token-card button.bar:not(.chosen)").first
-    text = other.locator(".bar-text").inner_text().replace("␣", " ").replace("⏎", "\n")
-    with complete.page.expect_request("**/v1/completions") as sent:
-        other.click()
+    begins, body = complete.take_alternative(complete.page.locator("#answer .tok"), 3)
     finished(complete)
-    body = json.loads(sent.value.post_data)
-    assert len(body["prompt"]) == int(complete.page.locator("#prompt-count").inner_text().split()[0]) + 4
+    expect(complete.page.locator("#prompt-count")).to_contain_text(f"{len(body['prompt']) - 4} tokens")
     expect(complete.page.locator("#answer .tok")).to_have_count(14)
     now = complete.page.locator("#answer").text_content()
-    assert now.startswith("".join(tokens[:3]) + text) and len(now) > len("".join(tokens[:3]) + text)
+    assert now.startswith(begins) and len(now) > len(begins)
     button(complete, "↶ Back to the earlier answer").click()
     expect(complete.page.locator("#answer")).to_have_text(first, use_inner_text=True)
     button(complete, "Later answer").click()
@@ -120,7 +114,7 @@ def test_another_answer_then_on_writing(complete):
 
 def test_the_keyboard_stays_at_the_button(complete):
     """While an answer is written, and after it was stopped, by keys alone."""
-    complete.page.get_by_label("Max tokens").fill("2000")
+    start(complete, max_tokens=7000, min_tokens=7000)
     run_button = complete.page.locator("#run")
     run_button.focus()
     complete.page.keyboard.press("Enter")
@@ -196,8 +190,8 @@ def test_a_stop_text_inside_a_token(complete):
 def test_scores_the_prompt(complete):
     button(complete, "Score the prompt").click()
     tokens = complete.page.locator("#scored .tok")
-    expect(tokens).to_have_count(int(complete.page.locator("#prompt-count").inner_text().split()[0]))
-    assert complete.page.locator("#scored").inner_text() == PROMPT
+    expect(complete.page.locator("#scored")).to_have_text(PROMPT, use_inner_text=True)
+    expect(complete.page.locator("#prompt-count")).to_contain_text(f"{tokens.count()} tokens")
     expect(complete.page.get_by_text(re.compile("mean surprise .* bits · perplexity"))).to_be_visible()
     tokens.nth(3).hover()
     expect(complete.page.locator(".token-card")).to_contain_text("probability")
@@ -238,17 +232,20 @@ def test_the_request_elsewhere_gives_the_same_answer(visit, smol_url):
     out = subprocess.run(["bash", "-c", shown.inner_text()], capture_output=True, text=True, timeout=60).stdout
     assert text_of_stream(out) == text
     v.page.get_by_text("Python", exact=True).click()
+    expect(shown).to_contain_text("import")
     out = subprocess.run([sys.executable, "-c", shown.inner_text()], capture_output=True, text=True, timeout=60)
     assert out.stdout.rstrip("\n") == text.rstrip("\n"), out.stderr
     v.page.get_by_text("JavaScript", exact=True).click()
+    expect(shown).to_contain_text("console.log(text)")
     source = shown.inner_text().replace("console.log(text)", "return text")
     assert v.page.evaluate("async () => {" + source + "}") == text
     v.page.get_by_text("Link", exact=True).click()
+    expect(shown).to_contain_text("prompt=")
     link = shown.inner_text()
     other = visit(smol_url)
     other.page.goto(link)
     expect(other.page.get_by_label("Prompt", exact=True)).to_have_value(v.page.locator("#prompt").input_value())
-    assert other.page.get_by_label("Top k").input_value() == "50"
+    expect(other.page.get_by_label("Top k")).to_have_value("50")
     assert run(other) == text
     assert "prompt=" not in other.page.url
 

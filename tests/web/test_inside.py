@@ -93,9 +93,9 @@ def test_a_long_text_can_be_looked_at_in_part(inside, smol_url):
     expect(v.page.get_by_text("The text is too long to look inside")).to_be_visible()
     expect(v.page.get_by_role("main")).to_contain_text("512 can be looked at")
     v.page.get_by_role("button", name="Look at the first 512 tokens").click()
-    expect(v.page.locator("#inside-count")).to_have_text("the first 512 tokens", timeout=60_000)
-    expect(v.page.locator("#inside-all")).to_contain_text("The first 249 of 512 tokens", timeout=60_000)  # the maps of all heads of more are above the server's bound
-    expect(v.page.locator("#inside-one canvas")).to_be_visible(timeout=60_000)
+    expect(v.page.locator("#inside-count")).to_have_text("the first 512 tokens")
+    expect(v.page.locator("#inside-all")).to_contain_text("The first 249 of 512 tokens")  # the maps of all heads of more are above the server's bound
+    expect(v.page.locator("#inside-one canvas")).to_be_visible()
     expect(v.page.locator("#inside-cell")).to_contain_text("(511)")
     v.page.get_by_role("button", name="Look at all").click()
     expect(v.page.get_by_text("The text is too long to look inside")).to_be_visible()
@@ -123,10 +123,11 @@ def test_every_head_is_drawn(inside, smol_url):
     expect(v.page.locator(".inside-layers span")).to_have_count(30)
     expect(v.page.locator(".inside-heads span")).to_have_count(9)
     expect(v.page.locator("#inside-took")).to_contain_text("270 maps")
+    expect(v.page.locator("#inside-one canvas")).to_be_visible()
     weights = inspect(smol_url, what=["weights"], layer=16, head=0)["weights"]
     n = weights["shape"][0]
     assert sum(weights["data"][q * n + q - 1] for q in range(2, n)) / (n - 2) > 0.5  # a head that looks one token back
-    box = grid.bounding_box()
+    box = v.still(grid)
     step = box["width"] / 9
     read = """(canvas, at) => {
         const copy = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
@@ -142,14 +143,15 @@ def test_every_head_is_drawn(inside, smol_url):
 def test_grid_opens_a_head_by_pointer_and_keys(inside):
     v = inside("attention", TEXT)
     grid = v.page.locator(".inside-grid-maps")
-    expect(grid.locator("canvas")).to_be_visible()
-    box = grid.bounding_box()
+    expect(v.page.locator("#inside-took")).to_contain_text("270 maps")
+    expect(v.page.locator("#inside-one canvas")).to_be_visible()
+    box = v.still(grid)
     step = box["width"] / 9
     grid.hover(position={"x": step * 0.5, "y": step * 16.5})
     expect(v.page.locator("#inside-head")).to_contain_text("layer 16 · head 0 · mostly previous token")
     grid.click(position={"x": step * 5.5, "y": step * 3.5})
     expect(v.page.get_by_role("heading", name="Layer 3, head 5")).to_be_visible()
-    assert "layer=3" in v.page.url and "head=5" in v.page.url
+    expect(v.page).to_have_url(re.compile("layer=3&head=5"))
     grid.focus()
     v.page.mouse.move(0, 0)
     for key in ("ArrowDown", "ArrowRight", "Enter"):
@@ -179,7 +181,7 @@ def test_exact_weights_under_pointer_and_arrow_keys(inside, smol_url):
     expect(v.page.locator("#inside-one [role=status]")).to_contain_text(words(n - 2, n - 3))
     v.page.keyboard.press("End")
     expect(cell).to_contain_text("cannot see")
-    box = large.bounding_box()
+    box = v.still(large)
     cell_size = (box["width"] - 96) / n
     large.hover(position={"x": 96 + 4.5 * cell_size, "y": 96 + 7.5 * cell_size})
     expect(cell).to_contain_text(words(7, 4))
@@ -211,6 +213,7 @@ def test_heads_of_one_kind_stand_out(inside):
     v = inside("attention", TIMES * 3)
     chip = v.page.get_by_role("button", name=re.compile("^what followed last time"))
     expect(chip).to_be_visible()
+    expect(v.page.locator("#inside-took")).to_contain_text("270 maps")
     shot = lambda: v.page.locator(".inside-grid-maps canvas").evaluate("c => c.toDataURL()")
     before = shot()
     chip.click()
@@ -220,38 +223,22 @@ def test_heads_of_one_kind_stand_out(inside):
     v.page.wait_for_function("before => document.querySelector('.inside-grid-maps canvas').toDataURL() === before", arg=before)
 
 
-def test_all_heads_of_128_tokens_are_soon_there(inside, smol_url):
-    """From the click on Attention to the drawn canvas: 270 maps of 128 x 128. On a machine that has other work the best of three texts counts."""
-    v, best = inside("neighbours"), None
-    for first in ("Once", "Then", "Now"):
-        ids = post(smol_url, "/tokenize", model=SMOL, prompt=first + " " + TIMES * 10)["tokens"][:128]
-        v.open("inside?tab=neighbours")
-        v.page.locator("#inside-text").fill(post(smol_url, "/detokenize", model=SMOL, tokens=ids)["prompt"])
-        expect(v.page.locator("#inside-of-text [role=option]").first).to_have_text(first)
-        expect(v.page.locator("#inside-count")).to_have_text("128 tokens")
-        total = v.page.evaluate("""() => new Promise((resolve) => {
-            const began = performance.now();
-            const look = () => document.querySelector('#inside-took [data-draw]') ? resolve(performance.now() - began) : requestAnimationFrame(look);
-            document.querySelector('.inside-tabs a[href*="attention"]').click();
-            look();
-        })""")
-        parts = v.page.locator("#inside-took [data-draw]").evaluate("e => ({...e.dataset})")
-        figures = f"{total:.0f} ms: asked {float(parts['ask']):.0f}, decoded {float(parts['decode']):.0f}, drawn {float(parts['draw']):.0f}"
-        print(figures)
-        if best is None or total < best[0]:
-            best = total, figures, float(parts["decode"]) + float(parts["draw"])
-        if best[0] < 1000:
-            break
-    print("all heads of 128 tokens", best[1])
-    assert best[0] < 3000, best[1]
-    assert best[2] < 600, best[1]
+def test_all_heads_of_128_tokens(inside, smol_url):
+    """270 maps of 128 x 128, all of one answer and in one picture, and what each part of it took; how soon they are there is tests/bench/page_speed.py's."""
+    ids = post(smol_url, "/tokenize", model=SMOL, prompt="Once " + TIMES * 10)["tokens"][:128]
+    v = inside("attention", post(smol_url, "/detokenize", model=SMOL, tokens=ids)["prompt"])
+    expect(v.page.locator("#inside-count")).to_have_text("128 tokens")
+    expect(v.page.get_by_role("img", name="Attention of 30 layers with 9 heads each over 128 tokens")).to_be_visible()
+    took = v.page.locator("#inside-took [data-draw]")
+    expect(took).to_contain_text("270 maps")
+    print("all heads of 128 tokens, in ms:", took.evaluate("e => ({...e.dataset})"))
     v.shot("inside-attention-128")
 
 
 def test_colours_follow_the_theme(inside):
     v = inside("attention", TEXT)
     canvas = v.page.locator(".inside-grid-maps canvas")
-    expect(canvas).to_be_visible()
+    expect(v.page.locator("#inside-took")).to_contain_text("270 maps")
     shot = canvas.evaluate("c => c.toDataURL()")
     v.page.evaluate("document.documentElement.dataset.theme = 'dark'")
     v.page.wait_for_function("before => document.querySelector('.inside-grid-maps canvas').toDataURL() !== before", arg=shot)
@@ -320,7 +307,7 @@ def test_silenced_heads_change_the_answer(inside, smol_url):
     expect(pairs.first).to_contain_text(percent(told["probabilities"][0]))
     v.page.get_by_role("button", name="layer 0 head 4").click()
     expect(v.page.get_by_role("button", name="layer 0 head 4, silenced")).to_have_attribute("aria-pressed", "true")
-    assert "off=0.4" in v.page.url
+    expect(v.page).to_have_url(re.compile("off=0.4"))
     v.page.get_by_role("button", name="All heads of layer 0").click()
     expect(v.page.locator(".inside-switch[aria-pressed=true]")).to_have_count(9)
     expect(v.page.locator("#inside-next")).to_contain_text(f"{visible(without['texts'][0])} ({percent(without['probabilities'][0])})")
@@ -356,7 +343,8 @@ def test_which_head_matters_most(inside, smol_url):
     p = alone["probabilities"][alone["ids"].index(word)]
     expect(rows.nth(4)).to_contain_text(percent(p))
     expect(rows.nth(4).locator("i")).to_have_class("less" if p < told["probabilities"][1] else "more")
-    assert "instead of" in v.page.locator("[data-at='1.4']").get_attribute("aria-label")
+    expect(v.page.locator("[data-at='1.4']")).to_have_attribute("aria-label", re.compile("instead of"))
+    v.page.route("**/v1/inspect", lambda route: None)  # no answer comes while it is looked
     v.page.get_by_role("button", name="Try all 270").click()
     expect(v.page.locator("#inside-trial progress")).to_be_visible()
     v.page.get_by_role("button", name="Stop").click()
@@ -367,6 +355,7 @@ def test_which_head_matters_most(inside, smol_url):
 def test_what_nobody_waits_for_is_given_up(inside, smol_url):
     """A text typed on cancels the question about the old one: one answer is shown, the last text's."""
     v = inside("lens")
+    v.page.route("**/v1/inspect", lambda route: None if len(route.request.post_data) > 1000 else route.continue_())  # that answer takes for ever
     with v.page.expect_request(lambda r: "/v1/inspect" in r.url and "lens" in r.post_data and len(r.post_data) > 1000):
         v.page.locator("#inside-text").fill(TIMES * 16)
     v.page.locator("#inside-text").fill("Short text")
@@ -472,11 +461,11 @@ def test_looks(inside, width):
     assert v.complaints == []
 
 
-def test_pointing_is_fast_with_many_tokens(inside):
-    """Moving over the large map of 480 tokens, and choosing another token, cost less than a frame."""
+def test_pointing_with_many_tokens(inside):
+    """Moving over the large map of 480 tokens, and choosing another token: each is followed. Says what a move costs."""
     v = inside("attention", "a " * 480)
     v.open("inside?tab=attention&layer=0&head=0")
-    expect(v.page.locator("#inside-cell")).to_contain_text("(479)", timeout=60_000)
+    expect(v.page.locator("#inside-cell")).to_contain_text("(479)")
     median = v.page.evaluate("""async () => {
         const time = async (act, n) => {
             const took = [];
@@ -494,7 +483,6 @@ def test_pointing_is_fast_with_many_tokens(inside):
         const point = (i) => map.dispatchEvent(new PointerEvent('pointermove', {bubbles: true, clientX: box.left + 20 + i * 3, clientY: box.top + 300 - i}));
         return [await time(point, 40), await time((i) => tokens[i * 5].click(), 20)];
     }""")
-    print("pointing", median)
     print("a move over the map, a choice of a token", f"{median[0]:.1f}, {median[1]:.1f} ms")
-    assert median[0] < 16 and median[1] < 60, median
-    assert v.page.locator("#inside-cell").inner_text().startswith("␣a (")
+    expect(v.page.locator("#inside-cell")).to_have_text(re.compile(r"^␣a \("))
+    expect(v.page.locator(".inside-from [role=option]").nth(95)).to_have_attribute("aria-selected", "true")

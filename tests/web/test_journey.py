@@ -6,7 +6,7 @@ import re
 from playwright.sync_api import expect
 
 from serving import ROOT
-from test_train_start import api, reported, setting
+from test_train_start import api, reported, setting, wait_until
 
 ROWS = json.loads((ROOT / "configs" / "examples" / "instructions.json").read_text())[:15]
 
@@ -25,7 +25,8 @@ def test_from_a_dropped_file_to_the_result(visit, smol_url):
 
     # Watched to its end, without a reload.
     done = v.page.locator("#finished")
-    expect(done).to_be_visible(timeout=240_000)
+    wait_until(lambda: api(v.url, f"/v1/fine_tuning/jobs/{job}")["status"] in ("succeeded", "failed"), 600)
+    expect(done).to_be_visible()
     made = api(v.url, f"/v1/fine_tuning/jobs/{job}")
     name = made["fine_tuned_model"]
     assert made["status"] == "succeeded" and name.startswith("ft:SmolLM2-135M-Instruct:local:")
@@ -44,11 +45,11 @@ def test_from_a_dropped_file_to_the_result(visit, smol_url):
     v.page.get_by_role("button", name=re.compile("^Compare")).click()
     answers = v.page.get_by_role("group", name=re.compile("Arrow keys go from token to token"))
     for i in range(2):
-        expect(answers.nth(i).locator(".tok").nth(3)).to_be_attached(timeout=30_000)
+        expect(answers.nth(i).locator(".tok").nth(3)).to_be_attached()
     v.shot("journey-compare-1440")
 
     # Looked into.
     v.open(f"inside?tab=attention&model={name}")
     expect(v.page.locator("#model")).to_have_value(name)
-    expect(v.page.get_by_role("img", name=re.compile("^Attention of 30 layers with 9 heads"))).to_be_visible(timeout=30_000)
+    expect(v.page.get_by_role("img", name=re.compile("^Attention of 30 layers with 9 heads"))).to_be_visible()
     assert v.complaints == [] and v.foreign() == []

@@ -13,6 +13,7 @@ from playwright.sync_api import expect
 
 from serving import Server
 
+SLEEP = [word for argument in ("sh", "-c", "exec sleep 1000") for word in ("--train-launcher", argument)]
 ROWS = "".join(json.dumps({"prompt": f"Question {i}: ", "completion": f"answer {i % 7}."}) + "\n" for i in range(24))
 BAD = ('{"prompt": "one", "completion": " answer one"}\n{"prompt": "two", "completon": " answer"}\n{"prompt": "three", "completion": ""}\n'
        '{"prompt": "four", "completion": " answer\n')
@@ -67,7 +68,7 @@ def cancel(url, job):
         assert error.code == 409  # it has ended already
 
 
-def wait_until(ask, seconds=60):
+def wait_until(ask, seconds=240):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = ask()
@@ -84,11 +85,11 @@ def test_a_dropped_file_is_read_and_its_mask_shown(visit):
     expect(facts).to_contain_text("Rows24")
     expect(v.page.get_by_text("No problem found.")).to_be_visible()
     mask = v.page.locator(".train-mask-text")
-    assert mask.inner_text().startswith("Question 0: answer 0.")
+    expect(mask).to_have_text(re.compile("^Question 0: answer 0."))
     learned = "".join(mask.locator("mark").all_inner_texts())
     assert learned.startswith("answer 0.") and "Question" not in learned, "the completion alone is learned"
     v.page.get_by_role("button", name="Line 2").click()
-    assert mask.inner_text().startswith("Question 1: answer 1.")
+    expect(mask).to_have_text(re.compile("^Question 1: answer 1."))
     assert v.serious() == [] and v.fits() and v.complaints == [] and v.foreign() == []
     v.shot("train-new-1440")
 
@@ -152,7 +153,7 @@ def test_the_same_file_twice_is_one_file_and_can_be_deleted(visit):
     assert any(f["id"] == first for f in files_of(v.url)), "asked first"
     dialog.get_by_role("button", name="Delete twice.jsonl").click()
     expect(v.page.get_by_role("button", name="Choose a file")).to_be_visible()
-    assert not any(f["id"] == first for f in files_of(v.url))
+    wait_until(lambda: not any(f["id"] == first for f in files_of(v.url)))
     assert v.complaints == []
 
 
@@ -177,7 +178,7 @@ def test_an_upload_shows_how_far_it_is_and_can_be_cancelled(visit):
     assert not v.page.evaluate(held)
     line = v.context.new_cdp_session(v.page)
     line.send("Network.enable")
-    line.send("Network.emulateNetworkConditions", {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 400_000})
+    line.send("Network.emulateNetworkConditions", {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 150_000})  # 24 s
     v.page.evaluate(DROP, {"name": "large.txt", "text": "a long text " * 300_000, "where": "main"})
     expect(v.page.locator("progress")).to_be_visible()
     expect(v.page.get_by_text(re.compile(r"large.txt, 3\.6 MB: [1-9]\d*%"))).to_be_visible()
@@ -185,7 +186,7 @@ def test_an_upload_shows_how_far_it_is_and_can_be_cancelled(visit):
     v.open("train?new=1")  # the upload goes on
     v.page.get_by_role("button", name="Cancel the upload").click()
     expect(v.page.get_by_role("button", name="Choose a file")).to_be_visible()
-    assert not v.page.evaluate(held)
+    v.page.wait_for_function(f"() => !({held})()")
     assert not any(f["filename"] == "large.txt" for f in files_of(v.url))
     assert v.complaints == []
 
@@ -219,15 +220,16 @@ def test_settings_are_estimated_and_mistakes_stand_by_their_field(visit):
     assert v.complaints == ["Failed to load resource: the server responded with a status of 400 (Bad Request)"]
 
 
-def test_an_estimate_that_nobody_waits_for_holds_nobody_up(visit, smol_url):
-    """It is given up on the server too: the next one need not wait for it."""
-    v = visit(smol_url)
-    reported(v, "long.txt", "Once upon a time there was a mill by a river. " * 3000)
-    trying = lambda: subprocess.run(["pgrep", "-f", "couplet train .*long.txt"], capture_output=True).returncode == 0  # noqa: E731
-    wait_until(trying, 10)
-    v.open("train")
-    wait_until(lambda: not trying(), 5)
-    assert v.complaints == []
+def test_an_estimate_that_nobody_waits_for_holds_nobody_up(visit, nano):
+    """It is given up on the server too, here one whose estimates never end: the next one need not wait for it."""
+    with Server("--model", str(nano), *SLEEP) as server:
+        v = visit(server.url)
+        reported(v, "long.txt", "Once upon a time there was a mill by a river. " * 30)
+        trying = lambda: subprocess.run(["pgrep", "-P", str(server.process.pid)], capture_output=True).returncode == 0  # noqa: E731
+        wait_until(trying)
+        v.open("train")
+        wait_until(lambda: not trying())
+        assert v.complaints == []
 
 
 def test_every_field_of_the_request_can_be_set(visit):
@@ -307,7 +309,7 @@ def test_a_run_on_smollm2_from_a_dropped_file(visit, smol_url):
     for label, value in (("Steps", "2"), ("Evaluations", "1"), ("Checkpoints", "1"), ("Batch size", "2")):
         setting(v, label).fill(value)
     setting(v, "Held out").fill("0.2")
-    expect(v.page.locator(".train-estimate .facts")).to_contain_text("Steps2,", timeout=60_000)
+    expect(v.page.locator(".train-estimate .facts")).to_contain_text("Steps2,")
     v.page.locator("#train-start").click()
     expect(v.page).to_have_url(re.compile(r"#train\?job=ftjob-"))
     job = v.page.url.split("job=")[1]
@@ -367,14 +369,15 @@ def test_start_from_nothing(visit):
     expect(v.page).to_have_url(re.compile(r"#train\?job=ftjob-"))
     job = v.page.url.split("job=")[1]
     expect(v.page.locator(".train-banner")).to_contain_text("From nothing")
-    expect(v.page.get_by_role("button", name="Look inside")).to_be_visible(timeout=60_000)
+    wait_until(lambda: api(v.url, f"/v1/fine_tuning/jobs/{job}")["status"] in ("succeeded", "failed"))
+    expect(v.page.get_by_role("button", name="Look inside")).to_be_visible()
     made = api(v.url, f"/v1/fine_tuning/jobs/{job}")
     assert (made["status"], made["model"], made["couplet"]["tokenizer"], made["couplet"]["total_steps"]) == ("succeeded", "new", "train", 12)
     samples = [e for e in api(v.url, f"/v1/fine_tuning/jobs/{job}/events?limit=100")["data"] if (e["data"] or {}).get("kind") == "sample"]
     assert len({e["data"]["step"] for e in samples}) >= 4, "several samples over the run"
     v.page.get_by_role("button", name="Look inside").click()
+    expect(v.page).to_have_url(re.compile("#inside\\?"))
     assert v.page.evaluate("new URLSearchParams(location.hash.split('?')[1]).get('model')") == made["fine_tuned_model"]
-    assert v.page.evaluate("location.hash").startswith("#inside?")
     expect(v.page.locator("#model")).to_have_value(made["fine_tuned_model"])
     expect(v.page.locator("main.view-inside canvas").first).to_be_visible()  # its attention
     assert v.complaints == []
