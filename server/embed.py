@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Writes the playground's files as a C source: scripts and styles squeezed (squeeze.py), each file as it is and, where that is smaller, packed by
-brotli (if the machine has it) and gzip; and one exact route each.
+"""Writes the playground's files as a C source: scripts and styles minified by esbuild, each file as it is and, where that is smaller, packed by brotli
+(if the machine has it) and gzip (by zopfli, if the machine has it); and one exact route each.
 
 usage: embed.py OUT.c ROOT FILE...
 A file under ROOT is served at its path there, any other (made in the build folder, or an example) from the last "vendor/" or "examples/" of its path
@@ -11,10 +11,10 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from squeeze import squeeze_css, squeeze_js
-
+PACKAGES = Path(__file__).resolve().parents[1] / "web" / "packages.py"
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -43,17 +43,38 @@ def byte_array(name, data):
 
 
 def brotli(data):
-    """Packed, or as it is where there is no brotli: then a browser gets gzip, a sixth more bytes, and nothing else is different."""
+    """Packed, or as it is where there is no brotli: then a browser gets gzip, a tenth more bytes, and nothing else is different."""
     command = shutil.which("brotli")
     return subprocess.run([command, "--best", "--stdout", "-"], input=data, stdout=subprocess.PIPE, check=True).stdout if command else data
 
 
-def content_of(url, path):
-    """What is served. Third-party code and examples are left as they came."""
-    squeeze = {".js": squeeze_js, ".css": squeeze_css}.get(path.suffix)
-    if not squeeze or url.startswith("/vendor/"):
-        return path.read_bytes()
-    return squeeze(path.read_text(encoding="utf-8")).encode()
+def gzipped(data):
+    """zopfli finds two bytes in a hundred that gzip leaves."""
+    command = shutil.which("zopfli")
+    if not command:
+        return gzip.compress(data, 9, mtime=0)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return subprocess.run([command, "-c", file.name], stdout=subprocess.PIPE, check=True).stdout
+
+
+def esbuild(root, paths, *options):
+    """{path: text} without comments, blanks and long names. A mistake in a file, or something esbuild doubts, ends the build with its place."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, PACKAGES, "esbuild", *paths, "--minify", "--charset=utf8", "--log-level=warning", f"--outbase={root}", f"--outdir={out}"]
+        run = subprocess.run([*command, *options], cwd=root.parent, stderr=subprocess.PIPE, encoding="utf-8")
+        if run.returncode or run.stderr:
+            sys.exit(run.stderr + "embed.py: the playground could not be minified")
+        return {path: (Path(out) / path.relative_to(root)).read_bytes() for path in paths}
+
+
+def contents(root, files):
+    """{url: what is served}: scripts stay modules, each by itself; styles get what they @import; third-party code and examples are left as they came."""
+    ours = [path for path in files.values() if path.is_relative_to(root)]
+    small = esbuild(root, [p for p in ours if p.suffix == ".js"])
+    small |= esbuild(root, [p for p in ours if p.suffix == ".css"], "--bundle")
+    return {url: small.get(path) or path.read_bytes() for url, path in sorted(files.items())}
 
 
 def main():
@@ -62,10 +83,9 @@ def main():
     if len(files) != len(sys.argv) - 3:
         sys.exit("embed.py: two files have the same URL")
     arrays, rows, routes = [], [], []
-    for i, (url, path) in enumerate(sorted(files.items())):
-        data = content_of(url, path)
+    for i, (url, data) in enumerate(contents(root, files).items()):
         tag = hashlib.sha256(data).hexdigest()[:16]
-        packed = [("", data), ("br", brotli(data)), ("gzip", gzip.compress(data, 9, mtime=0))]
+        packed = [("", data), ("br", brotli(data)), ("gzip", gzipped(data))]
         bodies = []
         for coding, body in packed:
             if coding and len(body) >= len(data):
@@ -74,7 +94,7 @@ def main():
             arrays.append(byte_array(name, body))
             bodies.append('{"%s", "\\"%s%s\\"", %s, %d}' % (coding, tag, coding and "-" + coding, name, len(body)))
         for at in [url] + (["/"] if url == "/index.html" else []):
-            rows.append('    {"%s", "%s", {%s}},' % (at, TYPES[path.suffix], ", ".join(bodies)))
+            rows.append('    {"%s", "%s", {%s}},' % (at, TYPES[Path(url).suffix], ", ".join(bodies)))
             routes.append('    {"GET", "%s", SCOPE_PUBLIC, NULL, static_reply, NULL, "The playground"},' % at)
     with open(out, "w", encoding="ascii") as f:
         f.write("// SPDX-License-Identifier: MIT\n// Written by server/embed.py from web/.\n")

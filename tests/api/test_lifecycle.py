@@ -570,7 +570,7 @@ def test_page(server):
     tag = answer.headers["etag"]
     assert ask(server, "GET", "/", [f"If-None-Match: {tag}"]).status == 304
     assert ask(server, "GET", "/app.js").headers["content-type"].startswith("text/javascript")
-    assert ask(server, "GET", "/style.css").headers["content-type"].startswith("text/css")
+    assert ask(server, "GET", "/page.css").headers["content-type"].startswith("text/css")
     for hostile in ("/../server/main.c", "/%2e%2e/x", "/app.js/", "//app.js", "/.git/config", "/web/app.js"):
         assert ask(server, "GET", hostile).status == 404
 
