@@ -8,7 +8,7 @@
 
 FROM debian:bookworm-slim AS build
 RUN apt-get update && apt-get install -y --no-install-recommends \
-        brotli ca-certificates gcc libc6-dev meson ninja-build pkg-config python3-pip libmicrohttpd-dev libuv1-dev libjansson-dev libsqlite3-dev libopenblas-dev libcurl4-openssl-dev \
+        brotli ca-certificates gcc libc6-dev meson ninja-build pkg-config python3-pip libmicrohttpd-dev libuv1-dev libjansson-dev libsqlite3-dev libopenblas-dev libcurl4-openssl-dev zopfli \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .

@@ -5,7 +5,7 @@
 //   lib/     html (Preact and htm), store (state, localStorage, address), server (models, errors), api (HTTP), ui, format, and what several views
 //            share: answer, token_text, sampling, view_as, inspect, chart
 //   views/   one file a view, NAME.js, whose default export is its component; larger views have a folder of parts
-//   vendor/  third-party code, copied when the program is built (packages.py)
+//   vendor/  third-party code, made when the program is built (packages.py)
 
 import { html, render, useEffect, useState } from "./lib/html.js";
 import { chooseModel, chosenModel, listModels, models, notice, useKey } from "./lib/server.js";
