@@ -36,6 +36,7 @@ static void add_token(struct choice *c, const struct token_record *t, enum token
     if (!g->logprobs || place == TOKEN_END) return;
     if (c->content.len) buf_add_byte(&c->content, ',');
     add_entry(g, t->id, t->logprob, &c->content);
+    if (g->fields.return_token_ids) buf_printf(&c->content, ",\"rank\":%u", t->rank);
     buf_add_str(&c->content, ",\"top_logprobs\":[");
     for (size_t i = 0; i < t->n_top; i++) {
         if (i) buf_add_byte(&c->content, ',');

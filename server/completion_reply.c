@@ -90,14 +90,15 @@ static void add_token(struct choice *c, const struct token_record *t, enum token
     buf_printf(&c->text_offset, "%zu", token_offset(c, t, place));
     add_comma(&c->token_logprobs);
     add_comma(&c->top_logprobs);
-    if (g->fields.return_token_ids) add_comma(&c->top_token_ids);
+    if (g->fields.return_token_ids) add_comma(&c->top_token_ids), add_comma(&c->token_ranks);
     if (t->has_logprob) {
         buf_add_json_float(&c->token_logprobs, t->logprob);
         add_top(g, t, &c->top_logprobs, &c->top_token_ids);
+        if (g->fields.return_token_ids) buf_printf(&c->token_ranks, "%u", t->rank);
     } else {
         buf_add_str(&c->token_logprobs, "null");
         buf_add_str(&c->top_logprobs, "null");
-        if (g->fields.return_token_ids) buf_add_str(&c->top_token_ids, "null");
+        if (g->fields.return_token_ids) buf_add_str(&c->top_token_ids, "null"), buf_add_str(&c->token_ranks, "null");
     }
     if (of_prompt) c->n_prompt_seen++;
 }
@@ -121,7 +122,10 @@ static void write_logprobs(const struct choice *c, struct buf *out) {
     add_joined(out, ",\"logprobs\":{\"tokens\":[", &c->tokens);
     add_joined(out, ",\"token_logprobs\":[", &c->token_logprobs);
     add_joined(out, ",\"top_logprobs\":[", &c->top_logprobs);
-    if (c->generation->fields.return_token_ids) add_joined(out, ",\"top_token_ids\":[", &c->top_token_ids);
+    if (c->generation->fields.return_token_ids) {
+        add_joined(out, ",\"top_token_ids\":[", &c->top_token_ids);
+        add_joined(out, ",\"token_ranks\":[", &c->token_ranks);
+    }
     add_joined(out, ",\"text_offset\":[", &c->text_offset);
     buf_add_byte(out, '}');
 }
@@ -163,7 +167,8 @@ static void send_chunks(struct choice *c, enum event_kind kind) {
     }
     buf_finish(&text);
     buf_finish(&json);
-    struct buf *sent[] = {&c->text, &c->tokens, &c->token_logprobs, &c->top_logprobs, &c->top_token_ids, &c->text_offset, &c->token_ids};
+    struct buf *sent[] = {&c->text,          &c->tokens,      &c->token_logprobs, &c->top_logprobs,
+                          &c->top_token_ids, &c->token_ranks, &c->text_offset,    &c->token_ids};
     for (size_t i = 0; i < ARRAY_LEN(sent); i++) buf_clear(sent[i]);
 }
 

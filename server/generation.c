@@ -98,6 +98,7 @@ static void write_prompt_ids(struct generation *g, struct prompt *p) {
 bool generation_prepare(struct generation *g) {
     assert(g->n >= 1 && g->best_of >= g->n && g->n_prompts >= 1);
     if (!check_totals(g)) return false;
+    g->params.ranks = g->logprobs && g->fields.return_token_ids;
     for (size_t i = 0; g->fields.return_token_ids && i < g->n_prompts; i++) write_prompt_ids(g, &g->prompts[i]);
     g->n_choices = g->n_prompts * g->best_of;
     g->choices = arena_alloc(&g->request->arena, g->n_choices, sizeof *g->choices);
@@ -228,8 +229,8 @@ static void rank_choices(struct generation *g, size_t first, size_t *order) {
 }
 
 static void choice_finish(struct choice *c) {
-    struct buf *bufs[] = {&c->text,          &c->tokens,      &c->token_logprobs, &c->top_logprobs,
-                          &c->top_token_ids, &c->text_offset, &c->content,        &c->token_ids};
+    struct buf *bufs[] = {&c->text,        &c->tokens,      &c->token_logprobs, &c->top_logprobs, &c->top_token_ids,
+                          &c->token_ranks, &c->text_offset, &c->content,        &c->token_ids};
     for (size_t i = 0; i < ARRAY_LEN(bufs); i++) buf_finish(bufs[i]);
 }
 
@@ -262,7 +263,8 @@ static void finish_reply(struct generation *g) {
     for (size_t i = 0; i < g->n_choices; i++) {
         const struct choice *c = &g->choices[i];
         bytes += c->text.len + c->tokens.len + c->token_logprobs.len + c->top_logprobs.len + c->top_token_ids.len +
-                 c->text_offset.len + c->content.len + c->token_ids.len + c->prompt->ids_json_len + (g->echo ? c->prompt->text_len : 0);
+                 c->token_ranks.len + c->text_offset.len + c->content.len + c->token_ids.len + c->prompt->ids_json_len +
+                 (g->echo ? c->prompt->text_len : 0);
     }
     g->over = true;
     if (bytes > LOOP_REPLY_BYTES) {

@@ -48,7 +48,7 @@ struct choice {
     double logprob_sum;   // over generated tokens
     size_t n_logprob;
     // Since the last chunk (streaming) or the start; JSON list items without brackets, but for text
-    struct buf text, tokens, token_logprobs, top_logprobs, top_token_ids, text_offset, content, token_ids;
+    struct buf text, tokens, token_logprobs, top_logprobs, top_token_ids, token_ranks, text_offset, content, token_ids;
     enum finish_reason finish;
     bool has_stop_reason;
     size_t stop_index;

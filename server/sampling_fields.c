@@ -45,8 +45,9 @@ static const struct field sampling_fields[] = {
     ROW(stream, FIELD_BOOLEAN, .default_text = "false", .doc = "Answer as server-sent events."),
     {.name = "stream_options", .kind = FIELD_OBJECT, .object = &stream_options_table, .doc = "Only with stream."},
     ROW(return_token_ids, FIELD_BOOLEAN, .default_text = "false",
-        .doc = "Adds prompt_token_ids and token_ids to each choice, and to its logprobs the ids of what top_logprobs names: top_token_ids "
-               "in the order of top_logprobs; in a chat, id in every entry."),
+        .doc = "Adds prompt_token_ids and token_ids to each choice, and to its logprobs the ids of what top_logprobs names (top_token_ids, "
+               "in the order of top_logprobs) and each token's place in the whole vocabulary (token_ranks: 1 for the likeliest, ties by id). "
+               "In a chat: id in every entry, and rank in each token's."),
     ROW(user, FIELD_STRING, .max = 1024, .doc = "The client's own name for its user; not used."),
 };
 // clang-format on

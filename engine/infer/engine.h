@@ -43,6 +43,7 @@ struct sampling_params {
     size_t n_stops;
     int n_logprobs;       // -1: none; 0..20: the chosen token's, and that many best
     bool prompt_logprobs; // also for the prompt's tokens (EVENT_PROMPT), with n_logprobs >= 0
+    bool ranks;           // with each logprob the token's rank
 };
 
 struct sequence_request {
@@ -63,6 +64,7 @@ struct token_record {
     uint32_t id;
     bool has_logprob; // false for a prompt's first token and where none were asked for
     float logprob;
+    uint32_t rank;           // in the whole vocabulary, ordered as top is: 1 for the arg max; 0 where none was asked for
     uint32_t n_top;          // the n_logprobs best, descending, ties by id; always holds the arg max when n_logprobs >= 1
     struct top_logprob *top; // inside the event's block
 };

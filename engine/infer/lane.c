@@ -186,7 +186,7 @@ static void sample_task(void *ctx, size_t i) {
     if (!l) return; // ended by an earlier row of this step
     result->record = (struct token_record){.top = result->top};
     if (!row->draw) {
-        result->ok = sampler_score(sampler, logits, n_vocab, row->target, (size_t)MAX(l->params.n_logprobs, 0), &result->record);
+        result->ok = sampler_score(sampler, logits, n_vocab, row->target, (size_t)MAX(l->params.n_logprobs, 0), l->params.ranks, &result->record);
         return;
     }
     bool early = l->n_generated < l->params.min_tokens;

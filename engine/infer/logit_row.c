@@ -97,6 +97,15 @@ bool row_max(const float *x, size_t n, float *block_max, float *max, size_t *arg
     return true;
 }
 
+uint32_t row_rank(const float *x, size_t n, size_t at) {
+    assert(at < n);
+    const float v = x[at];
+    uint32_t rank = 1; // of the elements' own width: the sums stay in the comparisons' lanes
+    for (size_t i = 0; i < at; i++) rank += x[i] >= v;
+    for (size_t i = at + 1; i < n; i++) rank += x[i] > v;
+    return rank;
+}
+
 // ---- exponentials ----
 
 ALWAYS_INLINE double block_exp(const float *x, size_t n, float max, float scale, float *w) {

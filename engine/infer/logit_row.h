@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Passes over one row of logits: maximum, exponentials, log-sum-exp. Plain C in a shape that compilers vectorise, with
+// Passes over one row of logits: maximum, exponentials, log-sum-exp, rank. Plain C in a shape that compilers vectorise, with
 // every sum in one fixed order and our own exp and log: the same bits on every machine, compiler and instruction set.
 // Pure functions, any thread.
 #pragma once
@@ -19,6 +19,9 @@ bool row_max(const float *x, size_t n, float *block_max, float *max, size_t *arg
 // w[i] = exp((x[i] - max) * scale) for x <= max, scale > 0: 1 at the maximum, exactly 0 below exp(-86).
 // block_sum[row_blocks(n)] (may be NULL) gets the blocks' sums; returns the sum of all. w may be NULL: sums only.
 double row_exp(const float *x, size_t n, float max, float scale, float *w, double *block_sum);
+
+// The place of x[at] among the elements, the largest first and ties by the lower index: 1 for the largest.
+uint32_t row_rank(const float *x, size_t n, size_t at);
 
 // log(sum(exp(x))), given max = the largest element.
 double row_logsumexp(const float *x, size_t n, float max);

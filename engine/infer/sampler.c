@@ -100,14 +100,21 @@ static bool record_row(struct sampler *s, const float *logits, size_t n_vocab, s
     return true;
 }
 
-bool sampler_score(struct sampler *s, const float *logits, size_t n_vocab, uint32_t id, size_t n_top,
+// And what is the token's own.
+static void record_token(const float *logits, size_t n_vocab, uint32_t id, double logsumexp, bool ranked, struct token_record *record) {
+    record->logprob = logprob_of(logits[id], logsumexp);
+    if (ranked) record->rank = row_rank(logits, n_vocab, id);
+}
+
+bool sampler_score(struct sampler *s, const float *logits, size_t n_vocab, uint32_t id, size_t n_top, bool ranked,
                    struct token_record *record) {
     assert(n_vocab <= s->n_vocab && id < n_vocab);
     double logsumexp;
     if (!record_row(s, logits, n_vocab, n_top, record, &logsumexp)) return false;
     record->id = id;
     record->has_logprob = true;
-    record->logprob = logprob_of(logits[id], logsumexp);
+    record->rank = 0;
+    record_token(logits, n_vocab, id, logsumexp, ranked, record);
     return true;
 }
 
@@ -365,6 +372,7 @@ bool sampler_draw(struct sampler *s, const struct sampler_input *in, struct toke
     double logsumexp = 0;
     record->has_logprob = p->n_logprobs >= 0;
     record->logprob = 0;
+    record->rank = 0;
     record->n_top = 0;
     if (record->has_logprob && !record_row(s, in->logits, n_vocab, (size_t)p->n_logprobs, record, &logsumexp))
         return false;
@@ -373,6 +381,6 @@ bool sampler_draw(struct sampler *s, const struct sampler_input *in, struct toke
     if (!row_max(x, n_vocab, s->block_max, &max, &arg_max) || max == BANNED) return false;
     record->id = (uint32_t)arg_max;
     if (p->temperature > 0) record->id = draw(s, x, n_vocab, max, in);
-    if (record->has_logprob) record->logprob = logprob_of(in->logits[record->id], logsumexp);
+    if (record->has_logprob) record_token(in->logits, n_vocab, record->id, logsumexp, p->ranks, record);
     return true;
 }

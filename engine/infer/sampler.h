@@ -39,12 +39,12 @@ struct sampler_input {
 
 bool sampler_needs_counts(const struct sampling_params *p);
 
-// Fills *record (id, has_logprob, logprob, n_top); record->top is the caller's and holds params->n_logprobs entries
+// Fills *record (id, has_logprob, logprob, rank, n_top); record->top is the caller's and holds params->n_logprobs entries
 // (untouched when there are none). False: a logit is not finite, or every token is banned; *record is then meaningless.
 bool sampler_draw(struct sampler *s, const struct sampler_input *in, struct token_record *record) MUST_CHECK;
 
-// The record of a given token under the row's own distribution (prompt scoring): logprob and the n_top best.
+// The record of a given token under the row's own distribution (prompt scoring): logprob, rank if `ranked`, the n_top best.
 // record->top holds n_top entries. n_top best: by logit, descending, ties by id; the chosen token's logprob is the same
 // float as its entry's. False: a logit is not finite.
-bool sampler_score(struct sampler *s, const float *logits, size_t n_vocab, uint32_t id, size_t n_top,
+bool sampler_score(struct sampler *s, const float *logits, size_t n_vocab, uint32_t id, size_t n_top, bool ranked,
                    struct token_record *record) MUST_CHECK;

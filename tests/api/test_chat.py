@@ -107,6 +107,10 @@ def test_logprobs_join_to_the_message(http):
         assert [t["logprob"] for t in e["top_logprobs"]] == sorted((t["logprob"] for t in e["top_logprobs"]), reverse=True)
     assert [e["id"] for e in content] == c["token_ids"][:len(content)]
     assert all(t["logprob"] == e["logprob"] for e in content for t in e["top_logprobs"] if t["id"] == e["id"])
+    for e in content:
+        top = [t["id"] for t in e["top_logprobs"]]
+        assert top[e["rank"] - 1] == e["id"] if e["rank"] <= 4 else e["id"] not in top
+    assert max(e["rank"] for e in content) > 4 and all("rank" not in t for e in content for t in e["top_logprobs"])
     first = chat(http, TALKS[1], max_tokens=1, logprobs=True, logit_bias={str(content[0]["top_logprobs"][2]["id"]): 100})["choices"][0]["logprobs"]
     assert first["content"][0]["logprob"] == content[0]["top_logprobs"][2]["logprob"]
 

@@ -2,6 +2,8 @@
 """/v1/completions: prompts, echo, logprobs, n, best_of, stops, usage; each answer against what other answers of the server must imply."""
 import json
 import math
+import shutil
+import struct
 
 import httpx
 import pytest
@@ -220,6 +222,63 @@ def test_alternatives_have_ids(ask):
     forced = ask(prompt=sequence[:5] + [lp["top_token_ids"][5][2]], max_tokens=0, logprobs=0, echo=True)["choices"][0]["logprobs"]
     assert forced["token_logprobs"][5] == list(lp["top_logprobs"][5].values())[2]
     assert "top_token_ids" not in ask(prompt="a", logprobs=1)["choices"][0]["logprobs"]
+
+
+def ranks_of_all(post, context, size):
+    """(log-probability, rank) of every token of the vocabulary after `context`: a prompt each, scored."""
+    found = []
+    for first in range(0, size, 128):
+        prompts = [[*context, i] for i in range(first, min(first + 128, size))]
+        r = post("/v1/completions", json={"model": "nano", "prompt": prompts, "max_tokens": 0, "logprobs": 0, "echo": True, "return_token_ids": True})
+        assert r.status_code == 200, r.text
+        found += [(c["logprobs"]["token_logprobs"][-1], c["logprobs"]["token_ranks"][-1]) for c in r.json()["choices"]]
+    return found
+
+
+def test_ranks_are_places_in_the_whole_vocabulary(ask):
+    ids = ids_of(ask, "seven seas")
+    size = 257
+    found = ranks_of_all(ask.http.post, ids, size)
+    order = sorted(range(size), key=lambda i: found[i][1])
+    assert [found[i][1] for i in order] == list(range(1, size + 1))
+    assert [found[i][0] for i in order] == sorted((lp for lp, _ in found), reverse=True)
+
+    # Drawn tokens have the same ranks, of the model's own distribution: a bias forces a token and does not make it likelier.
+    for wanted in (order[0], order[6], order[100], order[-1]):
+        c = ask(prompt=ids, max_tokens=1, logprobs=3, logit_bias={str(wanted): 100}, temperature=1, return_token_ids=True)["choices"][0]
+        assert c["token_ids"] == [wanted] and c["logprobs"]["token_ranks"] == [found[wanted][1]]
+        assert c["logprobs"]["top_token_ids"][0][:3] == order[:3]
+
+    # Prompt and answer in one reply; a token among the alternatives has its place there. (test_stream_equals_whole: streams have the same lists.)
+    c = ask(prompt=ids, max_tokens=12, logprobs=5, echo=True, temperature=1.5, seed=8, return_token_ids=True)["choices"][0]
+    lp, sequence = c["logprobs"], c["prompt_token_ids"] + c["token_ids"]
+    assert len(lp["token_ranks"]) == len(sequence) and lp["token_ranks"][0] is None
+    for chosen, rank, top in list(zip(sequence, lp["token_ranks"], lp["top_token_ids"]))[1:]:
+        assert top.index(chosen) == min(rank - 1, 5)
+    assert any(rank > 5 for rank in lp["token_ranks"][1:])
+    for without in (ask(prompt="a", logprobs=1), ask(prompt="a", return_token_ids=True)):
+        assert "token_ranks" not in (without["choices"][0]["logprobs"] or {})
+
+
+def test_ranks_of_equal_tokens_are_in_order_of_ids(nano, tmp_path, start_server):
+    """Tokens whose rows of the embedding are the same have the same logits."""
+    folder = shutil.copytree(nano, tmp_path / "nano")
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    header = struct.unpack("<Q", data[:8])[0]
+    table = json.loads(data[8:8 + header])["transformer.wte.weight"]
+    begin, row = 8 + header + table["data_offsets"][0], table["shape"][1] * 4
+    assert table["dtype"] == "F32"
+    equal = (9, 40, 41, 170, 250)
+    for i in equal:
+        data[begin + i * row:begin + (i + 1) * row] = data[begin + 40 * row:begin + 41 * row]
+    path.write_bytes(data)
+    with httpx.Client(base_url=start_server(model=folder).url, timeout=60) as http:
+        found = ranks_of_all(http.post, [1, 2, 3], 257)
+    assert len({found[i][0] for i in equal}) == 1
+    first = found[equal[0]][1]
+    assert [found[i][1] for i in equal] == list(range(first, first + len(equal)))
+    assert sorted(rank for _, rank in found) == list(range(1, 258))
 
 
 def test_nothing_varies_but_id_time_and_cache(ask):

@@ -227,6 +227,17 @@ TEST(row_max_at_every_place_and_size) {
     }
 }
 
+TEST(ranks_of_ties_rise_with_the_ids) {
+    float x[300];
+    for (size_t n = 1; n <= 300; n++) {
+        for (size_t i = 0; i < n; i++) x[i] = 0.5f;
+        for (size_t i = 0; i < n; i++) CHECK_INT(row_rank(x, n, i), i + 1);
+        x[n / 2] = 1, x[0] = n > 1 ? -1 : 1;
+        CHECK_INT(row_rank(x, n, n / 2), 1);
+        CHECK_INT(row_rank(x, n, 0), n);
+    }
+}
+
 TEST(score_is_log_softmax) {
     struct sampler *s = sampler_create(BIG, NULL);
     float *x = mem_alloc(BIG, sizeof *x);
@@ -239,13 +250,14 @@ TEST(score_is_log_softmax) {
         for (size_t i = 0; i < n; i++) sum += exp(x[i] - max);
         struct token_record r = {.top = top};
         uint32_t id = (uint32_t)random_below(n);
-        REQUIRE(sampler_score(s, x, n, id, n_top, &r));
+        REQUIRE(sampler_score(s, x, n, id, n_top, true, &r));
         CHECK(r.id == id && r.has_logprob);
         CHECK_NEAR(r.logprob, x[id] - max - log(sum), 2e-6 * (1 + fabs(x[id] - max)));
         CHECK_INT(r.n_top, MIN(n_top, n));
         struct ref *sorted = mem_alloc(n, sizeof *sorted);
         for (size_t i = 0; i < n; i++) sorted[i] = (struct ref){.id = (uint32_t)i, .x = x[i]};
         qsort(sorted, n, sizeof *sorted, by_logit);
+        CHECK(r.rank >= 1 && r.rank <= n && sorted[r.rank - 1].id == id);
         for (size_t i = 0; i < r.n_top; i++) {
             CHECK_INT(top[i].id, sorted[i].id);
             if (top[i].id == id) CHECK(top[i].logprob == r.logprob);
@@ -264,13 +276,16 @@ TEST(records_are_of_the_raw_distribution) {
     struct sampling_params p = plain_params();
     struct top_logprob top[2];
     struct token_record r = {.top = top}, scored = {0};
-    p.temperature = 0, p.n_logprobs = 2, p.logit_bias = &bias, p.n_logit_bias = 1;
+    p.temperature = 0, p.n_logprobs = 2, p.ranks = true, p.logit_bias = &bias, p.n_logit_bias = 1;
     struct sampler_input in = {.logits = x, .n_vocab = 5, .params = &p};
     REQUIRE(sampler_draw(s, &in, &r));
     CHECK_INT(r.id, 0);
     CHECK_INT(r.n_top, 2);
     CHECK(top[0].id == 4 && top[1].id == 3);
-    CHECK(sampler_score(s, x, 5, 0, 0, &scored) && scored.logprob == r.logprob);
+    CHECK(sampler_score(s, x, 5, 0, 0, true, &scored) && scored.logprob == r.logprob);
+    CHECK(r.rank == 5 && scored.rank == 5);
+    p.ranks = false;
+    CHECK(sampler_draw(s, &in, &r) && r.rank == 0);
     CHECK_NEAR(r.logprob, -4.4519, 1e-4);
     sampler_destroy(s);
 }
@@ -291,7 +306,7 @@ TEST(not_finite_or_nothing_left) {
     CHECK(!draw(s, x, 200, &p, 0, &id));
     p.temperature = 0;
     CHECK(!draw(s, x, 200, &p, 0, &id));
-    CHECK(!sampler_score(s, x, 200, 3, 0, &r));
+    CHECK(!sampler_score(s, x, 200, 3, 0, true, &r));
     sampler_destroy(s);
 }
 

@@ -131,7 +131,7 @@ static struct engine_event *event_make(const struct sequence *s, enum event_kind
         bool has = s->params.n_logprobs >= 0 && !(kind == EVENT_PROMPT && place + i == 0);
         float logprob = has ? -0.5f - 0.125f * (float)((place + i) % 4) : 0;
         e->tokens[i] = (struct token_record){
-            .id = ids[i], .has_logprob = has, .logprob = logprob, .n_top = has ? (uint32_t)n_top : 0, .top = top};
+            .id = ids[i], .has_logprob = has, .logprob = logprob, .rank = has && s->params.ranks ? 7 : 0, .n_top = has ? (uint32_t)n_top : 0, .top = top};
         for (size_t k = 0; has && k < n_top; k++)
             *top++ = (struct top_logprob){(ids[i] + (uint32_t)k) % (uint32_t)s->n_vocab, logprob - (float)k};
     }

@@ -175,6 +175,7 @@ TEST(colliding_names_keep_the_maximum) {
     json_t *v = ask(&x, "{\"model\":\"nano\",\"prompt\":[65,258],\"max_tokens\":0,\"logprobs\":3,\"echo\":true,\"return_token_ids\":true}");
     check_json(v, "choices.0.logprobs.top_logprobs.1", "{\"<|im_end|>\":-0.625,\"\":-1.625}");
     check_json(v, "choices.0.logprobs.top_token_ids", "[null,[258,259]]");
+    check_json(v, "choices.0.logprobs.token_ranks", "[null,7]");
     json_decref(v);
     exchange_free(&x);
     teardown();
