@@ -8,6 +8,8 @@ import sys
 import pytest
 from playwright.sync_api import expect
 
+from canned import answer_with
+
 
 @pytest.fixture
 def chat(visit, smol_url):
@@ -85,6 +87,71 @@ def test_a_reload_in_the_middle_keeps_what_came(chat):
     expect(chat.page.locator("#chat-stop")).to_be_visible()
     chat.page.reload()
     expect(answers(chat)).to_contain_text(re.compile(".{40}"))
+
+
+def card_of(v, tokens, at):
+    """What the card of a token says."""
+    v.page.mouse.move(0, 0)
+    expect(v.page.locator(".token-card")).to_have_count(0)
+    tokens.nth(at).hover()
+    return v.page.locator(".token-card").inner_text()
+
+
+def test_tokens_survive_a_reload(chat):
+    """Colours, cards and alternatives are what they were; also of a character in several tokens, and of an alternative that was taken."""
+    tokens = chat.page.locator("#messages .tok")
+    ask(chat, "What is the capital of France?")
+    chat.take_alternative(tokens, 2)
+    finished(chat)
+    expect(chat.page.get_by_text("2 of 2")).to_be_visible()
+    before = answers(chat).inner_html(), card_of(chat, tokens, 3)
+    assert "probability" in before[1] and "picked" in before[0]
+    chat.page.reload()
+    expect(tokens.nth(3)).to_be_visible()
+    assert (answers(chat).inner_html(), card_of(chat, tokens, 3)) == before
+    begins, body = chat.take_alternative(tokens, 4)
+    finished(chat)
+    assert all(isinstance(one, int) for one in body["prompt"])
+    expect(chat.page.get_by_text("3 of 3")).to_be_visible()
+    assert answers(chat).text_content().startswith(begins)
+    chat.page.get_by_role("button", name="New chat").click()
+    answer_with(chat.page, ["Four", " ", "ñ".encode()[:1], "ñ".encode()[1:], "."])
+    chat.page.get_by_label("Your message").fill("Which letter?")
+    chat.page.get_by_label("Your message").press("Enter")
+    expect(chat.page.locator("#chat-stats")).to_contain_text("answer 5 tokens")
+    before = answers(chat).inner_html(), card_of(chat, tokens, 3)
+    chat.page.reload()
+    expect(tokens).to_have_count(5)
+    assert (answers(chat).inner_html(), card_of(chat, tokens, 3)) == before
+    assert chat.complaints == []
+
+
+def test_where_there_is_no_more_room_the_oldest_answers_keep_their_text_alone(chat):
+    """And an answer whose tokens are of another text says nothing of them."""
+    tokens = chat.page.locator("#messages .tok")
+    for question in ("What is the capital of France?", "And of Italy?"):
+        ask(chat, question)
+    texts = answers(chat).all_inner_texts()
+    grow = """() => { const all = JSON.parse(localStorage["couplet.chat.tokens"]); all[Object.keys(all)[0]].chars = 999_000;
+        localStorage["couplet.chat.tokens"] = JSON.stringify(all); }"""  # as if the first answer were a book
+    chat.page.goto("about:blank")  # which saves
+    chat.page.goto(f"{chat.url}/openapi.json")
+    chat.page.evaluate(grow)
+    chat.page.goto(f"{chat.url}/#chat")
+    expect(tokens.nth(3)).to_be_visible()
+    ask(chat, "And of Spain?")
+    chat.page.reload()
+    expect(answers(chat)).to_have_count(3)
+    assert answers(chat).all_inner_texts()[:2] == texts
+    expect(answers(chat).nth(0).locator(".tok")).to_have_count(1)
+    assert answers(chat).nth(1).locator(".tok").count() > 1 and answers(chat).nth(2).locator(".tok").count() > 1
+    assert "probability" not in card_of(chat, answers(chat).nth(0).locator(".tok"), 0)
+    chat.page.goto(f"{chat.url}/openapi.json")
+    chat.page.evaluate("""() => { const chat = JSON.parse(localStorage["couplet.chat"]); chat.nodes[chat.leaf].content = "Madrid!";
+        localStorage["couplet.chat"] = JSON.stringify(chat); }""")  # as another tab may have it
+    chat.page.goto(f"{chat.url}/#chat")
+    expect(answers(chat).nth(2).locator(".tok")).to_have_text("Madrid!")
+    assert "probability" not in card_of(chat, answers(chat).nth(2).locator(".tok"), 0)
 
 
 def test_another_answer_keeps_the_first(chat):

@@ -3,6 +3,7 @@
 
 import { call, stream } from "./api.js";
 import { plural, tokenName } from "./format.js";
+import { TokenLog } from "./token_text.js";
 
 const FINISH = { stop: "ended by itself", length: "cut at max tokens" };
 const SPECIAL = /^<(\|.+\||\/?s|bos|eos|pad|unk|(start|end)_of_turn)>$/; // tokens that are no part of the text
@@ -87,12 +88,12 @@ function cutTo(log, from, said) {
 }
 
 /**
- * Streams an answer into `log`, behind what is there. Resolves to {prompt, cached, tokens, first_ms, tokens_per_second, finish, promptIds}; a stop by
- * `signal` is an answer too (finish "stopped"). Throws what the server refuses.
+ * Streams an answer into `log`, behind what is there. Resolves to {prompt, cached, tokens, first_ms, tokens_per_second, finish}; a stop by `signal` is an
+ * answer too (finish "stopped"). Throws what the server refuses.
  */
 export async function answer(path, body, log, signal) {
   const began = performance.now();
-  const out = { prompt: null, cached: null, tokens: 0, first_ms: null, tokens_per_second: null, finish: null, promptIds: null };
+  const out = { prompt: null, cached: null, tokens: 0, first_ms: null, tokens_per_second: null, finish: null };
   const speller = new Speller(), before = log.items.length;
   log.items.forEach((token) => token.raw !== undefined && speller.add(token)); // an unfinished character goes on
   let last = began, said = "";
@@ -104,7 +105,7 @@ export async function answer(path, body, log, signal) {
         Object.assign(out, { prompt, tokens, cached: more?.cached_tokens ?? null });
       }
       if (!choice) continue;
-      out.promptIds ??= choice.prompt_token_ids ?? null;
+      log.promptIds ??= choice.prompt_token_ids ?? null;
       out.finish = choice.finish_reason ?? out.finish;
       said += (choice.delta ? choice.delta.content : choice.text) ?? "";
       const tokens = tokensOf(choice, speller);
@@ -140,6 +141,43 @@ export const exported = (tokens) => tokens.map(({ id, name, raw, text, logprob, 
   id, text, ...(text === "" || raw === undefined ? { name } : {}), logprob, ...(picked ? { chosen_by_hand: true } : {}),
   alternatives: (top ?? []).map((o) => ({ id: o.id, text: tokenName(o.text), logprob: o.logprob })),
 }));
+
+const isPlain = (raw, bytes) => !bytes || encoder.encode(raw).join() === bytes.join();
+const FINE = 1e4; // parts of a logprob that are kept: the shown probabilities do not change
+
+/**
+ * The tokens of `log` as few plain values, for restored(): [promptIds, words, tokens]. words: [id, raw, bytes where they are not raw's]; a token:
+ * [word, logprob, rank, 1 chosen by hand + 2 no text of its own, and word, logprob of each alternative].
+ */
+export function condensed({ items, promptIds }) {
+  const words = new Map();
+  const word = (id, raw, bytes) => {
+    const key = `${id} ${raw}`;
+    if (!words.has(key)) words.set(key, [words.size, isPlain(raw, bytes) ? [id, raw] : [id, raw, bytes]]);
+    return words.get(key)[0];
+  };
+  const fine = (logprob) => logprob && Math.round(logprob * FINE);
+  const tokens = items.map((t) => [word(t.id, t.raw, t.bytes), fine(t.logprob), t.rank ?? null, (t.picked ? 1 : 0) + (t.text === "" ? 2 : 0),
+    ...t.top.flatMap((o) => [word(o.id, o.text, o.bytes), fine(o.logprob)])]);
+  return [promptIds, [...words.values()].map(([, one]) => one), tokens];
+}
+
+/** A log of such values; null where its text is not `content`: then they are of another answer. */
+export function restored([promptIds, words, tokens], content) {
+  const log = new TokenLog();
+  const items = tokens.map(([at, logprob, rank, flags, ...more]) => {
+    const [id, raw, bytes] = words[at], top = [];
+    for (let k = 0; k < more.length; k += 2) {
+      const [oid, text, its] = words[more[k]];
+      top.push({ id: oid, text, bytes: its, logprob: more[k + 1] && more[k + 1] / FINE, ...(k >= 2 * ALTERNATIVES ? { beyond: true } : {}) });
+    }
+    return { id, raw, bytes, logprob: logprob && logprob / FINE, rank: rank ?? undefined, top, picked: flags % 2 > 0, text: flags > 1 ? "" : raw };
+  });
+  log.promptIds = promptIds;
+  log.push(...respell(items));
+  cutTo(log, 0, content);
+  return log.text === content ? log : null;
+}
 
 /** "prompt 12 · 8 of it cached · answer 24 tokens · first after 31 ms · 80.2 tokens/s · ended by itself" */
 export function summary(a) {

@@ -6,7 +6,7 @@
 
 import { call } from "./api.js";
 import { visible } from "./format.js";
-import { html, useEffect, useId, useRef, useState } from "./html.js";
+import { html, useEffect, useId, useMemo, useRef, useState } from "./html.js";
 import { modelInfo } from "./server.js";
 import { Card, Empty } from "./ui.js";
 
@@ -103,7 +103,7 @@ export function giveUp(ids) {
  * `answer` belongs to `asked`. What is no longer wanted is given up.
  */
 export function useInspect(body) {
-  const key = body && JSON.stringify(body);
+  const key = useMemo(() => body && JSON.stringify(body), [body]);
   const [turn, setTurn] = useState(0), [found, setFound] = useState({}), next = () => setTurn((n) => n + 1);
   useEffect(() => {
     if (!body) return undefined;

@@ -43,19 +43,13 @@ export function useStore(store, select = (value) => value) {
 // ---------------------------------------------------------------- localStorage
 
 const PREFIX = "couplet.";
-const unsaved = new Map();
-let saveTimer = 0;
+const REST_MS = 200, CHARS_PER_MS = 500;
+const unsaved = new Set(); // what saves them
 
-function flush() {
-  clearTimeout(saveTimer);
-  saveTimer = 0;
-  for (const [name, value] of unsaved) {
-    try {
-      localStorage.setItem(PREFIX + name, JSON.stringify(value));
-    } catch { /* a full or forbidden store costs the memory of the page, nothing else */ }
-  }
-  unsaved.clear();
-}
+/** How long what is typed shall have stood still before something is done with all of it: a megabyte is not saved, or counted, at every key. */
+export const restOf = (chars) => chars / CHARS_PER_MS;
+
+const flush = () => { for (const save of unsaved) save(); };
 addEventListener("pagehide", flush);
 document.addEventListener("visibilitychange", flush);
 
@@ -71,9 +65,20 @@ export function persistentStore(name, initial) {
     if (saved !== null && fits) value = isObject ? { ...initial, ...Object.fromEntries(Object.entries(saved).filter(alike)) } : saved;
   } catch { /* unreadable: as if nothing had been saved */ }
   const store = createStore(value);
-  store.subscribe((now) => {
-    unsaved.set(name, now);
-    if (!saveTimer) saveTimer = setTimeout(flush, 200);
+  let timer = 0, chars = 0;
+  const save = () => {
+    clearTimeout(timer);
+    unsaved.delete(save);
+    const text = JSON.stringify(store.get());
+    chars = text.length;
+    try {
+      localStorage.setItem(PREFIX + name, text);
+    } catch { /* a full or forbidden store costs the memory of the page, nothing else */ }
+  };
+  store.subscribe(() => {
+    unsaved.add(save);
+    clearTimeout(timer);
+    timer = setTimeout(save, REST_MS + restOf(chars));
   });
   return store;
 }

@@ -34,6 +34,7 @@ const BLOCK_TOKENS = 128; // a block ends at the first line break after so many:
 /** The tokens of one text, in the order they come. */
 export class TokenLog {
   items = [];
+  promptIds = null; // of the prompt that they go on from, where the server told
   version = 0; // counts clear and replace
   #listeners = new Set();
 

@@ -2,6 +2,7 @@
 // The few building blocks that all views share, so that they look and behave alike.
 
 import { html, useEffect, useId, useRef, useState } from "./html.js";
+import { restOf } from "./store.js";
 
 /** A framed part of a view. `tools` stand right of the title. `labelFor` makes the title the label of that control. */
 export function Card({ title, tools, labelFor, className = "", children, ...rest }) {
@@ -95,11 +96,11 @@ export function usePolling(fn, ms, on = true) {
   }, [ms, on]);
 }
 
-/** `value`, after it has stood still for `ms`. */
+/** `value`, after it has stood still for `ms`; a long text longer. */
 export function useSettled(value, ms = 300) {
   const [settled, setSettled] = useState(value);
   useEffect(() => {
-    const timer = setTimeout(() => setSettled(value), ms);
+    const timer = setTimeout(() => setSettled(value), ms + restOf(value?.length ?? 0));
     return () => clearTimeout(timer);
   }, [value, ms]);
   return settled;

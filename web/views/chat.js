@@ -34,7 +34,7 @@ function Edit({ node, onClose }) {
     if (text.trim() !== node.content) send(text, node.parent);
   };
   return html`<form onSubmit=${submit} onKeyDown=${(e) => { if (e.key === "Escape") { e.stopPropagation(); onClose(); } }}>
-    <textarea aria-label="Edit the message" rows=${Math.min(12, text.split("\n").length + 1)} value=${text} onInput=${(e) => setText(e.target.value)}
+    <textarea aria-label="Edit the message" rows=${text.split("\n", 11).length + 1} value=${text} onInput=${(e) => setText(e.target.value)}
       onKeyDown=${(e) => { if (e.key === "Enter" && (e.ctrlKey || e.metaKey)) { e.stopPropagation(); submit(e); } }}
       ref=${(field) => { if (field && !field.dataset.seen) { field.dataset.seen = 1; field.focus(); } }}></textarea>
     <div class="actions">
@@ -106,8 +106,14 @@ function Composer({ model, busy }) {
   </div>`;
 }
 
+function System() {
+  const said = useStore(system);
+  return html`<textarea id="system" class="chat-system" rows="1" placeholder="Optional: how it should answer" value=${said}
+    onInput=${(e) => system.set(e.target.value)}></textarea>`;
+}
+
 export default function Chat() {
-  const model = useStore(chosenModel), now = useStore(chat), said = useStore(system), { id, stats } = useStore(writing);
+  const model = useStore(chosenModel), now = useStore(chat), { id, stats } = useStore(writing);
   const path = pathTo(now.leaf), end = useRef();
   useRunKeys(() => send(draft.get()), stop);
   useEffect(() => { if (path.length > 0) end.current.scrollIntoView({ block: "nearest" }); }, [path.length]);
@@ -115,8 +121,7 @@ export default function Chat() {
     <${Card} className="chat-card" title="System message" labelFor="system"
         tools=${path.length > 0 && html`<${Legend} /><button id="chat-new" type="button" class="quiet" disabled=${id !== null}
           onClick=${newChat}>New chat</button>`}>
-      <textarea id="system" class="chat-system" rows="1" placeholder="Optional: how it should answer" value=${said}
-        onInput=${(e) => system.set(e.target.value)}></textarea>
+      <${System} />
       ${path.length === 0 && html`<${Start} model=${model} />`}
       <ol id="messages" class="chat-messages" aria-label="Conversation">${path.map((node, i) => html`<${Message} key=${node.id} node=${node}
         last=${i === path.length - 1} />`)}</ol>

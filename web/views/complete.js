@@ -102,7 +102,7 @@ function Nothing({ now }) {
 function Answer() {
   const now = useStore(answers), colour = useStore(tint), { busy } = now, version = shown(now);
   const tokens = version?.log.items.length ?? 0;
-  const can = version && !busy && version.promptIds;
+  const can = version && !busy && version.log.promptIds;
   const tool = (words, title, act) => html`<button type="button" class="quiet" title=${title} onClick=${act}>${words}</button>`;
   return html`<${Card} title="Answer" className="answer" tools=${html`<${Versions} now=${now} busy=${busy} />${version && html`<${Legend} />`}`}>
     ${now.versions.includes(version?.from) && !busy && html`<p

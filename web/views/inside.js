@@ -153,20 +153,21 @@ export default function Inside() {
   const [wanted] = useParam("tab"), [firstText, setFirst] = useParam("first"), [turn, setTurn] = useState(0);
   const [tab, , , Part] = TABS.find(([name]) => name === wanted) ?? TABS[0], first = Number(firstText) || 0;
   const prompt = usePrompt(info && model, plain, settled, first);
-  const { answer, asked, error, again } = useInspect(prompt && { model, prompt, what: ["tokens"] });
+  const { answer, asked, error, again } = useInspect(useMemo(() => prompt && { model, prompt, what: ["tokens"] }, [model, prompt]));
   useEffect(() => { if (error && error.status !== 400) fail(error, again); }, [error]);
   const look = prompt && answer && asked.model === model && !error ? answer : null;
   const tokens = useMemo(() => look?.tokens, [look?.tokens.ids.join(" ")]); // the same object as long as the tokens are the same
   const shownIds = useRef();
   shownIds.current = tokens?.ids ?? [];
   useEffect(() => () => giveUp(shownIds.current), [model, prompt]);
+  const part = useMemo(() => look && html`<${Part} key=${`${tab} ${turn}`} text=${settled} setText=${store.set} plain=${plain} model=${model}
+    tokens=${tokens} architecture=${look.architecture} />`, [look, tab, turn, settled, plain, model, tokens]); // not drawn at every key
   return html`<div class="stack">
     <${TextCard} plain=${plain} store=${store} value=${words} look=${look} first=${first} setFirst=${setFirst}
       onAgain=${info?.couplet?.origin === "live" && (() => setTurn((n) => n + 1))} />
     <${Tabs} open=${tab} />
     ${error ? html`<${Refused} error=${error} again=${again} setFirst=${setFirst} />`
-    : look ? html`<${Part} key=${`${tab} ${turn}`} text=${settled} setText=${store.set} plain=${plain} model=${model} tokens=${tokens}
-        architecture=${look.architecture} />`
+    : look ? part
     : words.trim() === "" ? html`<${Card}><${Empty} title="Nothing to look at yet">
         Write into the field above: every part of this page then shows what the model computes on it.<//><//>`
     : html`<${Card}>${list.state === "ready" && !info ? "No model is served. Start couplet with --model, or train one." : html`<${Looking} />`}<//>`}

@@ -14,6 +14,7 @@ import { Card, Empty, Segmented, useSettled } from "../lib/ui.js";
 // How byte-pair encoding builds the tokens of a word: every merge, one after the other, from bytes to tokens.
 
 const MAX_BYTES = 2000; // what the server takes for merges
+const encoder = new TextEncoder(), decoder = new TextDecoder("utf-8", { fatal: true });
 const pieceText = (piece) => (typeof piece === "string" ? visible(piece) : `‹${hex(piece, " ")}›`);
 
 /** The pieces of one step; the one that the step made is marked. */
@@ -44,7 +45,7 @@ function Merges({ model, words }) {
   const [typed, setTyped] = useState("");
   const [found, setFound] = useState({ words: [], error: null });
   const [chosen, setChosen] = useState(null); // null: the word with the most merges
-  const wanted = useSettled(typed) || (new TextEncoder().encode(words).length <= MAX_BYTES ? words : words.slice(0, MAX_BYTES / 4));
+  const short = words.length <= MAX_BYTES && encoder.encode(words).length <= MAX_BYTES, wanted = useSettled(typed) || (short ? words : words.slice(0, MAX_BYTES / 4));
   useEffect(() => {
     if (!model || wanted === "") { setFound({ words: [], error: null }); return undefined; }
     const control = new AbortController();
@@ -69,8 +70,7 @@ function Merges({ model, words }) {
 const text = persistentStore("tokens.text", "The lighthouse keeper's unbelievable story: 3.14159, naïve café, 世界 and 👩‍🚀.");
 const others = persistentStore("tokens.models", []); // ids compared with the chosen one
 const shown = persistentStore("tokens.shown", "text");
-const TABLE_ROWS = 300;
-const encoder = new TextEncoder(), decoder = new TextDecoder("utf-8", { fatal: true });
+const TABLE_ROWS = 300, MOST_SHOWN = 10_000;
 
 /** A token of /tokenize: its bytes, its text (null where the bytes are no whole characters) and what to show. */
 function describe({ id, piece }) {
@@ -84,44 +84,47 @@ function describe({ id, piece }) {
 
 const codePoints = (whole) => [...(whole ?? "")].map((c) => `U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`).join(" ");
 
-/** {tokens, room} of the text under one model's tokenizer, or {error}. */
+/** {tokens (the first of them), all (how many there are), different, room} of the text under one model's tokenizer, or {error}. */
 function useTokens(model, words) {
   const [found, setFound] = useState(null);
   useEffect(() => {
     if (!model) return undefined;
     const control = new AbortController();
     call("/tokenize", { model, prompt: words, with_pieces: true }, control.signal).then(
-      (reply) => setFound({ model, tokens: reply.tokens.map(describe), room: reply.max_model_len }),
+      ({ tokens, count: all, max_model_len: room }) =>
+        setFound({ model, tokens: tokens.slice(0, MOST_SHOWN).map(describe), all, different: new Set(tokens.map((t) => t.id)).size, room }),
       (error) => { if (error.name !== "AbortError") { setFound({ model, tokens: [], error: error.message }); if (error.status === 401) fail(error); } });
     return () => control.abort();
   }, [model, words]);
   return found?.model === model ? found : null;
 }
 
-function TokenTable({ tokens }) {
+const First = ({ n, of }) => of > n && html`<p class="hint">The first ${count(n)} of ${count(of)}.</p>`;
+
+function TokenTable({ tokens, all }) {
   return html`<div class="table-scroll tokens-table" tabindex="0" role="region" aria-label="Tokens as a table"><table>
     <thead><tr><th class="num">#</th><th class="num">id</th><th>text</th><th>bytes</th><th>code points</th></tr></thead>
     <tbody>${tokens.slice(0, TABLE_ROWS).map((t, i) => html`<tr><td class="num">${i}</td><td class="num">${t.id}</td><td><code>${visible(t.text)}</code></td>
       <td><code>${hex(t.bytes, " ")}</code></td><td><code>${codePoints(t.whole) || "part of a character"}</code></td></tr>`)}</tbody>
-  </table>${tokens.length > TABLE_ROWS && html`<p class="hint">The first ${TABLE_ROWS} of ${count(tokens.length)}.</p>`}</div>`;
+  </table><${First} n=${TABLE_ROWS} of=${all} /></div>`;
 }
 
 function Tokenized({ model, words, look, onClose }) {
   const found = useTokens(model, words);
   const log = useMemo(() => new TokenLog(), []);
-  const tokens = found?.tokens ?? [];
+  const tokens = found?.tokens ?? [], all = found?.all;
   useEffect(() => {
     log.replace(look === "ids" ? tokens.map((t, i) => ({ ...t, text: `${i ? " " : ""}${t.id}` })) : tokens);
   }, [found, look]);
-  const chars = [...words].length, size = encoder.encode(words).length;
+  const [chars, size] = useMemo(() => [[...words].length, encoder.encode(words).length], [words]);
   const note = (i) => tokens[i] && html`<p class="stats">bytes ${hex(tokens[i].bytes, " ")}</p><p class="stats">${codePoints(tokens[i].whole) || "part of a character"}</p>`;
-  const tools = html`${found && !found.error && html`<span class="count tokens-count">${plural(tokens.length, "token")} of ${count(found.room)}</span>`}
+  const tools = html`${found && !found.error && html`<span class="count tokens-count">${plural(all, "token")} of ${count(found.room)}</span>`}
     ${onClose && html`<button type="button" class="quiet" onClick=${onClose} aria-label=${`Take ${model} away`}>Take away</button>`}`;
   return html`<${Card} title=${model} tools=${tools} className="tokens-card">
     ${found?.error && html`<p class="bad">${found.error}</p>`}
     ${!found && html`<p class="hint">Counting…</p>`}
-    ${look === "table" ? html`<${TokenTable} tokens=${tokens} />` : html`<div class="tokens-text scroll" tabindex="-1"><${TokenText} log=${log} colour="turn" label=${`The text in tokens of ${model}`} note=${note} redraw=${look} /></div>`}
-    ${tokens.length > 0 && html`<p class="stats">${count(chars)} characters, ${count(size)} bytes · ${(size / tokens.length).toFixed(2)} bytes a token · ${count(new Set(tokens.map((t) => t.id)).size)} different tokens</p>`}
+    ${look === "table" ? html`<${TokenTable} tokens=${tokens} all=${all} />` : html`<div class="tokens-text scroll" tabindex="-1"><${TokenText} log=${log} colour="turn" label=${`The text in tokens of ${model}`} note=${note} redraw=${look} /><${First} n=${MOST_SHOWN} of=${all} /></div>`}
+    ${tokens.length > 0 && html`<p class="stats">${count(chars)} characters, ${count(size)} bytes · ${(size / all).toFixed(2)} bytes a token · ${count(found.different)} different tokens</p>`}
   <//>`;
 }
 
@@ -150,6 +153,10 @@ export default function Tokens() {
   const settled = useSettled(words, 150);
   const more = compared.filter((id) => id !== model && list.some((m) => m.id === id));
   const free = list.filter((m) => m.id !== model && !more.includes(m.id) && !m.couplet?.adapter);
+  const cards = useMemo(() => html`${settled === "" ? html`<${Card}><${Empty} title="Nothing to read yet">Write something above. A model never sees letters: its tokenizer cuts the text into tokens from a fixed vocabulary, and the model reads their numbers.<//><//>`
+      : html`<div class="columns">${[model, ...more].filter(Boolean).map((id) => html`<${Tokenized} key=${id} model=${id} words=${settled} look=${look}
+          onClose=${id === model ? null : () => others.set(more.filter((one) => one !== id))} />`)}</div>`}
+    <div class="columns"><${Merges} model=${model} words=${settled} /><${Decode} model=${model} /></div>`, [model, more.join(), settled, look]); // not drawn at every key
   return html`<div class="stack">
     <${Card} title="Text" labelFor="tokens-input">
       <textarea id="tokens-input" rows="4" spellcheck="false" value=${words} onInput=${(e) => text.set(e.target.value)}></textarea>
@@ -160,9 +167,6 @@ export default function Tokens() {
             <option value="">choose a model…</option>${free.map((m) => html`<option value=${m.id}>${m.id}</option>`)}</select>`}
       </div>
     <//>
-    ${words === "" ? html`<${Card}><${Empty} title="Nothing to read yet">Write something above. A model never sees letters: its tokenizer cuts the text into tokens from a fixed vocabulary, and the model reads their numbers.<//><//>`
-      : html`<div class="columns">${[model, ...more].filter(Boolean).map((id) => html`<${Tokenized} key=${id} model=${id} words=${settled} look=${look}
-          onClose=${id === model ? null : () => others.set(more.filter((one) => one !== id))} />`)}</div>`}
-    <div class="columns"><${Merges} model=${model} words=${settled} /><${Decode} model=${model} /></div>
+    ${cards}
   </div>`;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The conversation of Chat: its tree of messages, and the answers being written into it. Both outlive the view.
 
-import { alternativeOf, answer, exported, idsOf, isSpecial, respell, streamed, summary } from "../../lib/answer.js";
+import { alternativeOf, answer, condensed, exported, idsOf, isSpecial, respell, restored, streamed, summary } from "../../lib/answer.js";
 import { saveJson } from "../../lib/api.js";
 import { anotherSeed, sampling, samplingFits, samplingRequest } from "../../lib/sampling.js";
 import { chosenModel, fail, say } from "../../lib/server.js";
@@ -10,7 +10,7 @@ import { TokenLog } from "../../lib/token_text.js";
 
 // ---------------------------------------------------------------- the tree
 // A conversation whose answers and questions may have several versions: a tree of messages, of which one path is shown. Nothing is ever overwritten;
-// editing a question or asking for another answer grows a branch beside the old one. Survives a reload; the tokens behind the texts do not.
+// editing a question or asking for another answer grows a branch beside the old one. Survives a reload.
 
 const EMPTY = { nodes: {}, leaf: null, next: 1 }; // nodes: id -> {id, parent (null: first), role, content, model}
 export const chat = persistentStore("chat", EMPTY);
@@ -43,6 +43,7 @@ function setContent(id, content) {
 function removeMessage(id) {
   const { [id]: gone, ...nodes } = chat.get().nodes;
   if (gone) chat.patch({ nodes, leaf: gone.parent });
+  logs.delete(id);
 }
 
 /** Shows the version `id` of a message and what followed it last. */
@@ -55,7 +56,46 @@ export function showVersion(id) {
   chat.patch({ leaf: id });
 }
 
-export const newChat = () => chat.set(EMPTY);
+export function newChat() { // whose messages have the same ids
+  logs.clear();
+  keptTokens.set({});
+  chat.set(EMPTY);
+}
+
+// ---------------------------------------------------------------- the tokens behind the texts
+// Kept apart from the tree, and bounded: what is lost of them costs no text.
+
+const TOKENS_CHARS = 1_000_000; // of about 5 million that a browser keeps for this page
+const keptTokens = persistentStore("chat.tokens", {}); // id of a message -> {chars, of: condensed tokens}
+const logs = new Map(); // id -> TokenLog
+
+/** The tokens of a message; its text alone where they are no longer known. */
+export function logOf(node) {
+  if (logs.has(node.id)) return logs.get(node.id);
+  let log = null;
+  try {
+    log = restored(keptTokens.get()[node.id].of, node.content);
+  } catch { /* none were kept, or by another version of the page */ }
+  if (!log) {
+    log = new TokenLog();
+    if (node.content) log.push({ id: null, text: node.content, logprob: null, top: [] });
+  }
+  logs.set(node.id, log);
+  return log;
+}
+
+/** Keeps what was written into a message, as it stands. Where there is no more room, the oldest messages lose their tokens. */
+function keepLog(id) {
+  const log = logs.get(id), of = condensed(log), kept = { ...keptTokens.get(), [id]: { chars: JSON.stringify(of).length, of } };
+  let chars = Object.values(kept).reduce((sum, one) => sum + one.chars, 0);
+  for (const oldest of Object.keys(kept)) {
+    if (chars <= TOKENS_CHARS) break;
+    chars -= kept[oldest].chars;
+    delete kept[oldest];
+  }
+  keptTokens.set(kept);
+  setContent(id, log.text);
+}
 
 // ---------------------------------------------------------------- writing
 // The answers of the chat: one is written at a time, into the tree. What is being written, and the tokens of what was, outlives the view.
@@ -65,40 +105,28 @@ const PATH = "/v1/chat/completions";
 /** id: the message that is being written, or null. draft: what stands in the box. stats: how the last answer went. */
 export const writing = createStore({ id: null, stats: "" });
 export const draft = createStore("");
-const details = new Map(); // id -> {log, promptIds}
 let control = null;
 
-/** The tokens of a message; of one from before a reload, its text alone. */
-export function logOf(node) {
-  if (!details.has(node.id)) {
-    const log = new TokenLog();
-    if (node.content) log.push({ id: null, text: node.content, logprob: null, top: [] });
-    details.set(node.id, { log, promptIds: null });
-  }
-  return details.get(node.id).log;
-}
-
 /** Whether an alternative of this message can be taken: only with the ids that led to it. */
-export const canGoOn = (node) => Boolean(details.get(node.id)?.promptIds);
+export const canGoOn = (node) => Boolean(logOf(node).promptIds);
 export const stop = () => control?.abort();
 
 const ready = () => samplingFits() && !control && Boolean(chosenModel.get());
 
-async function write(id, path, body, { promptIds = null, again }) {
+async function write(id, path, body, again = null) {
   const { model } = chat.get().nodes[id]; // the one that goes on, if it goes on: another one may know other ids
-  const { log } = details.get(id);
+  const log = logs.get(id);
   control = new AbortController();
   say(null);
   writing.set({ id, stats: "" });
   try {
     const done = await answer(path, { model, ...samplingRequest(sampling.get(), model), ...body }, log, control.signal);
-    details.get(id).promptIds ??= promptIds ?? done.promptIds;
     writing.patch({ stats: summary(done) });
-    setContent(id, log.text);
+    keepLog(id);
     return true;
   } catch (error) {
-    setContent(id, log.text); // what came until then stays
     if (log.items.length === 0) removeMessage(id);
+    else keepLog(id); // what came until then stays
     fail(error, again);
     return false;
   } finally {
@@ -110,7 +138,7 @@ async function write(id, path, body, { promptIds = null, again }) {
 // A reload in the middle of an answer keeps what came. Capturing, it is called before the stores are saved.
 addEventListener("pagehide", () => {
   const { id } = writing.get();
-  if (id !== null) setContent(id, details.get(id).log.text);
+  if (id !== null) keepLog(id);
 }, true);
 
 /** The conversation up to the message `leaf` as the server wants it. */
@@ -130,7 +158,7 @@ export function requestNow() {
 export function saveChat() {
   const messages = pathTo(chat.get().leaf).map((node) => ({
     role: node.role, content: node.content, ...(node.model ? { model: node.model } : {}),
-    ...(canGoOn(node) ? { prompt_token_ids: details.get(node.id).promptIds, tokens: exported(logOf(node).items) } : {}),
+    ...(canGoOn(node) ? { prompt_token_ids: logOf(node).promptIds, tokens: exported(logOf(node).items) } : {}),
   }));
   saveJson({ model: chosenModel.get(), system: system.get(), settings: samplingRequest(), messages }, "chat.json");
 }
@@ -139,8 +167,8 @@ export function saveChat() {
 async function reply(parent, body = {}) {
   const messages = messagesTo(parent);
   const id = addMessage(parent, "assistant", "", chosenModel.get());
-  details.set(id, { log: new TokenLog(), promptIds: null });
-  return write(id, PATH, { messages, ...body }, { again: () => reply(parent, body) });
+  logs.set(id, new TokenLog());
+  return write(id, PATH, { messages, ...body }, () => reply(parent, body));
 }
 
 /** Says `text` behind the message `parent`, as a new version where something was said there before. What is refused comes back into the box. */
@@ -163,19 +191,19 @@ export function regenerate(node) {
 /** A new version of the answer: the same up to `index`, there the alternative, and what the model says then. */
 export function takeAlternative(node, index, entry) {
   if (!ready()) return;
-  const { log, promptIds } = details.get(node.id);
+  const log = logOf(node), { promptIds } = log;
   const kept = respell([...log.items.slice(0, index), alternativeOf(log.items[index], entry)]);
   const id = addMessage(node.parent, "assistant", "", node.model);
-  const fresh = new TokenLog();
+  const fresh = Object.assign(new TokenLog(), { promptIds });
   fresh.push(...kept);
-  details.set(id, { log: fresh, promptIds });
-  setContent(id, fresh.text);
+  logs.set(id, fresh);
+  keepLog(id);
   if (isSpecial(entry)) writing.set({ id: null, stats: `the answer ends here, with ${entry.text}` });
-  else write(id, "/v1/completions", { prompt: [...promptIds, ...idsOf(kept)] }, { promptIds, again: null });
+  else write(id, "/v1/completions", { prompt: [...promptIds, ...idsOf(kept)] });
 }
 
 /** Goes on where the answer was cut. */
 export function goOn(node) {
-  const { log, promptIds } = details.get(node.id);
-  if (ready()) write(node.id, "/v1/completions", { prompt: [...promptIds, ...idsOf(log.items)] }, { promptIds, again: null });
+  const { items, promptIds } = logOf(node);
+  if (ready()) write(node.id, "/v1/completions", { prompt: [...promptIds, ...idsOf(items)] });
 }

@@ -16,7 +16,7 @@ const SEED = 1; // one seed for the whole run where none is set: what differs co
 const stepOf = (id) => Number(/:ckpt-step-(\d+)$/.exec(id)?.[1]);
 
 const replay = createStore({ busy: null, round: 0 }); // busy: the model that is answering
-const answers = new Map(); // model and request -> column
+const answers = new Map(); // prompt -> model and settings -> column
 let control = null;
 
 /** The runs that have checkpoints: [{job, name, stops: [{model, label}]}]. */
@@ -38,23 +38,24 @@ export function runsOf(list) {
   });
 }
 
+const keyOf = (model) => JSON.stringify([model, asChat.get(), sampling.get()]); // the prompt may be long, and this is asked at every key
+const kept = (model) => answers.get(prompt.get())?.get(keyOf(model));
+
 /** The kept answer of a model to the prompt and settings as they are; asked for where it is missing and `ask` is set. */
 async function look(model, ask) {
-  const key = JSON.stringify([model, prompt.get(), asChat.get(), sampling.get()]);
-  if (ask && (model.endsWith(":live") || answers.get(key)?.problem)) answers.delete(key); // its weights are new ones every time; a refusal may pass
-  if (answers.has(key) || !ask || prompt.get() === "") return answers.get(key) ?? null;
+  const key = keyOf(model), here = answers.get(prompt.get()) ?? new Map(), old = here.get(key);
+  const again = model.endsWith(":live") || old?.problem; // its weights are new ones every time; a refusal may pass
+  if (!ask || (old && !again) || prompt.get() === "") return old ?? null;
   control?.abort();
   const mine = control = new AbortController(), column = newColumn();
-  answers.set(key, column);
+  answers.set(prompt.get(), here.set(key, column));
   replay.set((now) => ({ busy: model, round: now.round + 1 }));
   await fill(column, model, seedOr(SEED), mine.signal);
-  if (mine.signal.aborted) answers.delete(key); // moved on before it was whole
+  if (mine.signal.aborted) here.delete(key); // moved on before it was whole
   if (control === mine) control = null;
   replay.set((now) => ({ busy: now.busy === model ? null : now.busy, round: now.round + 1 }));
   return column;
 }
-
-const kept = (model) => answers.get(JSON.stringify([model, prompt.get(), asChat.get(), sampling.get()]));
 
 function Stop({ stops, at }) {
   const now = useStore(replay), colour = useStore(tint), { model, label } = stops[at];

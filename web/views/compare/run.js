@@ -3,8 +3,9 @@
 
 import { answer, idsOf, score, summary } from "../../lib/answer.js";
 import { explain } from "../../lib/api.js";
+import { modelLabel } from "../../lib/format.js";
 import { drawSeed, sampling, samplingFits, samplingRequest, seedOr } from "../../lib/sampling.js";
-import { fail, modelInfo, say } from "../../lib/server.js";
+import { fail, listModels, modelInfo, say } from "../../lib/server.js";
 import { createStore, persistentStore } from "../../lib/store.js";
 import { TokenLog } from "../../lib/token_text.js";
 import { prompt } from "../complete/run.js";
@@ -56,7 +57,7 @@ export const names = (log) => log.items.map((token) => token.name ?? token.text)
 
 /** Whether the prompt is a question to a chat model, or a text to go on with. */
 export const asChat = persistentStore("compare.chat", false);
-/** busy; columns: {model: {log, stats, problem, promptIds, differs (Set), note, under: {model: [logprob] | null}}} of the last comparison;
+/** busy; columns: {model: {log, stats, problem, differs (Set), note, under: {model: [logprob] | null}}} of the last comparison;
  *  round counts its changes. */
 export const compared = createStore({ busy: false, columns: {}, models: [], round: 0 });
 let control = null;
@@ -73,18 +74,20 @@ function requestOf(model, seed) {
 }
 
 export function newColumn() {
-  return { log: new TokenLog(), stats: "", problem: null, promptIds: null, differs: new Set(), note: "", under: {} };
+  return { log: new TokenLog(), stats: "", problem: null, differs: new Set(), note: "", under: {} };
 }
 
 /** Fills a column with the answer of its model. */
 export async function fill(column, model, seed, signal) {
   const [path, body] = requestOf(model, seed);
   try {
-    const done = await answer(path, body, column.log, signal);
-    Object.assign(column, { stats: summary(done), promptIds: done.promptIds });
+    column.stats = summary(await answer(path, body, column.log, signal));
   } catch (error) {
     column.problem = explain(error);
     if (error.status === 401) fail(error);
+    if (error.code !== "model_not_found") return;
+    say(`${modelLabel(model)} is no longer served. What is served now can be chosen in its place.`); // newest weights go with their run, and with them their column
+    listModels();
   }
 }
 
@@ -124,15 +127,15 @@ function mayRead(other, model, n) {
 /** Asks how likely the other models find each token of this model's answer: where their vocabularies are the same, and once. */
 export async function scoreUnderOthers(model) {
   const { columns, models, busy } = compared.get(), column = columns[model];
-  if (busy || !column?.promptIds || column.log.items.length === 0) return;
-  const ids = [...column.promptIds, ...idsOf(column.log.items)];
+  if (busy || !column?.log.promptIds || column.log.items.length === 0) return;
+  const { promptIds, items } = column.log, ids = [...promptIds, ...idsOf(items)];
   for (const other of models) {
     if (other === model || other in column.under) continue;
     column.under[other] = null; // asked
     if (!mayRead(other, model, ids.length)) continue;
     try {
-      const scored = (await score(other, ids)).slice(column.promptIds.length);
-      const same = scored.every((token, i) => token.raw === column.log.items[i].raw);
+      const scored = (await score(other, ids)).slice(promptIds.length);
+      const same = scored.every((token, i) => token.raw === items[i].raw);
       column.under[other] = same ? scored.map((token) => token.logprob) : null;
     } catch { /* another vocabulary has no such ids: there is nothing to compare */ }
     changed();

@@ -34,9 +34,9 @@ export function takeShared() {
 
 /** The answer with everything known about it. */
 export function saveAnswer(version) {
-  const { log, done, request, promptIds, prompt: text, model } = version;
+  const { log, done, request, prompt: text, model } = version;
   saveJson({
-    model, model_info: modelInfo(model)?.meta ?? null, prompt: text, prompt_token_ids: promptIds, request, text: log.text, figures: done,
+    model, model_info: modelInfo(model)?.meta ?? null, prompt: text, prompt_token_ids: log.promptIds, request, text: log.text, figures: done,
     tokens: exported(log.items),
   }, "answer.json");
 }
@@ -47,7 +47,7 @@ export const PATH = "/v1/completions";
 const KEPT = 20;
 
 export const prompt = persistentStore("prompt", "");
-/** versions: [{log, prompt, model, request, promptIds, stats, done, from}], from: the version that this one branched off.
+/** versions: [{log, prompt, model, request, stats, done, from}], from: the version that this one branched off.
  *  at: which one is shown, -1: none. */
 export const answers = createStore({ versions: [], at: -1, busy: false });
 /** The prompt's own tokens: {log, stats, text, model, busy} or null. */
@@ -61,8 +61,8 @@ export const stop = () => control?.abort();
 /** What Complete sends for the prompt as it stands. */
 export const requestNow = () => ({ model: chosenModel.get(), prompt: prompt.get(), ...samplingRequest() });
 /** What goes on from the tokens of an answer: to the model that wrote it, since another one may know other ids. */
-const requestFrom = ({ model, promptIds }, tokens) =>
-  ({ model, prompt: [...promptIds, ...idsOf(tokens)], ...samplingRequest(sampling.get(), model) });
+const requestFrom = ({ model, log }, tokens) =>
+  ({ model, prompt: [...log.promptIds, ...idsOf(tokens)], ...samplingRequest(sampling.get(), model) });
 
 const ready = () => samplingFits() && !control && Boolean(chosenModel.get());
 
@@ -72,7 +72,7 @@ function change(version, members) {
 }
 
 function addVersion(members) {
-  const version = { log: new TokenLog(), promptIds: null, stats: "", done: null, from: null, ...members };
+  const version = { log: new TokenLog(), stats: "", done: null, from: null, ...members };
   const versions = [...answers.get().versions, version].slice(-KEPT);
   answers.patch({ versions, at: versions.length - 1 });
   return version;
@@ -85,7 +85,7 @@ async function write(version, body, again) {
   change(version, { stats: "" });
   try {
     const done = await answer(PATH, body, version.log, control.signal);
-    change(version, { done, stats: summary(done), promptIds: version.promptIds ?? done.promptIds });
+    change(version, { done, stats: summary(done) });
   } catch (error) {
     if (version.log.items.length === 0) {
       const versions = answers.get().versions.filter((other) => other !== version); // nothing came: as it was before
@@ -111,7 +111,8 @@ export function takeAlternative(version, index, entry) {
   if (!ready()) return;
   const kept = respell([...version.log.items.slice(0, index), alternativeOf(version.log.items[index], entry)]);
   const request = requestFrom(version, kept);
-  const next = addVersion({ prompt: version.prompt, model: request.model, request, promptIds: version.promptIds, from: version });
+  const next = addVersion({ prompt: version.prompt, model: request.model, request, from: version });
+  next.log.promptIds = version.log.promptIds;
   next.log.push(...kept);
   if (isSpecial(entry)) change(next, { stats: `the answer ends here, with ${entry.text}` });
   else write(next, request, null);

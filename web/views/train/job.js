@@ -279,7 +279,7 @@ function Checkpoints({ log }) {
   const tryAll = async () => { for (const entry of [...shown].reverse()) await tryModel(entry.model, text, asChat); };
   const tools = canChat && html`<${Segmented} label="How to ask" value=${asChat ? "chat" : "text"} options=${WAYS}
     onChange=${(way) => asked.patch({ chat: way === "chat" })} />`;
-  const lines = Math.min(8, Math.max(2, text.split("\n").length));
+  const lines = Math.max(2, text.split("\n", 8).length);
   return html`<${Card} title="Try it" labelFor="try-prompt" id="checkpoints" tools=${tools}>
     <textarea id="try-prompt" rows=${lines} spellcheck="false" placeholder=${asChat ? "Ask something" : "Begin a text"} value=${text}
       onInput=${(e) => asked.patch({ prompt: e.target.value })}></textarea>
