@@ -29,7 +29,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 from client import Stream  # noqa: E402
-from serving import Server, free_port  # noqa: E402
+from serving import Server, hold_port  # noqa: E402
 
 LLAMA_CPP = """
 import os, sys, threading, xllamacpp as x
@@ -49,7 +49,8 @@ class LlamaCpp:
     """The peer's process; ends with its standard input, so also when this program dies."""
 
     def __init__(self, python, gguf, threads):
-        port = free_port()
+        self.held = hold_port()
+        port = self.held.getsockname()[1]
         self.url, self.model = f"http://127.0.0.1:{port}", "peer"
         self.process = subprocess.Popen([python, "-c", LLAMA_CPP, gguf, str(port), str(threads)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                                         stderr=subprocess.DEVNULL)

@@ -27,7 +27,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tools"), str(Path(__file__).resolve().parent)]
 from kill_client import Client, call, sha  # noqa: E402
 from kill_verdict import Verdict  # noqa: E402
-from serving import COUPLET, free_port, make_nano  # noqa: E402
+from serving import COUPLET, hold_port, make_nano  # noqa: E402
 
 LIBRARY = Path(COUPLET).resolve().parents[1] / "tests" / "fault" / "libfail_io.so"
 SERVER_POINTS = ("runner.after_claim", "runner.after_spawn", "runner.before_publish_rename", "runner.after_publish_rename", "runner.before_finish",
@@ -77,7 +77,8 @@ class Life:
     """One data directory and the servers that live in it, one after the other."""
 
     def __init__(self, folder, model):
-        self.folder, self.data, self.port = folder, folder / "data", free_port()
+        self.folder, self.data, self.held = folder, folder / "data", hold_port()
+        self.port = self.held.getsockname()[1]
         folder.mkdir(exist_ok=True)
         self.log = open(folder / "log", "a")
         self.command = [COUPLET, "serve", "--port", str(self.port), "--data-dir", str(self.data), "--model", str(model), "--train-threads", "1",

@@ -83,7 +83,7 @@ def whole_choices(events):
 
 def metrics(base_url):
     """Every sample of /metrics: name with labels -> value."""
-    link = connect(base_url, 10)
+    link = connect(base_url, 60)
     try:
         link.request("GET", "/metrics")
         text = link.getresponse().read().decode()

@@ -16,10 +16,12 @@ ROOT = Path(__file__).resolve().parents[2]
 COUPLET = os.environ.get("COUPLET", str(ROOT / "build" / "server" / "couplet"))
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def hold_port():
+    """A socket that keeps a port of its own for a server that is to listen there: nobody else is given it, also while that server is started again."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server's: two may be bound to a port of which one listens
+    held.bind(("127.0.0.1", 0))
+    return held
 
 
 def make_nano(folder, *options):
@@ -30,7 +32,8 @@ def make_nano(folder, *options):
 
 class Server:
     def __init__(self, *arguments, ready_s=60, cwd=None):
-        self.port = free_port()
+        self.held = hold_port()
+        self.port = self.held.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.data = tempfile.TemporaryDirectory(prefix="couplet-test-")
         self.log = open(os.path.join(self.data.name, "log"), "w+")
@@ -83,5 +86,6 @@ class Server:
 
     def __exit__(self, *_):
         self.stop()
+        self.held.close()
         self.log.close()
         self.data.cleanup()
