@@ -21,6 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
+from held_trainer import Hold  # noqa: E402
 from serving import COUPLET, ROOT, Server  # noqa: E402
 
 PROMPT = "Every couplet has two lines: café, 東京, 🙂."
@@ -112,7 +113,8 @@ def step_tokenize_by_hand(w):
 
 def step_serve(w):
     """serve it: ready, listed, healthy"""
-    w.server = Server("--model", f"nano={w.model}")
+    w.hold = Hold(w.folder)
+    w.server = Server("--model", f"nano={w.model}", *w.hold.options)
     equal([m["id"] for m in ask_json(w, "/v1/models")["data"]], ["nano"], "models")
     for path in ("/health", "/livez", "/version"):
         assert ask(w, path).status == 200, path
@@ -296,6 +298,7 @@ def step_job(w):
     body = {"model": "nano", "training_file": w.file["id"], "suffix": "road", "seed": 1, "hyperparameters": {"n_epochs": 12, "batch_size": 8},
             "couplet": {"learning_rate": 5e-3, "validation_split": 0.1, "n_evals": 3, "n_checkpoints": 3}}
     estimate = ask_json(w, "/v1/fine_tuning/estimate", body)
+    w.hold.at(10)  # until its weights of then have answered
     job = ask_json(w, "/v1/fine_tuning/jobs", body)
     w.job, live = job["id"], None
     with ask(w, f"/v1/fine_tuning/jobs/{w.job}/events?stream=true") as stream:
@@ -307,6 +310,8 @@ def step_job(w):
                 (live,) = [m for m in models if m.endswith(":live")]
                 assert isinstance(answer(w, live), str), "the job's newest weights answer"
                 equal(answer(w, "nano"), w.before, "the base's answer while a job runs")
+            if live or (json.loads(line[6:])["data"] or {}).get("step") == 10:
+                w.hold.release()
     job = ask_json(w, f"/v1/fine_tuning/jobs/{w.job}")
     equal((job["status"], job["error"]), ("succeeded", None), "status")
     assert live, "the running job's weights were served"

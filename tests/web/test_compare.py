@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Compare: models side by side on the same prompt and seed, what differs between them, and a prompt replayed through a training run."""
 import json
+import math
 import re
 import time
 
@@ -9,27 +10,36 @@ import pytest
 from playwright.sync_api import expect
 
 from canned import stream
+from held_trainer import Hold
 from serving import ROOT, Server
 
 NANO = "gpt2-nano"
 
 
+def train(client, suffix):
+    """A short training of gpt2-nano: checkpoints at steps 10, 20 and 30, the last of them the result."""
+    text = (ROOT / "configs" / "examples" / "village.txt").read_bytes()[:6000]
+    file = client.post("/v1/files", files={"file": ("village.txt", text)}, data={"purpose": "fine-tune"}).json()["id"]
+    return client.post("/v1/fine_tuning/jobs", json={
+        "model": NANO, "training_file": file, "suffix": suffix, "seed": 1, "hyperparameters": {"batch_size": 2},
+        "couplet": {"training_type": {"type": "full"}, "context_length": 32, "learning_rate": 0.003, "max_steps": 30, "n_evals": 3, "n_checkpoints": 3, "validation_split": 0.1}}).json()["id"]
+
+
+def ask_until(client, path, what):
+    end = time.monotonic() + 240
+    while not what(said := client.get(path).json()):
+        assert time.monotonic() < end and said.get("status") not in ("failed", "cancelled"), said
+        time.sleep(0.1)
+    return said
+
+
 @pytest.fixture(scope="module")
-def trained(nano):
-    """gpt2-nano and the three checkpoints and the result of a short training of it."""
-    with Server("--model", str(nano)) as server, httpx.Client(base_url=server.url, timeout=60) as client:
-        text = (ROOT / "configs" / "examples" / "village.txt").read_bytes()[:6000]
-        file = client.post("/v1/files", files={"file": ("village.txt", text)}, data={"purpose": "fine-tune"}).json()["id"]
-        job = client.post("/v1/fine_tuning/jobs", json={
-            "model": NANO, "training_file": file, "suffix": "village", "seed": 1, "hyperparameters": {"batch_size": 2},
-            "couplet": {"training_type": {"type": "full"}, "context_length": 32, "learning_rate": 0.003, "max_steps": 30, "n_evals": 3, "n_checkpoints": 3, "validation_split": 0.1}}).json()
-        assert "id" in job, job
-        end = time.monotonic() + 60
-        while job["status"] != "succeeded":
-            assert time.monotonic() < end and job["status"] not in ("failed", "cancelled"), job
-            time.sleep(0.2)
-            job = client.get(f"/v1/fine_tuning/jobs/{job['id']}").json()
-        server.job = job
+def trained(nano, tmp_path_factory):
+    """gpt2-nano and the three checkpoints and the result of a short training of it; `hold` lets further trainings stand still."""
+    hold = Hold(tmp_path_factory.mktemp("hold"))
+    with Server("--model", str(nano), *hold.options) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        server.hold, server.client = hold, client
+        server.job = ask_until(client, f"/v1/fine_tuning/jobs/{train(client, 'village')}", lambda job: job["status"] == "succeeded")
         yield server
 
 
@@ -48,7 +58,7 @@ def columns(v):
 def compare(v):
     with v.page.expect_request("**/completions"):
         v.page.locator("#compare").click()
-    expect(v.page.locator("#stop")).to_be_hidden(timeout=20_000)
+    expect(v.page.locator("#stop")).to_be_hidden()
 
 
 def test_the_same_prompt_and_seed_at_the_same_time(visit, trained):
@@ -65,7 +75,7 @@ def test_the_same_prompt_and_seed_at_the_same_time(visit, trained):
         expect(columns(v).nth(i).locator(".compare-stats")).to_contain_text("answer")
     a, b = (columns(v).nth(i).locator(".tok") for i in range(2))
     assert a.all_text_contents() != b.all_text_contents()
-    assert b.locator("xpath=self::*[contains(@class, 'differs')]").count() > 0
+    expect(columns(v).nth(1).locator(".tok.differs")).not_to_have_count(0)
     expect(columns(v).nth(1).locator(".tag")).to_contain_text(re.compile("differs from the first token on|the same up to token"))
     assert v.complaints == [] and v.foreign() == []
 
@@ -83,12 +93,12 @@ def test_a_token_says_how_likely_the_other_finds_it(visit, trained):
     expect(column).to_contain_text(re.compile(rf"mean surprise [\d.]+ bits · for {base} [\d.]+"))
     n = column.locator(".tok").count()
     v.page.mouse.move(2, 2)
+    expect(v.page.locator(".token-card")).to_be_hidden()
     column.locator(".text").focus()
     v.page.keyboard.press("ArrowRight")
     under = v.page.locator(".compare-under")
     expect(under).to_contain_text(f"{base} finds it")
     shown = float(re.search(r"finds it <?([\d.]+)%", under.inner_text()).group(1))
-    import math
     assert abs(shown - 100 * math.exp(scored["logprobs"]["token_logprobs"][-n])) < 0.6
     expect(under).to_contain_text(re.compile(r"[+−][\d.]+ points here|the same here"))
 
@@ -122,8 +132,8 @@ def test_only_what_differs_is_marked(visit, base_url, trained):
     v.page.route("**/v1/completions", lambda route: route.fulfill(status=200, headers={"Content-Type": "text/event-stream"}, body=stream(answers[route.request.post_data_json["model"]])))
     v.page.locator("#compare").click()
     expect(columns(v).nth(1).locator(".tag")).to_have_text("the same up to token 1")
-    marked = [columns(v).nth(i).locator(".tok.differs").all_text_contents() for i in range(2)]
-    assert marked == [[" red"], [" blue", " right"]]
+    expect(columns(v).nth(0).locator(".tok.differs")).to_have_text(["red"])
+    expect(columns(v).nth(1).locator(".tok.differs")).to_have_text(["blue", "right"])
     answers[NANO] = answers[trained.job["fine_tuned_model"]]
     v.page.locator("#compare").click()
     expect(columns(v).nth(1).locator(".tag")).to_have_text("the same answer as the first")
@@ -134,7 +144,7 @@ def test_a_training_run_replayed(visit, trained):
     v = visit(trained.url)
     start(v, seed=1, temperature=0)
     slider, words = v.page.get_by_label("Checkpoint"), v.page.locator(".compare-run output")
-    assert slider.get_attribute("max") == "4"  # base, three checkpoints, result
+    expect(slider).to_have_attribute("max", "4")  # base, three checkpoints, result
     expect(words).to_have_text("before training")
     slider.focus()
     v.page.keyboard.press("ArrowRight")
@@ -168,6 +178,77 @@ def test_a_refused_checkpoint_is_asked_again(visit, trained):
     expect(v.page.locator(".compare-run output")).to_have_text("the result")
     expect(v.page.locator(".compare-run .stats")).to_contain_text("answer")
     expect(v.page.locator(".compare-run").get_by_role("alert")).to_have_count(0)
+
+
+def answer_of(trained, model):
+    body = {"model": model, "prompt": "The baker", "temperature": 0, "seed": 1, "max_tokens": 12}
+    return trained.client.post("/v1/completions", json=body).json()["choices"][0]["text"]
+
+
+def test_a_model_in_training_beside_its_base(visit, trained):
+    """Each comparison is with the newest weights; when the run is over the page says that they are gone, and its result can be chosen."""
+    trained.hold.at(10)
+    job = train(trained.client, "learning")
+
+    def at(step):
+        """Waits until the run's weights of that step are served; the name of the newest."""
+        made = ask_until(trained.client, f"/v1/fine_tuning/jobs/{job}/checkpoints", lambda said: [c for c in said["data"] if c["step_number"] == step])
+        return re.sub(":ckpt-step-.*", ":live", made["data"][0]["fine_tuned_model_checkpoint"])
+
+    try:
+        live = at(10)
+        v = visit(trained.url)
+        start(v, f"compare?models={NANO},{live}", seed=1, temperature=0)
+        said = columns(v).nth(1).locator(".text")
+        for step in (10, 20):
+            trained.hold.at(step)
+            assert at(step) == live
+            compare(v)
+            for i in range(2):
+                expect(columns(v).nth(i).locator(".compare-stats")).to_contain_text("answer")
+            v.page.wait_for_function("([e, text]) => e.textContent === text", arg=[said.element_handle(), answer_of(trained, live.replace(":live", f":ckpt-step-{step}"))])
+        v.page.get_by_label("Training run").select_option(job)
+        v.page.get_by_role("button", name="Replay all").click()
+        expect(v.page.locator(".compare-run output")).to_have_text("newest weights")
+        expect(v.page.locator(".compare-run .stats")).to_contain_text("answer")
+        assert v.complaints == []
+    finally:
+        trained.hold.release()
+    result = ask_until(trained.client, f"/v1/fine_tuning/jobs/{job}", lambda job: job["status"] == "succeeded")["fine_tuned_model"]
+    v.page.locator("#compare").click()
+    expect(v.page.get_by_role("alert")).to_contain_text("no longer served")
+    expect(v.page.get_by_label("Model 1", exact=True).locator("option", has_text="learning")).to_have_count(4)  # three checkpoints and the result
+    v.page.get_by_label("Model 2", exact=True).select_option(result)
+    compare(v)
+    expect(columns(v).nth(1).locator(".compare-stats")).to_contain_text("answer")
+
+
+def test_models_that_must_be_loaded_first(visit, trained):
+    """One of the run's models fits into memory at a time: each is loaded when it is asked, one after the other, and none is refused."""
+    command, name = trained.command, trained.job["fine_tuned_model"]
+    trained.stop()
+    trained.command = [*command, "--max-loaded", "1"]
+    trained.start()
+    try:
+        wanted = [NANO, f"{name}:ckpt-step-10", f"{name}:ckpt-step-20", name]
+        v = visit(trained.url)
+        start(v, f"compare?models={','.join(wanted)}", seed=1, temperature=0)
+        expect(columns(v)).to_have_count(4)
+        compare(v)
+        for i in range(4):
+            expect(columns(v).nth(i).locator(".compare-stats")).to_contain_text("answer")
+            v.page.wait_for_function("([e, text]) => e.textContent === text", arg=[columns(v).nth(i).locator(".text").element_handle(), answer_of(trained, wanted[i])])
+        columns(v).nth(1).locator(".text").hover()
+        expect(columns(v).nth(1)).to_contain_text(re.compile(r"mean surprise [\d.]+ bits( · for .+ [\d.]+){3}"))
+        v.page.get_by_role("button", name="Replay all").click()
+        expect(v.page.locator(".compare-run output")).to_have_text("the result")
+        expect(v.page.locator(".compare-run .stats")).to_contain_text(re.compile("as step 30 · prompt"))
+        expect(v.page.get_by_role("alert")).to_have_count(0)
+        assert v.complaints == []
+    finally:
+        trained.stop()
+        trained.command = command
+        trained.start()
 
 
 def test_models_of_different_make(visit, smol_url):
