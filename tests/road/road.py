@@ -33,7 +33,7 @@ QUESTION = ("Below is an instruction that describes a task. Write a response tha
 
 
 def couplet(*arguments, stdin=b""):
-    run = subprocess.run([COUPLET, *map(str, arguments)], input=stdin, capture_output=True, timeout=280)
+    run = subprocess.run([COUPLET, *map(str, arguments)], input=stdin, capture_output=True, timeout=900)
     assert run.returncode == 0, f"couplet {arguments[0]} ended with {run.returncode}: {run.stderr.decode()}"
     return run.stdout
 
@@ -55,7 +55,7 @@ def printed(w, start):
 def run_printed(w, start):
     line = printed(w, start)
     environment = dict(os.environ, PATH=f"{w.folder}/bin:{os.environ['PATH']}")
-    run = subprocess.run(line, shell=True, cwd=w.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=280)
+    run = subprocess.run(line, shell=True, cwd=w.folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=900)
     assert run.returncode == 0, f"README: {line} ended with {run.returncode}: {run.stderr.decode()}"
     return run.stdout.decode()
 
@@ -63,7 +63,7 @@ def run_printed(w, start):
 def ask(w, path, body=None, headers=None):
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(w.server.url + path, data=data, headers={"Content-Type": "application/json", **(headers or {})})
-    return urllib.request.urlopen(request, timeout=60)
+    return urllib.request.urlopen(request, timeout=300)
 
 
 def ask_json(w, path, body=None):
@@ -211,9 +211,9 @@ def step_leave_early(w):
         response = ask(w, "/v1/completions", body)
         response.readline()
         response.close()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while metric(w, "couplet:num_requests_running") + metric(w, "couplet:num_requests_waiting"):
-        assert time.monotonic() < end, "requests still run 10 s after their clients left"
+        assert time.monotonic() < end, "requests still run a minute after their clients left"
         time.sleep(0.02)
 
 
@@ -283,7 +283,7 @@ def step_upload(w):
     body = (f'--{edge}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n--{edge}\r\nContent-Disposition: form-data; name="file"; '
             f'filename="instructions.json"\r\n\r\n').encode() + data + f"\r\n--{edge}--\r\n".encode()
     request = urllib.request.Request(w.server.url + "/v1/files", data=body, headers={"Content-Type": f"multipart/form-data; boundary={edge}"})
-    w.file = json.load(urllib.request.urlopen(request, timeout=60))
+    w.file = json.load(urllib.request.urlopen(request, timeout=300))
     equal((w.file["bytes"], w.file["status"]), (len(data), "processed"), "size and status")
     equal(ask(w, f"/v1/files/{w.file['id']}/content").read(), data, "content")
     report = ask_json(w, f"/v1/files/{w.file['id']}/report?model=nano")
