@@ -242,6 +242,25 @@ def test_keyboard(visit):
     expect(v.page.get_by_role("heading", name="3. Plain self attention")).to_be_visible()
 
 
+def test_the_browser_s_back_button_goes_a_step_back(visit):
+    v = visit()
+    v.open("complete")
+    walk(v, 1, None)
+    v.page.get_by_role("button", name=re.compile("^Next")).click()
+    expect(v.page.get_by_role("heading", name="2. Embeddings and positions")).to_be_focused()
+    v.page.keyboard.press("ArrowRight")
+    v.page.keyboard.press("ArrowRight")
+    expect(v.page.get_by_role("heading", name="4. Queries, keys, values")).to_be_visible()
+    for step in (3, 2, 1):
+        v.page.go_back()
+        expect(v.page.get_by_role("heading", name=f"{step}. {STEPS[step - 1]}")).to_be_visible()
+    v.page.go_forward()
+    expect(v.page.get_by_role("heading", name="2. Embeddings and positions")).to_be_visible()
+    v.page.go_back()
+    v.page.go_back()
+    expect(v.page).to_have_url(re.compile("#complete"))
+
+
 def test_bytes_of_half_characters(visit):
     v = walk(visit(), 1, "é<b>")
     expect(v.page.locator("#walk-tokens code")).to_have_text(["c3", "a9", "3c", "62", "3e"])

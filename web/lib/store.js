@@ -104,20 +104,20 @@ export function go(view, params = {}) {
   location.hash = linkTo(view, params);
 }
 
-/** Changes parameters of the view that is open, without a new step of history. null removes one. */
-export function setParams(members) {
+/** Changes parameters of the view that is open; null removes one. pushed: a step that the back button takes back. */
+export function setParams(members, pushed) {
   const { view, params } = address.get();
   const next = { view, params: { ...params } };
   for (const [name, value] of Object.entries(members)) {
     if (value === null || value === undefined || value === "") delete next.params[name];
     else next.params[name] = String(value);
   }
-  history.replaceState(null, "", linkTo(view, next.params));
+  history[pushed ? "pushState" : "replaceState"](null, "", linkTo(view, next.params));
   address.set(next);
 }
 
 /** One parameter of the open view and its setter. */
-export function useParam(name, initial = null) {
+export function useParam(name, initial = null, pushed = false) {
   const value = useStore(address, (a) => a.params[name] ?? initial);
-  return [value, (next) => setParams({ [name]: next === initial ? null : next })];
+  return [value, (next) => setParams({ [name]: next === initial ? null : next }, pushed)];
 }

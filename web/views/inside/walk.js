@@ -226,14 +226,14 @@ function Contents({ step, params }) {
 }
 
 /** A whole number of the address, from 0 to n - 1: [it, its setter]. */
-function useWhole(name, n, first = 0) {
-  const [text, setText] = useParam(name, String(first));
+function useWhole(name, n, first = 0, pushed = false) {
+  const [text, setText] = useParam(name, String(first), pushed);
   return [within(Math.trunc(text) - first, n), (x) => setText(String(x + first))];
 }
 
 export default function Walk({ text, setText, plain, model, tokens, architecture }) {
   const params = useStore(address, (a) => a.params);
-  const [step, setStep] = useWhole("step", STEPS.length, 1), [name, Step, needs] = STEPS[step];
+  const [step, setStep] = useWhole("step", STEPS.length, 1, true), [name, Step, needs] = STEPS[step];
   const [layer, setLayer] = useWhole("layer", architecture.n_layer), [head, setHead] = useWhole("head", architecture.n_head);
   const [source, setSource] = useParam("source"), has = (what) => needs.includes(what), example = source === "example" && has("example");
   const labels = useMemo(() => labelsOf(tokens.texts), [tokens]);
