@@ -109,6 +109,35 @@ def test_a_megabyte_of_prompt(visit):
     unhurt(v)
 
 
+@pytest.mark.parametrize("view, field", [("complete", "Prompt"), ("chat", "System message"), ("tokens", "Text"), ("inside", "Text"), ("compare", "Prompt")])
+def test_a_megabyte_is_not_handled_at_every_key(visit, view, field):
+    """What is typed into a long text is saved, sent and counted once it stands still, and then all of it is there."""
+    v = visit()
+    v.open(view)
+    box = v.page.get_by_label(field, exact=True).first
+    v.page.evaluate("""() => {
+      window.big = 0; // texts of a megabyte made for localStorage or a request
+      const stringify = JSON.stringify;
+      JSON.stringify = (...all) => { const text = stringify(...all); if (text?.length > 1e6) big++; return text; };
+    }""")
+    box.evaluate("""box => {
+      box.value = "words and more words ".repeat(50_000);
+      box.dispatchEvent(new InputEvent("input", { bubbles: true }));
+    }""")
+    v.page.wait_for_function("() => big > 0")
+    before = v.page.evaluate("big")
+    box.evaluate("""async (box) => {
+      for (const letter of "megabyte ") { // a key every fifth of a second
+        box.setRangeText(letter, box.value.length, box.value.length, "end");
+        box.dispatchEvent(new InputEvent("input", { bubbles: true }));
+        await new Promise((done) => setTimeout(done, 200));
+      }
+    }""")
+    assert v.page.evaluate("big") <= before + 3, "not one for each of nine keys"
+    v.page.wait_for_function("() => Object.values(localStorage).some((text) => text.includes('words megabyte'))")
+    assert v.complaints == [] or view == "inside"  # which says that it is too long
+
+
 def test_names_of_models(visit):
     v = visit()
     hostile = {"id": SCRIPT + "W" * 200, "object": "model", "created": 1, "owned_by": "x", "max_model_len": 64, "meta": {"chat_template": None}, "couplet": {"origin": "served"}}
