@@ -12,7 +12,7 @@ def named(token):
 
 
 def stream(tokens, chat=False):
-    """`tokens`: bytes or text each; every one has eight alternatives of the same make."""
+    """`tokens`: bytes or text each; every one has eight alternatives of the same make and is the likeliest."""
     tokens = [t.encode() if isinstance(t, str) else t for t in tokens]
     out = []
     for i, token in enumerate(tokens):
@@ -22,14 +22,14 @@ def stream(tokens, chat=False):
         first = {"prompt_token_ids": [1, 2]} if i == 0 else {}
         if chat:
             top = [{"token": named(t).removeprefix("bytes:"), "bytes": list(t), "logprob": p, "id": n} for t, n, p in ranked]
-            choice = {"index": 0, "delta": {"content": token.decode(errors="replace")}, "logprobs": {"content": [{**top[0], "top_logprobs": top}]}, "finish_reason": finish, **first}
+            choice = {"index": 0, "delta": {"content": token.decode(errors="replace")}, "logprobs": {"content": [{**top[0], "rank": 1, "top_logprobs": top}]}, "finish_reason": finish, **first}
         else:
             best = {}
             for t, n, p in ranked:
                 best.setdefault(named(t), (n, p))
             choice = {"index": 0, "text": token.decode(errors="replace"), "finish_reason": finish, "token_ids": [500 + i], **first,
                       "logprobs": {"tokens": [named(token)], "token_logprobs": [-0.5 - i % 7], "top_logprobs": [{name: p for name, (_, p) in best.items()}],
-                                   "top_token_ids": [[n for n, _ in best.values()]]}}
+                                   "top_token_ids": [[n for n, _ in best.values()]], "token_ranks": [1]}}
         out.append({"choices": [choice], "usage": None})
     out.append({"choices": [], "usage": {"prompt_tokens": 2, "completion_tokens": len(tokens), "total_tokens": 2 + len(tokens)}})
     return "".join(f"data: {json.dumps(event)}\n\n" for event in out) + "data: [DONE]\n\n"

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 
@@ -46,7 +47,7 @@ def test_a_token_shows_what_it_was_chosen_from(complete):
     complete.page.locator("#answer .tok").nth(1).hover()
     card = complete.page.locator(".token-card")
     expect(card).to_contain_text(re.compile(r"id \d+"))
-    expect(card).to_contain_text(re.compile(r"probability [\d.]+% · rank (> )?\d+ · surprise [\d.]+ bits"))
+    expect(card).to_contain_text(re.compile(r"probability [\d.]+% · surprise [\d.]+ bits · rank [\d,]+ of 49,152"))
     bars = card.locator(".bar")
     assert 8 <= bars.count() <= 9 and card.locator(".bar.chosen").count() == 1
     shares = [float(re.sub(r"[<%]", "", text)) for text in bars.locator(".bar-value").all_inner_texts()]
@@ -201,6 +202,42 @@ def test_scores_the_prompt(complete):
     expect(complete.page.locator("#scored")).to_have_text(PROMPT + " mat", use_inner_text=True)
 
 
+def test_an_unlikely_token_has_its_rank(complete):
+    """Eight alternatives do not hold it: its place in the whole vocabulary is told, in the prompt, in an answer, and where it was exchanged and taken back."""
+    sentence = "The cat sat on the zebra's harmonica"
+    said = httpx.post(f"{complete.url}/v1/completions", timeout=60, json={"model": "SmolLM2-135M-Instruct", "prompt": sentence, "max_tokens": 0, "echo": True,
+                      "logprobs": 1, "return_token_ids": True}).json()["choices"][0]["logprobs"]["token_ranks"]
+    at = max(range(1, len(said)), key=lambda i: said[i])
+    assert said[at] > 1000
+    card = complete.page.locator(".token-card")
+    complete.page.get_by_label("Prompt", exact=True).fill(sentence)
+    button(complete, "Score the prompt").click()
+    complete.page.locator("#scored .tok").nth(at).hover()
+    expect(card).to_contain_text(f"rank {said[at]:,} of 49,152")
+    complete.page.locator("#scored .tok").first.hover()
+    expect(card).not_to_contain_text("rank")  # nothing stands before it
+
+    complete.page.evaluate("localStorage.setItem('couplet.sampling', JSON.stringify({temperature: 2, seed: 1, max_tokens: 12}))")
+    complete.page.reload()
+    with complete.page.expect_response("**/v1/completions") as streamed:
+        run(complete)
+    chunks = [json.loads(line[6:]) for line in streamed.value.text().splitlines() if line.startswith("data: {")]
+    ranks = [rank for c in chunks for choice in c["choices"] for rank in choice["logprobs"]["token_ranks"]]
+    assert len(ranks) == 12
+    at = next(i for i, rank in enumerate(ranks) if rank > 8)
+    tokens = complete.page.locator("#answer .tok")
+    tokens.nth(at).hover()
+    expect(card).to_contain_text(f"rank {ranks[at]:,} of 49,152")
+    complete.take_alternative(tokens, at)
+    finished(complete)
+    tokens.nth(at).hover()
+    expect(card).to_contain_text(re.compile("rank 1 of 49,152"))
+    card.locator("button.bar").last.click()
+    finished(complete)
+    tokens.nth(at).hover()
+    expect(card).to_contain_text(f"rank {ranks[at]:,} of 49,152")
+
+
 def test_colours_can_be_chosen(complete):
     run(complete)
     first = complete.page.locator("#answer .tok").first
@@ -276,7 +313,8 @@ def test_exports_everything(complete):
     assert len(got["tokens"]) == 10 and "".join(t["text"] for t in got["tokens"]) == got["text"]
     for token in got["tokens"]:
         assert token["logprob"] <= 0 and len(token["alternatives"]) >= 8 and all(isinstance(a["id"], int) for a in token["alternatives"])
-        assert token["id"] in [a["id"] for a in token["alternatives"]]
+        ids = [a["id"] for a in token["alternatives"]]
+        assert ids.index(token["id"]) == min(token["rank"] - 1, 8)
     assert got["figures"]["tokens_per_second"] > 0
 
 

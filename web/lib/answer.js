@@ -31,20 +31,20 @@ class Speller {
 }
 
 function fromChat(t) {
-  return { id: t.id ?? null, raw: t.token, bytes: t.bytes, logprob: t.logprob,
+  return { id: t.id ?? null, raw: t.token, bytes: t.bytes, logprob: t.logprob, rank: t.rank,
     top: (t.top_logprobs ?? []).map((o) => ({ id: o.id ?? null, text: o.token, bytes: o.bytes, logprob: o.logprob })) };
 }
 
 /** The tokens of `choice.logprobs` of /v1/completions; `ids` are the ids of the tokens. */
 function fromCompletion(logprobs, ids) {
   return logprobs.tokens.map((raw, i) => {
-    const known = logprobs.top_token_ids?.[i] ?? [];
+    const known = logprobs.top_token_ids?.[i] ?? [], rank = logprobs.token_ranks?.[i] ?? undefined;
     const top = Object.entries(logprobs.top_logprobs?.[i] ?? {}).map(([text, logprob]) => ({ text, logprob }));
     // An object puts names that look like numbers first; the ids stand in descending order.
     top.sort((a, b) => b.logprob - a.logprob);
     // Behind the asked-for ones stands the chosen one, whatever its rank.
-    const entries = top.map((entry, k) => ({ id: known[k] ?? null, ...entry, ...(k >= ALTERNATIVES ? { beyond: true } : {}) }));
-    return { id: ids?.[i] ?? null, raw, logprob: logprobs.token_logprobs[i], top: entries };
+    const entries = top.map((entry, k) => ({ id: known[k] ?? null, ...entry, ...(k >= ALTERNATIVES ? { beyond: true, rank } : {}) }));
+    return { id: ids?.[i] ?? null, raw, logprob: logprobs.token_logprobs[i], rank, top: entries };
   });
 }
 
@@ -66,7 +66,8 @@ export const respell = (tokens) => {
 
 /** The token that alternative `entry` of `token` would be in its place. */
 export const alternativeOf = (token, entry) =>
-  ({ id: entry.id, raw: entry.text, bytes: entry.bytes, logprob: entry.logprob, top: token.top, picked: true });
+  ({ id: entry.id, raw: entry.text, bytes: entry.bytes, logprob: entry.logprob, rank: entry.beyond ? entry.rank : token.top.indexOf(entry) + 1,
+    top: token.top, picked: true });
 
 /** The whole request for `body`, as answer() sends it. */
 export function streamed(path, body) {
@@ -137,8 +138,8 @@ export async function score(model, prompt, signal) {
 export const idsOf = (tokens) => tokens.map((token) => token.id);
 
 /** Tokens as a file holds them: a token's bytes where it is no whole character. */
-export const exported = (tokens) => tokens.map(({ id, name, raw, text, logprob, top, picked }) => ({
-  id, text, ...(text === "" || raw === undefined ? { name } : {}), logprob, ...(picked ? { chosen_by_hand: true } : {}),
+export const exported = (tokens) => tokens.map(({ id, name, raw, text, logprob, rank, top, picked }) => ({
+  id, text, ...(text === "" || raw === undefined ? { name } : {}), logprob, rank, ...(picked ? { chosen_by_hand: true } : {}),
   alternatives: (top ?? []).map((o) => ({ id: o.id, text: tokenName(o.text), logprob: o.logprob })),
 }));
 

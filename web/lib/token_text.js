@@ -2,11 +2,12 @@
 // A text shown token by token: coloured by surprise, each token with its probability, rank and alternatives on hover, touch or arrow keys.
 //
 // Tokens are plain spans, added in batches once a frame and never drawn again, so that ten thousand of them stay fast; Preact draws only the card.
-// A token: {id, text, name (absent: text), logprob (null: unknown), top: [{id, text, logprob}] likeliest first}. A token without text of its own
-// (part of a character, a special token) is a small mark that is not copied with the text.
+// A token: {id, text, name (absent: text), logprob (null: unknown), rank, top: [{id, text, logprob}] likeliest first}. A token without text of its
+// own (part of a character, a special token) is a small mark that is not copied with the text.
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
-import { percent, tokenName, visible } from "./format.js";
+import { count, percent, tokenName, visible } from "./format.js";
+import { modelInfo } from "./server.js";
 import { persistentStore, useStore } from "./store.js";
 import { Segmented } from "./ui.js";
 
@@ -78,10 +79,10 @@ const nameOf = (token) => visible(token.name ?? token.text);
 const isSame = (token, other) =>
   (token.id !== null && token.id !== undefined && other.id !== null ? other.id === token.id : other.text === token.text);
 
-function rankOf(token) {
-  const at = token.top?.findIndex((other) => isSame(token, other)) ?? -1;
-  if (at >= 0 && !token.top[at].beyond) return `${at + 1}`;
-  return token.top?.length ? `> ${token.top.filter((entry) => !entry.beyond).length}` : "–";
+/** "1,204 of 49,152": its place among all tokens that could stand there. */
+function rankOf({ rank }, model) {
+  const all = modelInfo(model)?.meta?.n_vocab;
+  return rank ? count(rank) + (all ? ` of ${count(all)}` : "") : "–";
 }
 
 function classOf(token, index, colour, mark) {
@@ -142,7 +143,7 @@ export function useBeside(place) {
   return node;
 }
 
-function TokenCard({ token, index, place, onPick, onEnter, onLeave, note, tools }) {
+function TokenCard({ token, index, model, place, onPick, onEnter, onLeave, note, tools }) {
   const node = useBeside(place);
   const row = (entry) => {
     const p = Math.exp(entry.logprob), chosen = isSame(token, entry);
@@ -154,8 +155,8 @@ function TokenCard({ token, index, place, onPick, onEnter, onLeave, note, tools 
     onPointerLeave=${onLeave}>
     <p class="token-card-head"><code>${nameOf(token)}</code><span
       class="stats">${token.id === null || token.id === undefined ? "" : `id ${token.id}`}</span></p>
-    ${known && html`<p class="stats">probability ${percent(Math.exp(token.logprob))} · rank ${rankOf(token)} · surprise${" "}
-      ${(-token.logprob / Math.LN2).toFixed(1)} bits</p>`}
+    ${known && html`<p class="stats">probability ${percent(Math.exp(token.logprob))} · surprise${" "}
+      ${(-token.logprob / Math.LN2).toFixed(1)} bits · <span class="token-rank">rank ${rankOf(token, model)}</span></p>`}
     ${note?.(index, token)}
     ${token.top?.length > 0 && html`<${Bars} rows=${token.top.map(row)} />`}
     ${onPick && token.top?.length > 0 && html`<p class="hint">Click another token to go on from here with it.</p>`}
@@ -164,11 +165,11 @@ function TokenCard({ token, index, place, onPick, onEnter, onLeave, note, tools 
 }
 
 /**
- * The text of `log`. colour: "surprise", "turn" (neighbours differ) or "none". onPick(index, alternative): alternatives become buttons.
+ * The text of `log`, of tokens of `model`. colour: "surprise", "turn" (neighbours differ) or "none". onPick(index, alternative): alternatives become buttons.
  * mark(index, token): a further class, or nothing; note(index, token): more lines of the card;
  * tools(index, token): what stands below its alternatives. redraw: spans are made anew when it changes.
  */
-export function TokenText({ log, label, colour = "surprise", onPick, mark, note, tools, redraw, id, running = false }) {
+export function TokenText({ log, label, model, colour = "surprise", onPick, mark, note, tools, redraw, id, running = false }) {
   const root = useRef(), host = useRef(), look = useRef({}), drawing = useRef(null), hide = useRef(0), spans = useRef([]), current = useRef(null);
   const [open, setOpen] = useState(null); // {index, place}
   look.current = { colour, mark };
@@ -238,9 +239,9 @@ export function TokenText({ log, label, colour = "surprise", onPick, mark, note,
     <div id=${id} ref=${host} class=${`text ${running ? "running" : ""}`} tabindex="0" role="group"
       aria-label=${`${label}. Arrow keys go from token to token.`}
       onPointerOver=${onOver} onPointerLeave=${leave} onClick=${onOver}></div>
-    ${token && html`<${TokenCard} token=${token} index=${open.index} place=${open.place} note=${note} tools=${tools}
+    ${token && html`<${TokenCard} token=${token} index=${open.index} model=${model} place=${open.place} note=${note} tools=${tools}
       onPick=${onPick && ((...picked) => { setOpen(null); onPick(...picked); })} onEnter=${() => clearTimeout(hide.current)} onLeave=${leave} />`}
     <p class="sr" role="status">${token && token.logprob !== null && token.logprob !== undefined
-      ? `${nameOf(token)}: probability ${percent(Math.exp(token.logprob))}, rank ${rankOf(token)}` : ""}</p>
+      ? `${nameOf(token)}: probability ${percent(Math.exp(token.logprob))}, rank ${rankOf(token, model)}` : ""}</p>
   </div>`;
 }

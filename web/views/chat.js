@@ -53,7 +53,7 @@ function Message({ node, last }) {
   return html`<li class=${`chat-${node.role}`}>
     <div class="chat-head"><span class="chat-who">${fromUser ? "You" : node.model}</span></div>
     ${fromUser ? !editing && html`<div class="text">${node.content}</div>`
-      : html`<${TokenText} key=${node.id} log=${log} colour=${colour} label="The model's answer" running=${mine}
+      : html`<${TokenText} key=${node.id} log=${log} model=${node.model} colour=${colour} label="The model's answer" running=${mine}
         tools=${(index, token) => html`<${NeverTool} model=${node.model} token=${token} />`}
           onPick=${!busy && canGoOn(node) ? (index, entry) => takeAlternative(node, index, entry) : undefined} />`}
     ${!fromUser && !mine && log.items.length === 0 && html`<p class="hint">No text came.</p>`}

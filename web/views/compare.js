@@ -46,7 +46,7 @@ function Column({ model, place, onChange, onRemove }) {
   return html`<section class="card compare-column" aria-label=${`Answer of ${model}`} onPointerEnter=${look} onFocusIn=${look}>
     <div class="card-head compare-head">${title}${onRemove && html`<button type="button" class="quiet" disabled=${now.busy}
       aria-label=${`Remove ${model}`} onClick=${onRemove}>×</button>`}</div>
-    <${TokenText} log=${column?.log ?? NOTHING} colour=${colour} label=${`The answer of ${model}`}
+    <${TokenText} log=${column?.log ?? NOTHING} model=${model} colour=${colour} label=${`The answer of ${model}`}
       running=${now.busy && column && !column.stats && !column.problem} redraw=${now.busy ? 0 : now.models.join() + (column?.differs.size ?? 0)}
       mark=${(index) => (column?.differs.has(index) ? "differs" : "")} note=${column && underOthers(column)} />
     ${column?.problem && html`<p class="compare-problem" role="alert">${column.problem}</p>`}

@@ -66,7 +66,7 @@ function Scored() {
   return html`<${Card} title="What the model thinks of the prompt" tools=${html`<${Legend} />
       ${stale && html`<button type="button" class="quiet" onClick=${scorePrompt}>Score it again</button>`}
       <button type="button" class="quiet" onClick=${closeScored}>${now.busy ? "Stop" : "Close"}</button>`}>
-    <${TokenText} id="scored" log=${now.log} colour=${colour} label="The tokens of the prompt" running=${now.busy} />
+    <${TokenText} id="scored" log=${now.log} model=${now.model} colour=${colour} label="The tokens of the prompt" running=${now.busy} />
     <p class="stats" role="status">${now.busy ? "reading…" : now.stats}${stale ? " · of an earlier prompt or another model" : ""}</p>
   <//>`;
 }
@@ -107,8 +107,8 @@ function Answer() {
   return html`<${Card} title="Answer" className="answer" tools=${html`<${Versions} now=${now} busy=${busy} />${version && html`<${Legend} />`}`}>
     ${now.versions.includes(version?.from) && !busy && html`<p
       class="complete-back">${tool("↶ Back to the earlier answer", "As it was before the alternative was taken", () => show(version.from))}</p>`}
-    <${TokenText} key=${version ? now.at : "none"} id="answer" log=${version?.log ?? NOTHING} colour=${colour} label="The model's answer"
-      running=${busy} tools=${version && ((index, token) => html`<${NeverTool} model=${version.model} token=${token} />`)}
+    <${TokenText} key=${version ? now.at : "none"} id="answer" log=${version?.log ?? NOTHING} model=${version?.model} colour=${colour}
+      label="The model's answer" running=${busy} tools=${version && ((index, token) => html`<${NeverTool} model=${version.model} token=${token} />`)}
       onPick=${can ? (index, entry) => takeAlternative(version, index, entry) : undefined} />
     ${!version && html`<${Nothing} now=${now} />`}
     <p id="stats" class="stats" role="status">${version?.stats}</p>

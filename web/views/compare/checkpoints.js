@@ -66,8 +66,8 @@ function Stop({ stops, at }) {
   const beside = !found ? "" : found.b.size + found.a.size === 0 ? `the same as ${before.label} · ` : `underlined: not as ${before.label} · `;
   const key = `${at}.${found ? before.model : ""}.${running}`;
   return html`<div class="compare-stop">
-    <${TokenText} key=${model} log=${column?.log ?? NOTHING} colour=${colour} label=${`The answer ${label}`} running=${running} redraw=${key}
-      mark=${(index) => (found?.b.has(index) ? "differs" : "")} />
+    <${TokenText} key=${model} log=${column?.log ?? NOTHING} model=${model} colour=${colour} label=${`The answer ${label}`} running=${running}
+      redraw=${key} mark=${(index) => (found?.b.has(index) ? "differs" : "")} />
     ${!column && html`<p class="hint">${prompt.get() === "" ? "Write a prompt above." : "Not asked yet with this prompt and these settings."}</p>`}
     ${column?.problem && html`<p class="compare-problem" role="alert">${column.problem}</p>`}
     <p class="stats" role="status">${beside}${column?.stats ?? ""}</p>

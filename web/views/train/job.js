@@ -251,7 +251,7 @@ function Trial({ entry, prompt, chat, base }) {
         <a href=${linkTo("inside", { model: entry.model })} aria-label=${`Look inside ${entry.label}`}>Inside</a>
       </span>
     </div>
-    ${now.asked && html`<div class="job-answer"><${TokenText} log=${trial.log} label=${`Answer of ${entry.label}`} running=${now.busy} />
+    ${now.asked && html`<div class="job-answer"><${TokenText} log=${trial.log} model=${entry.model} label=${`Answer of ${entry.label}`} running=${now.busy} />
       ${now.problem ? html`<p class="job-wrong" role="alert">${now.problem}</p>` : html`<p class="stats" role="status">${now.stats}</p>`}</div>`}
   </li>`;
 }
