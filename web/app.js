@@ -24,7 +24,7 @@ const WITHOUT_MODEL = ["train", "system"]; // the others need one
 const THEMES = [["auto", "◐", "as the system"], ["light", "☀", "light"], ["dark", "☾", "dark"]];
 const ORIGINS = [["served", "Served"], ["result", "Fine-tuned"], ["checkpoint", "Checkpoints"], ["live", "Being trained"]];
 
-const theme = persistentStore("theme", "auto");
+const theme = persistentStore("theme", "auto", true);
 const showTheme = (name) => { document.documentElement.dataset.theme = name; };
 theme.subscribe(showTheme);
 showTheme(theme.get());

@@ -5,6 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from canned import answer_with
 from serving import Server, make_nano
 
 PROMPT = "Once upon a time"
@@ -216,6 +217,32 @@ def test_what_an_older_page_kept(visit):
     expect(v.page.get_by_label("Temperature", exact=True)).to_have_value("0.7")
     expect(v.page.get_by_label("Seed")).to_have_value("7")
     expect(v.page.get_by_label("Stop at")).to_have_value("")
+    assert v.complaints == []
+
+
+def test_two_tabs_take_nothing_from_each_other(visit):
+    """Each keeps its conversation and its prompt over a reload; a new one goes on with the last there was. The colours are those of all."""
+    v = visit()
+    tabs = [v.page, v.context.new_page()]
+    for i, tab in enumerate(tabs):
+        tab.goto(v.url + "/#complete")
+        tab.get_by_label("Prompt", exact=True).fill(f"Tab {i} writes")
+        tab.get_by_role("link", name="Chat").click()
+        answer_with(tab, [f"Tab {i}", " it is", "."])
+        tab.get_by_label("Your message").fill(f"Which tab, {i}?")
+        tab.get_by_label("Your message").press("Enter")
+        expect(tab.locator("#chat-stats")).to_contain_text("answer 3 tokens")
+    tabs[0].locator("#theme").click()
+    for i, tab in enumerate(tabs):
+        expect(tab.locator("html")).to_have_attribute("data-theme", "light")
+        tab.reload()
+        expect(tab.locator(".chat-user .text")).to_have_text(["Which tab, 0?", "Which tab, 1?"][:i + 1])
+        expect(tab.locator(".chat-assistant .tok")).to_have_text(["Tab 0", " it is", ".", "Tab 1", " it is", "."][:3 * i + 3])
+        tab.get_by_role("link", name="Complete").click()
+        expect(tab.get_by_label("Prompt", exact=True)).to_have_value(f"Tab {i} writes")
+    third = v.context.new_page()
+    third.goto(v.url)
+    expect(third.get_by_label("Prompt", exact=True)).to_have_value("Tab 1 writes")
     assert v.complaints == []
 
 

@@ -41,7 +41,7 @@ export const PRESETS = [
 ];
 
 /** Tokens that are never to be written, for each model: {model: [{id, text}]}. */
-export const never = persistentStore("never", {});
+export const never = persistentStore("never", {}, true);
 const neverOf = (model) => never.get()[model] ?? [];
 const allowToken = (model, id) => never.patch({ [model]: neverOf(model).filter((token) => token.id !== id) });
 const forbidToken = (model, id, text) => {
@@ -125,7 +125,7 @@ export function NeverTool({ model, token }) {
   if (token.id === null || token.id === undefined) return null;
   return forbidden ? html`<button type="button" class="quiet"
     onClick=${() => allowToken(model, token.id)}>Not written from the next answer on. Allow it again</button>`
-    : html`<button type="button" class="quiet" title="Push its probability to nothing from the next answer on (logit_bias −100)"
+    : html`<button type="button" class="quiet" title="It is not drawn from the next answer on (logit_bias −100)"
         onClick=${() => forbidToken(model, token.id, token.name ?? token.text)}>Never this token</button>`;
 }
 
@@ -138,7 +138,7 @@ function Never() {
     <div class="presets">${list.map(({ id, text }) => html`<button type="button" class="chip" title=${`Allow token ${id} again`}
       aria-label=${`Allow ${visible(text)} again`}
       onClick=${() => allowToken(model, id)}><code>${visible(text)}</code> ×</button>`)}</div>
-    <p class="hint">Their probability is pushed to nothing (logit_bias −100). A click allows one again.</p>
+    <p class="hint">They are not drawn (logit_bias −100); cards still show the model's own probability. A click allows one again.</p>
   </div>`;
 }
 
@@ -148,7 +148,7 @@ export function Sampling({ open }) {
   const row = (f) => html`<${Control} key=${f.name} field=${f} value=${values[f.name]} />`;
   return html`<details id="settings" class="card" open=${open}>
     <summary><span>Sampling</span></summary>
-    <p class="hint">How the next token is picked from the model's probabilities.</p>
+    <p class="hint">How the next token is drawn from the model's probabilities. A token's card shows those: they are the same with any settings.</p>
     <div class="presets" role="group" aria-label="Presets">
       ${PRESETS.map(([name, title, members]) => html`<button type="button" class="chip" title=${title}
         onClick=${() => applyPreset(members)}>${name}</button>`)}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// State outside components: stores that several views share, stores that survive a reload (localStorage), and what stands in the address.
+// State outside components: stores that several views share, stores that survive a reload, and what stands in the address.
 //
-// The address is #view?name=value&...: small things that a link should carry. Long texts live in localStorage.
+// The address is #view?name=value&...: small things that a link should carry.
 
 import { useLayoutEffect, useReducer, useRef } from "./html.js";
 
@@ -40,7 +40,9 @@ export function useStore(store, select = (value) => value) {
   return seen.current;
 }
 
-// ---------------------------------------------------------------- localStorage
+// ---------------------------------------------------------------- what survives a reload
+// A tab keeps what is done in it (sessionStorage), so that two of them take nothing from each other; a new one begins with what any kept last
+// (localStorage). Shared stores are the same in all tabs.
 
 const PREFIX = "couplet.";
 const REST_MS = 200, CHARS_PER_MS = 500;
@@ -53,33 +55,42 @@ const flush = () => { for (const save of unsaved) save(); };
 addEventListener("pagehide", flush);
 document.addEventListener("visibilitychange", flush);
 
-/** A store that survives a reload. An object's missing members come from `initial`; another type than initial's is not taken over. */
-export function persistentStore(name, initial) {
-  const isObject = initial !== null && typeof initial === "object" && !Array.isArray(initial);
+/** What was saved; null where it is unreadable or of another kind than `initial`, whose members stand in for missing ones. */
+function readSaved(read, initial) {
   const kind = (x) => (Array.isArray(x) ? "list" : x === null ? "null" : typeof x === "object" ? "object" : "plain");
   const alike = ([member, now]) => (initial[member] ?? null) === null || kind(now) === kind(initial[member]); // an older page's may be another
-  let value = initial;
   try {
-    const saved = JSON.parse(localStorage.getItem(PREFIX + name));
-    const fits = initial === null || (saved !== null && typeof saved === typeof initial && Array.isArray(saved) === Array.isArray(initial));
-    if (saved !== null && fits) value = isObject ? { ...initial, ...Object.fromEntries(Object.entries(saved).filter(alike)) } : saved;
-  } catch { /* unreadable: as if nothing had been saved */ }
-  const store = createStore(value);
+    const saved = JSON.parse(read());
+    if (saved === null || (initial !== null && (kind(saved) !== kind(initial) || typeof saved !== typeof initial))) return null;
+    return kind(initial) === "object" ? { ...initial, ...Object.fromEntries(Object.entries(saved).filter(alike)) } : saved;
+  } catch {
+    return null; // as if nothing had been saved
+  }
+}
+
+/** A store that survives a reload. */
+export function persistentStore(name, initial, shared = false) {
+  const key = PREFIX + name, places = shared ? ["localStorage"] : ["sessionStorage", "localStorage"];
+  const from = (place) => readSaved(() => globalThis[place].getItem(key), initial);
+  const store = createStore(places.reduce((found, place) => found ?? from(place), null) ?? initial);
   let timer = 0, chars = 0;
   const save = () => {
     clearTimeout(timer);
     unsaved.delete(save);
     const text = JSON.stringify(store.get());
     chars = text.length;
-    try {
-      localStorage.setItem(PREFIX + name, text);
-    } catch { /* a full or forbidden store costs the memory of the page, nothing else */ }
+    for (const place of places) {
+      try {
+        globalThis[place].setItem(key, text);
+      } catch { /* a full or forbidden place costs the memory of the page, nothing else */ }
+    }
   };
   store.subscribe(() => {
     unsaved.add(save);
     clearTimeout(timer);
     timer = setTimeout(save, REST_MS + restOf(chars));
   });
+  if (shared) addEventListener("storage", (event) => { if (event.key === key) store.set(readSaved(() => event.newValue, initial) ?? initial); });
   return store;
 }
 

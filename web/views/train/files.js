@@ -120,7 +120,7 @@ function Remove({ file, onClose, onGone }) {
 }
 
 /** Rows of each file, once its report has been read: id -> "120 rows". */
-const fileRows = persistentStore("train-rows", {});
+const fileRows = persistentStore("train-rows", {}, true);
 
 /** The uploaded files, each to be used again or deleted. `onUse(file)`; `chosen`: the id of the one in use. */
 export function FileList({ onUse, chosen = null, onGone }) {
