@@ -132,8 +132,8 @@ def test_where_there_is_no_more_room_the_oldest_answers_keep_their_text_alone(ch
     for question in ("What is the capital of France?", "And of Italy?"):
         ask(chat, question)
     texts = answers(chat).all_inner_texts()
-    grow = """() => { const all = JSON.parse(localStorage["couplet.chat.tokens"]); all[Object.keys(all)[0]].chars = 999_000;
-        localStorage["couplet.chat.tokens"] = JSON.stringify(all); }"""  # as if the first answer were a book
+    grow = """() => { const all = JSON.parse(sessionStorage["couplet.chat.tokens"]); all[Object.keys(all)[0]].chars = 999_000;
+        sessionStorage["couplet.chat.tokens"] = JSON.stringify(all); }"""  # as if the first answer were a book
     chat.page.goto("about:blank")  # which saves
     chat.page.goto(f"{chat.url}/openapi.json")
     chat.page.evaluate(grow)
@@ -147,8 +147,8 @@ def test_where_there_is_no_more_room_the_oldest_answers_keep_their_text_alone(ch
     assert answers(chat).nth(1).locator(".tok").count() > 1 and answers(chat).nth(2).locator(".tok").count() > 1
     assert "probability" not in card_of(chat, answers(chat).nth(0).locator(".tok"), 0)
     chat.page.goto(f"{chat.url}/openapi.json")
-    chat.page.evaluate("""() => { const chat = JSON.parse(localStorage["couplet.chat"]); chat.nodes[chat.leaf].content = "Madrid!";
-        localStorage["couplet.chat"] = JSON.stringify(chat); }""")  # as another tab may have it
+    chat.page.evaluate("""() => { const chat = JSON.parse(sessionStorage["couplet.chat"]); chat.nodes[chat.leaf].content = "Madrid!";
+        sessionStorage["couplet.chat"] = JSON.stringify(chat); }""")  # as a page that fell over may leave it
     chat.page.goto(f"{chat.url}/#chat")
     expect(answers(chat).nth(2).locator(".tok")).to_have_text("Madrid!")
     assert "probability" not in card_of(chat, answers(chat).nth(2).locator(".tok"), 0)
@@ -222,6 +222,27 @@ def test_the_conversation_elsewhere(chat):
     assert [m["role"] for m in got["messages"]] == ["user", "assistant"]
     assert "".join(t["text"] for t in got["messages"][1]["tokens"]) == got["messages"][1]["content"]
     assert all(t["logprob"] <= 0 and len(t["alternatives"]) == 8 for t in got["messages"][1]["tokens"])
+
+
+def test_the_prompt_as_the_model_reads_it(chat):
+    """The template's signs and its own system message are seen, token by token: what the server said it had read."""
+    ask(chat, "What is the capital of France?")
+    with chat.page.expect_request("**/tokenize") as sent:
+        chat.page.get_by_role("button", name="Show the prompt").click()
+    prompt = chat.page.locator("#chat-prompt")
+    expect(prompt).to_contain_text("You are a helpful AI assistant named SmolLM")
+    expect(prompt.locator(".tok.sign").first).to_have_text("<|im_start|>")
+    assert prompt.text_content().endswith("What is the capital of France?<|im_end|>\n<|im_start|>assistant\n")
+    read = int(re.search(r"prompt (\d+)", chat.page.locator("#chat-stats").inner_text())[1])
+    expect(prompt.locator(".tok")).to_have_count(read)
+    assert sent.value.post_data_json["messages"] == [{"role": "user", "content": "What is the capital of France?"}]
+    assert chat.serious() == []
+    chat.page.keyboard.press("Escape")
+    chat.page.get_by_label("System message").fill("Be brief.")
+    chat.page.get_by_label("Your message").fill("And of Italy?")
+    chat.page.get_by_role("button", name="Show the prompt").click()
+    expect(prompt).to_contain_text("Be brief.")
+    expect(prompt).to_contain_text("And of Italy?")
 
 
 def test_without_a_template_the_question_comes_back(chat):

@@ -185,7 +185,7 @@ def test_a_stop_text_inside_a_token(complete):
     complete.page.get_by_label("Stop at").fill(word[1:])
     run(complete)
     expect(text).to_have_text(whole[:whole.index(word[1:])])
-    expect(complete.page.locator("#stats")).to_contain_text("ended by itself")
+    expect(complete.page.locator("#stats")).to_contain_text(f"stopped at “{word[1:]}”")
 
 
 def test_scores_the_prompt(complete):

@@ -117,3 +117,26 @@ def test_long_model_names_fit_a_phone(visit, nano):
         for view in ("tokens", "compare", "train", "system", "inside"):
             v.open(view)
             assert v.fits(), view
+
+
+def test_a_long_text_shows_its_beginning_and_counts_the_rest(tokens):
+    v = tokens("hello world " * 6000)
+    card = v.page.locator(".tokens-card")
+    expect(card).to_contain_text("The first 10,000 of 12,001.")
+    expect(card.locator(".tok")).to_have_count(10_000)
+    expect(card.locator(".count.over")).to_have_text("12,001 tokens of 8,192, too long")
+    expect(card).to_contain_text("72,000 characters, 72,000 bytes · 6.00 bytes a token · 4 different tokens")
+
+
+def test_numbers_are_of_one_text(tokens):
+    """Until the server has answered, all of them are of the text before."""
+    v = tokens("a b")
+    stats = v.page.locator(".tokens-card > .stats")
+    expect(stats).to_have_text("3 characters, 3 bytes · 1.50 bytes a token · 2 different tokens")
+    v.page.route("**/tokenize", lambda route: None)  # no answer any more
+    with v.page.expect_request("**/tokenize"):
+        v.page.get_by_label("Text", exact=True).first.fill("a longer text of many words")
+    expect(stats).to_have_text("3 characters, 3 bytes · 1.50 bytes a token · 2 different tokens")
+    v.page.unroute("**/tokenize")
+    v.page.get_by_label("Text", exact=True).first.fill("a")
+    expect(stats).to_have_text("1 character, 1 byte · 1.00 bytes a token · 1 different token")

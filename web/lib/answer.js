@@ -2,10 +2,10 @@
 // One streamed answer: its tokens with their probabilities and alternatives into a TokenLog, and the figures of how it went.
 
 import { call, stream } from "./api.js";
-import { plural, tokenName } from "./format.js";
+import { hex, plural, tokenName } from "./format.js";
 import { TokenLog } from "./token_text.js";
 
-const FINISH = { stop: "ended by itself", length: "cut at max tokens" };
+const FINISH = { stop: "ended by itself", length: "cut at max tokens", broken: "the server broke off here" };
 const SPECIAL = /^<(\|.+\||\/?s|bos|eos|pad|unk|(start|end)_of_turn)>$/; // tokens that are no part of the text
 const ESCAPED = /^bytes:((?:\\x[0-9a-f]{2})+)$/;
 const BURST_MS = 20; // an answer that comes within it came in one piece: the time between its tokens says nothing
@@ -46,6 +46,18 @@ function fromCompletion(logprobs, ids) {
     const entries = top.map((entry, k) => ({ id: known[k] ?? null, ...entry, ...(k >= ALTERNATIVES ? { beyond: true, rank } : {}) }));
     return { id: ids?.[i] ?? null, raw, logprob: logprobs.token_logprobs[i], rank, top: entries };
   });
+}
+
+const decoder = new TextDecoder("utf-8", { fatal: true });
+
+/** A token of /tokenize: its bytes, its text (whole: null where the bytes are no whole characters) and what to show. */
+export function fromPiece({ id, piece }) {
+  const bytes = typeof piece === "string" ? [...encoder.encode(piece)] : piece;
+  let whole = null;
+  try {
+    whole = typeof piece === "string" ? piece : decoder.decode(new Uint8Array(piece));
+  } catch { /* part of a character: shown as its bytes */ }
+  return { id, bytes, whole, text: whole ?? `‹${hex(bytes, " ")}›`, logprob: null, top: [] };
 }
 
 function tokensOf(choice, speller) {
@@ -90,14 +102,14 @@ function cutTo(log, from, said) {
 
 /**
  * Streams an answer into `log`, behind what is there. Resolves to {prompt, cached, tokens, first_ms, tokens_per_second, finish}; a stop by `signal` is an
- * answer too (finish "stopped"). Throws what the server refuses.
+ * answer too (finish "stopped"). Throws what the server refuses, and where it broke off, with what came until then in `said`.
  */
 export async function answer(path, body, log, signal) {
   const began = performance.now();
   const out = { prompt: null, cached: null, tokens: 0, first_ms: null, tokens_per_second: null, finish: null };
   const speller = new Speller(), before = log.items.length;
   log.items.forEach((token) => token.raw !== undefined && speller.add(token)); // an unfinished character goes on
-  let last = began, said = "";
+  let last = began, said = "", broken = null, stopText = null;
   try {
     for await (const event of stream(path, streamed(path, body), signal)) {
       const choice = event.choices?.[0];
@@ -108,6 +120,7 @@ export async function answer(path, body, log, signal) {
       if (!choice) continue;
       log.promptIds ??= choice.prompt_token_ids ?? null;
       out.finish = choice.finish_reason ?? out.finish;
+      if (typeof choice.stop_reason === "string") stopText = choice.stop_reason; // else the model's own end
       said += (choice.delta ? choice.delta.content : choice.text) ?? "";
       const tokens = tokensOf(choice, speller);
       if (tokens.length === 0) continue;
@@ -116,14 +129,17 @@ export async function answer(path, body, log, signal) {
       log.push(...tokens);
     }
   } catch (error) {
-    if (error.name !== "AbortError") throw error;
-    out.finish = "stopped";
+    if (error.name !== "AbortError") broken = error;
+    if (broken && log.items.length === before) throw error;
+    out.finish = broken ? "broken" : "stopped";
   }
   if (out.finish === "stop") cutTo(log, before, said);
+  if (stopText !== null) out.finish = `stopped at “${stopText.replaceAll("\n", "⏎")}”`;
   out.tokens ||= log.items.length - before;
   const writing = last - began - (out.first_ms ?? 0);
   if (out.tokens > 1 && writing >= BURST_MS) out.tokens_per_second = ((out.tokens - 1) * 1000) / writing;
   else if (out.tokens > 1 && last > began) out.tokens_per_second = (out.tokens * 1000) / (last - began);
+  if (broken) throw Object.assign(broken, { said: summary(out) });
   return out;
 }
 
@@ -170,7 +186,7 @@ export function restored([promptIds, words, tokens], content) {
     const [id, raw, bytes] = words[at], top = [];
     for (let k = 0; k < more.length; k += 2) {
       const [oid, text, its] = words[more[k]];
-      top.push({ id: oid, text, bytes: its, logprob: more[k + 1] && more[k + 1] / FINE, ...(k >= 2 * ALTERNATIVES ? { beyond: true } : {}) });
+      top.push({ id: oid, text, bytes: its, logprob: more[k + 1] && more[k + 1] / FINE, ...(k >= 2 * ALTERNATIVES ? { beyond: true, rank: flags % 2 ? undefined : rank } : {}) });
     }
     return { id, raw, bytes, logprob: logprob && logprob / FINE, rank: rank ?? undefined, top, picked: flags % 2 > 0, text: flags > 1 ? "" : raw };
   });

@@ -85,10 +85,16 @@ function rankOf({ rank }, model) {
   return rank ? count(rank) + (all ? ` of ${count(all)}` : "") : "–";
 }
 
+const LINE_BREAKS = /^[\r\n\u2028\u2029]+$/;
+const UNSEEN = /^(?!.*[\t\u200d])[\p{Cc}\p{Cf}]*$/u; // no tab, no joiner: a mark would take emoji apart
+
+/** A token that takes no room in the text gets a mark that can be seen and pointed at. */
+const markOf = (text) => (LINE_BREAKS.test(text) ? " break" : UNSEEN.test(text) ? " part" : "");
+
 function classOf(token, index, colour, mark) {
   const marked = mark?.(index, token);
   const tint = colour === "surprise" ? `s${surprise(token.logprob)}` : colour === "turn" ? `t${index % 5}` : "";
-  return `tok ${tint}${token.text === "" ? " part" : ""}${token.picked ? " picked" : ""}${marked ? ` ${marked}` : ""}`;
+  return `tok ${tint}${markOf(token.text)}${token.picked ? " picked" : ""}${marked ? ` ${marked}` : ""}`;
 }
 
 /** Keeps the spans of `host` equal to the log; draws at most once a frame. */
@@ -157,6 +163,7 @@ function TokenCard({ token, index, model, place, onPick, onEnter, onLeave, note,
       class="stats">${token.id === null || token.id === undefined ? "" : `id ${token.id}`}</span></p>
     ${known && html`<p class="stats">probability ${percent(Math.exp(token.logprob))} · surprise${" "}
       ${(-token.logprob / Math.LN2).toFixed(1)} bits · <span class="token-rank">rank ${rankOf(token, model)}</span></p>`}
+    ${known && html`<p class="hint">The model's own, before temperature and the other settings.</p>`}
     ${note?.(index, token)}
     ${token.top?.length > 0 && html`<${Bars} rows=${token.top.map(row)} />`}
     ${onPick && token.top?.length > 0 && html`<p class="hint">Click another token to go on from here with it.</p>`}

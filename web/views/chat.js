@@ -2,12 +2,15 @@
 // Chat: a conversation through the model's own chat template. Every word of an answer shows what it was chosen from; questions and answers
 // can be changed without losing what was there.
 
+import { fromPiece, isSpecial } from "../lib/answer.js";
+import { call } from "../lib/api.js";
+import { plural } from "../lib/format.js";
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { NeverTool, Sampling } from "../lib/sampling.js";
-import { chosenModel, modelInfo } from "../lib/server.js";
+import { chosenModel, fail, modelInfo } from "../lib/server.js";
 import { useStore } from "../lib/store.js";
-import { Legend, tint, TokenText } from "../lib/token_text.js";
-import { Card, CopyButton, useRunKeys } from "../lib/ui.js";
+import { Legend, tint, TokenLog, TokenText } from "../lib/token_text.js";
+import { Card, CopyButton, Dialog, useRunKeys } from "../lib/ui.js";
 import { ViewAs } from "../lib/view_as.js";
 import { canGoOn, chat, draft, goOn, logOf, newChat, pathTo, regenerate, requestNow, saveChat, send, showVersion, stop, system, takeAlternative, versions, writing } from "./chat/conversation.js";
 
@@ -106,6 +109,26 @@ function Composer({ model, busy }) {
   </div>`;
 }
 
+/** The conversation as the model reads it: through its template, in tokens. */
+function ShowPrompt() {
+  const [found, setFound] = useState(null);
+  const show = async () => {
+    const { model, messages } = requestNow().body, log = new TokenLog();
+    try {
+      log.push(...(await call("/tokenize", { model, messages, add_generation_prompt: true, with_pieces: true })).tokens.map(fromPiece));
+      setFound({ model, log });
+    } catch (error) {
+      fail(error, show);
+    }
+  };
+  return html`<button type="button" class="quiet" onClick=${show}>Show the prompt</button>
+    ${found && html`<${Dialog} title=${`What ${found.model} reads`} onClose=${() => setFound(null)}>
+      <div class="stack"><p class="hint">Its chat template makes ${plural(found.log.items.length, "token")} of the conversation: signs (bold) say who speaks, and a system
+        message of its own may stand first. The answer goes on behind the last one.</p>
+      <${TokenText} id="chat-prompt" log=${found.log} model=${found.model} colour="turn" label="The prompt" mark=${(_, one) => isSpecial(one) && "sign"} /></div>
+    <//>`}`;
+}
+
 function System() {
   const said = useStore(system);
   return html`<textarea id="system" class="chat-system" rows="1" placeholder="Optional: how it should answer" value=${said}
@@ -128,7 +151,7 @@ export default function Chat() {
       <p id="chat-stats" class="stats" role="status" ref=${end}>${stats}</p>
       <${Composer} model=${model} busy=${id !== null} />
       ${path.length > 0 && html`<div class="chat-tools">
-        <${ViewAs} request=${requestNow} />
+        <${ViewAs} request=${requestNow} /><${ShowPrompt} />
         <button type="button" class="quiet" disabled=${id !== null} title="The conversation with its tokens, probabilities and alternatives"
           onClick=${saveChat}>Export as JSON</button>
       </div>`}

@@ -2,6 +2,7 @@
 // Tokens: what a model really reads. A text in coloured tokens with ids, bytes and code points, several tokenizers side by side, the merges of a
 // word step by step, and the way back from ids to text.
 
+import { fromPiece } from "../lib/answer.js";
 import { call } from "../lib/api.js";
 import { count, hex, plural, visible } from "../lib/format.js";
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
@@ -14,7 +15,7 @@ import { Card, Empty, Segmented, useSettled } from "../lib/ui.js";
 // How byte-pair encoding builds the tokens of a word: every merge, one after the other, from bytes to tokens.
 
 const MAX_BYTES = 2000; // what the server takes for merges
-const encoder = new TextEncoder(), decoder = new TextDecoder("utf-8", { fatal: true });
+const encoder = new TextEncoder();
 const pieceText = (piece) => (typeof piece === "string" ? visible(piece) : `‹${hex(piece, " ")}›`);
 
 /** The pieces of one step; the one that the step made is marked. */
@@ -72,19 +73,9 @@ const others = persistentStore("tokens.models", []); // ids compared with the ch
 const shown = persistentStore("tokens.shown", "text");
 const TABLE_ROWS = 300, MOST_SHOWN = 10_000;
 
-/** A token of /tokenize: its bytes, its text (null where the bytes are no whole characters) and what to show. */
-function describe({ id, piece }) {
-  const bytes = typeof piece === "string" ? [...encoder.encode(piece)] : piece;
-  let whole = null;
-  try {
-    whole = typeof piece === "string" ? piece : decoder.decode(new Uint8Array(piece));
-  } catch { /* part of a character: shown as its bytes */ }
-  return { id, bytes, whole, text: whole ?? `‹${hex(bytes, " ")}›`, logprob: null, top: [] };
-}
-
 const codePoints = (whole) => [...(whole ?? "")].map((c) => `U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`).join(" ");
 
-/** {tokens (the first of them), all (how many there are), different, room} of the text under one model's tokenizer, or {error}. */
+/** {words, tokens (the first of them), all (how many there are), different, room} of the text under one model's tokenizer, or {error}. */
 function useTokens(model, words) {
   const [found, setFound] = useState(null);
   useEffect(() => {
@@ -92,7 +83,7 @@ function useTokens(model, words) {
     const control = new AbortController();
     call("/tokenize", { model, prompt: words, with_pieces: true }, control.signal).then(
       ({ tokens, count: all, max_model_len: room }) =>
-        setFound({ model, tokens: tokens.slice(0, MOST_SHOWN).map(describe), all, different: new Set(tokens.map((t) => t.id)).size, room }),
+        setFound({ model, words, tokens: tokens.slice(0, MOST_SHOWN).map(fromPiece), all, different: new Set(tokens.map((t) => t.id)).size, room }),
       (error) => { if (error.name !== "AbortError") { setFound({ model, tokens: [], error: error.message }); if (error.status === 401) fail(error); } });
     return () => control.abort();
   }, [model, words]);
@@ -116,15 +107,15 @@ function Tokenized({ model, words, look, onClose }) {
   useEffect(() => {
     log.replace(look === "ids" ? tokens.map((t, i) => ({ ...t, text: `${i ? " " : ""}${t.id}` })) : tokens);
   }, [found, look]);
-  const [chars, size] = useMemo(() => [[...words].length, encoder.encode(words).length], [words]);
+  const read = found?.words ?? "", [chars, size] = useMemo(() => [[...read].length, encoder.encode(read).length], [read]);
   const note = (i) => tokens[i] && html`<p class="stats">bytes ${hex(tokens[i].bytes, " ")}</p><p class="stats">${codePoints(tokens[i].whole) || "part of a character"}</p>`;
-  const tools = html`${found && !found.error && html`<span class="count tokens-count">${plural(all, "token")} of ${count(found.room)}</span>`}
+  const tools = html`${found && !found.error && html`<span class=${`count tokens-count ${all > found.room ? "over" : ""}`}>${plural(all, "token")} of ${count(found.room)}${all > found.room ? ", too long" : ""}</span>`}
     ${onClose && html`<button type="button" class="quiet" onClick=${onClose} aria-label=${`Take ${model} away`}>Take away</button>`}`;
   return html`<${Card} title=${model} tools=${tools} className="tokens-card">
     ${found?.error && html`<p class="bad">${found.error}</p>`}
     ${!found && html`<p class="hint">Counting…</p>`}
     ${look === "table" ? html`<${TokenTable} tokens=${tokens} all=${all} />` : html`<div class="tokens-text scroll" tabindex="-1"><${TokenText} log=${log} colour="turn" label=${`The text in tokens of ${model}`} note=${note} redraw=${look} /><${First} n=${MOST_SHOWN} of=${all} /></div>`}
-    ${tokens.length > 0 && html`<p class="stats">${count(chars)} characters, ${count(size)} bytes · ${(size / all).toFixed(2)} bytes a token · ${count(found.different)} different tokens</p>`}
+    ${tokens.length > 0 && html`<p class="stats">${plural(chars, "character")}, ${plural(size, "byte")} · ${(size / all).toFixed(2)} bytes a token · ${plural(found.different, "different token")}</p>`}
   <//>`;
 }
 

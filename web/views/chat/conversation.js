@@ -127,6 +127,7 @@ async function write(id, path, body, again = null) {
   } catch (error) {
     if (log.items.length === 0) removeMessage(id);
     else keepLog(id); // what came until then stays
+    writing.patch({ stats: error.said ?? "" });
     fail(error, again);
     return false;
   } finally {

@@ -87,6 +87,7 @@ async function write(version, body, again) {
     const done = await answer(PATH, body, version.log, control.signal);
     change(version, { done, stats: summary(done) });
   } catch (error) {
+    change(version, { stats: error.said ?? "" });
     if (version.log.items.length === 0) {
       const versions = answers.get().versions.filter((other) => other !== version); // nothing came: as it was before
       answers.patch({ versions, at: version.from ? versions.indexOf(version.from) : versions.length - 1 });
