@@ -82,6 +82,11 @@ class Visit:
         self.page.evaluate("view => { location.hash = '#' + view }", view)
         self.page.locator(f"main.view-{view.split('?')[0]} > :nth-child(2)").wait_for()
 
+    def keep(self, **stores):
+        """What the page finds kept when it is loaded next: prompt="...", sampling={...}."""
+        self.page.evaluate("""(stores) => { for (const [name, value] of Object.entries(stores))
+          for (const place of [sessionStorage, localStorage]) place.setItem(`couplet.${name}`, JSON.stringify(value)); }""", stores)
+
     def serious(self):
         """What axe-core finds serious or critical on the page as it stands, in short words."""
         self.page.evaluate(AXE.read_text())  # through the debugger: the page's policy takes no injected script

@@ -44,8 +44,7 @@ def trained(nano, tmp_path_factory):
 
 
 def start(v, view="compare", prompt="The baker", **sampling):
-    v.page.evaluate("([p, s]) => { localStorage.setItem('couplet.prompt', JSON.stringify(p)); localStorage.setItem('couplet.sampling', JSON.stringify(s)); }",
-                    [prompt, {"temperature": 1, "max_tokens": 12, **sampling}])
+    v.keep(prompt=prompt, sampling={"temperature": 1, "max_tokens": 12, **sampling})
     v.page.evaluate("view => { location.hash = '#' + view }", view)
     v.page.reload()
     expect(v.page.locator("#compare")).to_be_enabled()
