@@ -20,8 +20,7 @@ def complete(visit, smol_url):
 
 
 def start(v, prompt=PROMPT, **sampling):
-    v.page.evaluate("([p, s]) => { localStorage.setItem('couplet.prompt', JSON.stringify(p)); localStorage.setItem('couplet.sampling', JSON.stringify(s)); }",
-                    [prompt, {"temperature": 0.7, "seed": 3, "max_tokens": 10, **sampling}])
+    v.keep(prompt=prompt, sampling={"temperature": 0.7, "seed": 3, "max_tokens": 10, **sampling})
     v.page.reload()
     expect(v.page.locator("#model")).to_have_value("SmolLM2-135M-Instruct")
 
@@ -217,7 +216,7 @@ def test_an_unlikely_token_has_its_rank(complete):
     complete.page.locator("#scored .tok").first.hover()
     expect(card).not_to_contain_text("rank")  # nothing stands before it
 
-    complete.page.evaluate("localStorage.setItem('couplet.sampling', JSON.stringify({temperature: 2, seed: 1, max_tokens: 12}))")
+    complete.keep(sampling={"temperature": 2, "seed": 1, "max_tokens": 12})
     complete.page.reload()
     with complete.page.expect_response("**/v1/completions") as streamed:
         run(complete)
@@ -322,7 +321,7 @@ def test_first_visit_with_a_finger(visit, smol_url):
     """An empty page offers an example; a tap shows a token's alternatives, a tap beside closes them, a tap on one takes it."""
     v = visit(smol_url, viewport={"width": 390, "height": 844}, has_touch=True)
     expect(v.page.locator("#model")).to_have_value("SmolLM2-135M-Instruct")
-    v.page.evaluate("localStorage.setItem('couplet.sampling', JSON.stringify({temperature: 0, max_tokens: 8}))")
+    v.keep(sampling={"temperature": 0, "max_tokens": 8})
     v.page.reload()
     button(v, "Try it with an example").tap()
     finished(v)
