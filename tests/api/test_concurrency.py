@@ -260,15 +260,20 @@ def test_200_disconnects_leave_nothing(start_server, long_nano):
     reader.join()
     assert witness.done and whole_choices(witness.events()) == wanted
     assert post(server.url, "/v1/completions", {"model": "nano", **golden})["choices"] == wanted
-    wait_until(lambda: still(server), 10, what="still")
+    wait_until(lambda: still(server), what="still")
     m = metrics(server.url)
     print(f"{m['couplet:client_disconnects_total'] - gone:.0f} disconnects noticed, cancel mean "
           f"{1000 * m['couplet:cancel_seconds_sum'] / m['couplet:cancel_seconds_count']:.2f} ms; resident {memory >> 20} -> {resident_bytes(server) >> 20} MiB, "
           f"descriptors {fds} -> {descriptors(server)}")
     assert m["couplet:client_disconnects_total"] - gone >= 100
-    wait_until(lambda: descriptors(server) <= fds, 5, what="descriptors as before")
+    wait_until(lambda: descriptors(server) <= fds, what="descriptors as before")
     if not sanitized(server):  # those keep freed memory aside
-        assert resident_bytes(server) - memory <= m["couplet:kv_cache_bytes"] - committed + (8 << 20)
+        grown = [resident_bytes(server) - memory - (m["couplet:kv_cache_bytes"] - committed)]
+        while grown[-1] > 8 << 20 and len(grown) < 4:  # what is lost is lost every time; how many were there at once is the machine's matter
+            memory = resident_bytes(server)
+            crowd(server, rng, 200)
+            grown.append(resident_bytes(server) - memory)
+        assert grown[-1] <= 8 << 20, grown
     assert server.stop() == 0  # under a sanitizer: no leak, no report
 
 
@@ -287,7 +292,7 @@ def expect_recovery(server, sockets):
     rejected = metrics(server.url)["couplet:requests_rejected_total"]
     for s in sockets:
         s.close()
-    wait_until(lambda: still(server), 20, what="still after the crowd left")
+    wait_until(lambda: still(server), what="still after the crowd left")
     assert len(post(server.url, "/v1/completions", {"model": "nano", "prompt": "x", "max_tokens": 5, "ignore_eos": True, "return_token_ids": True})["choices"][0]["token_ids"]) == 5
     assert rejected >= 1 and metrics(server.url)["couplet:requests_rejected_total"] == rejected
 
@@ -314,7 +319,7 @@ def test_288_sequences_fit_and_one_more_does_not(start_server, long_nano):
     sockets = [connect(server), connect(server)]
     for s, running, waiting in zip(sockets, (32, 32), (112, 256)):
         s.sendall(completion(prompt=[[1]] * 144, max_tokens=3500, ignore_eos=True))
-        wait_until(lambda r=running, w=waiting: (m := metrics(server.url))["couplet:num_requests_running"] == r and m["couplet:num_requests_waiting"] == w, 20)
+        wait_until(lambda r=running, w=waiting: (m := metrics(server.url))["couplet:num_requests_running"] == r and m["couplet:num_requests_waiting"] == w)
     expect_full(server)
     expect_recovery(server, sockets)
 
@@ -322,7 +327,7 @@ def test_288_sequences_fit_and_one_more_does_not(start_server, long_nano):
 # ---- the end ----
 
 def test_sigterm_lets_8_streams_finish(start_server, long_nano):
-    server = start_server(model=long_nano)
+    server = start_server("--drain-seconds", "600", model=long_nano)
     bodies = [{"model": "nano", "prompt": "go", "max_tokens": 400, "ignore_eos": True, "temperature": 1, "seed": i, "return_token_ids": True} for i in range(8)]
     streams = [Stream(server.url, "/v1/completions", body) for body in bodies]
     wait_until(lambda: metrics(server.url)["couplet:num_requests_running"] == 8)
@@ -330,4 +335,4 @@ def test_sigterm_lets_8_streams_finish(start_server, long_nano):
     for stream in streams:
         choice, = whole_choices(stream.read().events())
         assert stream.done and choice["finish_reason"] == "length" and len(choice["token_ids"]) == 400
-    assert server.process.wait(20) == 0
+    assert server.process.wait(60) == 0

@@ -122,15 +122,11 @@ def test_boundary_lengths(server, length):
 
 def test_junk_after_the_last_boundary(server):
     parts = part("purpose", b"fine-tune"), part("file", ROWS, "a.jsonl")
-    best = 1e9
-    for junk in (b"x" * 10**5, b"\r\n--XyZ" * 15000, b"-" * 10**5):
-        begin = time.monotonic()
-        assert post(server, form(*parts, tail=junk)).status == 200
-        best = min(best, time.monotonic() - begin)
-    assert best < 0.05
-    begin = time.monotonic()
-    assert post(server, b"--XyZ" + b"x" * 10**5).status == 400
-    assert time.monotonic() - begin < 1
+    bodies = [(form(*parts, tail=junk), 200) for junk in (b"x" * 10**5, b"\r\n--XyZ" * 15000, b"-" * 10**5)]
+    for body, status in (*bodies, (b"--XyZ" + b"x" * 10**5, 400)):
+        before = metrics(server)["process_cpu_seconds_total"]
+        assert post(server, body).status == status
+        assert metrics(server)["process_cpu_seconds_total"] - before < 0.5
 
 
 @pytest.mark.parametrize(
@@ -261,7 +257,7 @@ def test_limits(start_server):
     assert upload(server, data=b"x" * 100001).status == 413  # found while it comes
     begin = time.monotonic()
     head = request_bytes("POST", "/v1/files", [type_of(), "Content-Length: 900000000"])
-    assert answers_until_close(server, head + b"x" * 100000)[0].status == 413 and time.monotonic() - begin < 5
+    assert answers_until_close(server, head + b"x" * 100000)[0].status == 413 and time.monotonic() - begin < 30
     for _ in range(9):
         assert upload(server, data=b"x" * 100000).status == 200
     assert upload(server, data=b"x" * 100000).status == 507  # 11 x 100,000 bytes are over 1 MiB
@@ -303,7 +299,7 @@ def test_two_uploads_that_fit_only_alone(start_server):
     with connect(server) as a, connect(server) as b:  # both are let in, as nothing is stored yet
         for s in (a, b):
             s.sendall(request[:-2000])
-        time.sleep(0.2)
+        wait_until(lambda: len(entries(server)) == 2, what="both begun")
         statuses = []
         for s in (a, b):
             s.sendall(request[-2000:])
@@ -450,6 +446,7 @@ def loop_turns(server):
     return int(ran) / 1e9, int(turns)
 
 
+@pytest.mark.alone
 def test_large_upload_in_flat_memory(start_server):
     server = start_server()
     assert upload(server).status == 200

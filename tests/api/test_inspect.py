@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """POST /v1/inspect: equal to torch and transformers (tests/golden/inspect) and to what the same model answers; shapes, switches, refusals, its lane."""
 import base64
+import contextlib
 import itertools
 import json
 import math
@@ -16,7 +17,7 @@ import pytest
 from adapters import make_adapter
 from safetensors.numpy import load_file, save_file
 from serving import Server, make_nano
-from wire import connect, read_answer, wait_until
+from wire import connect, metrics, read_answer, wait_until
 
 GOLDEN = json.loads((Path(__file__).resolve().parents[1] / "golden" / "inspect" / "inspect.json").read_text())
 PARITY = Path(__file__).resolve().parents[1] / "golden" / "parity"
@@ -360,64 +361,68 @@ def test_keys(start_server):
 def slow(tmp_path_factory):
     """A server whose looks can take long: (server, the request that takes long)."""
     model = make_nano(tmp_path_factory.mktemp("slow") / "slow", "--ctx", "1000", "--layers", "32")
-    with Server("--model", str(model), "--max-inspect-tokens", "1000", "--drain-seconds", "1") as running:
+    with Server("--model", str(model), "--max-inspect-tokens", "1000", "--drain-seconds", "0") as running:
         yield running, {"model": "slow", "prompt": [n % 250 for n in range(1000)], "what": "lens", "mask": "none", "lens_tokens": 0}
         ended_well(running)
 
 
 def begin(server, request):
     body = json.dumps(request).encode()
-    s = connect(server, timeout=120)
+    s = connect(server, timeout=600)
     s.sendall(b"POST /v1/inspect HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     return s
 
 
 def small(server):
-    return httpx.post(server.url + "/v1/inspect", json={"model": "slow", "prompt": "a", "what": "weights"}, timeout=120)
+    return httpx.post(server.url + "/v1/inspect", json={"model": "slow", "prompt": "a", "what": "weights"}, timeout=600)
+
+
+@contextlib.contextmanager
+def crowd(server, request, n):
+    """n looks asked for at once, and given up at the end: then there is room again."""
+    clients = [begin(server, request) for _ in range(n)]
+    try:
+        yield clients
+    finally:
+        for s in clients:
+            s.close()
+    assert wait_until(lambda: small(server).status_code == 200, 60, what="an empty lane")
+
+
+def worked_s(server):
+    return metrics(server)["process_cpu_seconds_total"]
 
 
 def test_a_client_that_leaves_frees_the_lane(slow):
+    """By the time that the server works: how long it waits for a processor is the machine's matter."""
     server, long_request = slow
-    began = time.monotonic()
+    before = worked_s(server)
     assert httpx.post(server.url + "/v1/inspect", json=long_request, timeout=600).status_code == 200
-    whole = time.monotonic() - began
-    freed = []
-    while not freed or (min(freed) > whole / 2 and len(freed) < 4):  # again: the machine may have had something else to do
-        s = begin(server, long_request)
-        time.sleep(whole / 8)
-        s.close()
-        left = time.monotonic()
-        assert small(server).status_code == 200
-        freed.append(time.monotonic() - left)
-    assert min(freed) < whole / 2, (freed, whole)
+    whole, before = worked_s(server) - before, worked_s(server)
+    with begin(server, long_request):
+        wait_until(lambda: worked_s(server) - before > whole / 8, 600)
+    left = worked_s(server)
+    assert small(server).status_code == 200
+    assert worked_s(server) - left < whole / 2
 
 
 def test_nine_looks_and_no_more(slow):
     """One runs, eight wait; of twelve sent together three or more are told to come again, before the first look ends."""
     server, long_request = slow
-    waiting = [begin(server, long_request) for _ in range(12)]
-    try:
+    with crowd(server, long_request, 12) as waiting:
         first, _, _ = select.select(waiting, [], [], 60)
         refused = read_answer(first[0])[0]
         assert (refused.status, refused.headers["retry-after"], refused.error()["code"]) == (429, "1", "rate_limit_exceeded")
-    finally:
-        for s in waiting:
-            s.close()
-    assert wait_until(lambda: small(server).status_code == 200, 60, what="an empty lane")
 
 
 def test_answers_that_nobody_reads_are_bounded(slow):
-    """Of nine answers of 43 MB whose readers only wait, seven are made: past 256 MiB no look begins until answers are read or given up."""
+    """Of nine answers of 43 MB whose readers only wait, seven are made: past 256 MiB no look begins until answers are read or given up. An eighth is,
+    where the sockets have taken enough of the others meanwhile."""
     server, _ = slow
     large = {"model": "slow", "prompt": [1] * 1000, "what": ["weights", "scores"], "layer": 0, "encoding": "float32"}
-    readers = [begin(server, large) for _ in range(9)]
-    try:
+    with crowd(server, large, 9) as readers:
         statuses = [s.recv(12, socket.MSG_WAITALL) for s in readers]
-        assert statuses.count(b"HTTP/1.1 200") == 7 and set(statuses) == {b"HTTP/1.1 200", b"HTTP/1.1 429"}, statuses
-    finally:
-        for s in readers:
-            s.close()
-    assert wait_until(lambda: small(server).status_code == 200, 60, what="room for answers")
+        assert statuses.count(b"HTTP/1.1 200") in (7, 8) and set(statuses) == {b"HTTP/1.1 200", b"HTTP/1.1 429"}, statuses
 
 
 def test_looks_leave_the_rest_alone(slow):
@@ -432,14 +437,22 @@ def test_looks_leave_the_rest_alone(slow):
     assert small(server).status_code == 200
 
 
+def status_or_cut(s):
+    with s:
+        try:
+            return read_answer(s)[0].status
+        except (AssertionError, ConnectionResetError):
+            return "cut"
+
+
 def test_the_drain_does_not_wait_for_a_look(slow):
     """Last of this server: past the drain's deadline looks are given up, their clients are told, and the process ends well."""
     server, long_request = slow
-    looks = [begin(server, long_request) for _ in range(4)]  # over a second together
+    looks = [begin(server, long_request) for _ in range(9)]
     assert httpx.get(server.url + "/livez", timeout=60).status_code == 200  # so the looks' connections were taken before
+    began = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
-    statuses = sorted(read_answer(s)[0].status for s in looks)
-    assert set(statuses) <= {200, 503} and statuses[-1] == 503
-    for s in looks:
-        s.close()
+    statuses = [status_or_cut(s) for s in looks]
+    assert set(statuses) - {200} and set(statuses) <= {200, 503, "cut"}
+    assert "cut" not in statuses or time.monotonic() - began > 0.9  # a second later those are cut off who could not be told so soon
     assert server.process.wait(60) == 0

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`couplet train` from outside: every flag does something, mistakes have one clear message and leave nothing, a killed run resumes to the same
 bits, what is written loads again. On gpt2-nano with a byte vocabulary; every run takes a second or two."""
+import fcntl
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import re
 import signal
 import struct
 import subprocess
+import threading
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -363,27 +365,41 @@ def whole(files, nano, tmp_path_factory):
     return out
 
 
-def start(files, nano, out, *more):
-    command = [BINARY, "train", "--init", "gpt2-nano", "--tokenizer", nano, "--data", files / "text.txt", "--out", out, "--context", 32, "--batch-size", 4, "--lr", 1e-3,
-               *RESUME, *more]
-    return subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+class Started:
+    """A run that is told of through a pipe, and waits where nobody reads on: at most a page of lines, some twenty steps, ahead of what was read."""
 
+    def __init__(self, files, nano, out, *more):
+        command = [BINARY, "train", "--init", "gpt2-nano", "--tokenizer", nano, "--data", files / "text.txt", "--out", out, "--context", 32, "--batch-size", 4,
+                   "--lr", 1e-3, *RESUME, "--json", *more]
+        self.process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0)
+        fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, 4096)
 
-def steps_so_far(out):
-    log = out / "log.jsonl"
-    return log.read_text().count('"event":"step"') if log.exists() else 0
+    def read_to(self, step):
+        """Reads up to that step's line: none before it is left, and the run cannot have come to its end."""
+        for line in self.process.stdout:
+            said = json.loads(line)
+            if said["event"] == "step" and said["step"] >= step:
+                return
+        raise AssertionError(f"it ended before step {step}")
+
+    def end(self):
+        """Reads the rest; its exit status."""
+        self.process.stdout.read()
+        return self.process.wait(60)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.mark.parametrize("threads,seed", [(1, 1), (2, 2), (1, 3), (2, 4)])
 def test_killed_run_resumes_to_the_same_bits(files, nano, whole, tmp_path, threads, seed):
-    out, chance = tmp_path / "out", random.Random(seed)
+    out, chance, step = tmp_path / "out", random.Random(seed), 0
     for _ in range(2):
-        process, stop = start(files, nano, out, "--threads", threads, "--resume"), steps_so_far(out) + chance.randrange(1, 14)
-        while process.poll() is None and steps_so_far(out) < stop:
-            time.sleep(0.002)
+        run, step = Started(files, nano, out, "--threads", threads, "--resume"), step + chance.randrange(1, 10)
+        run.read_to(step)
         time.sleep(chance.random() * 0.02)
-        process.kill()
-        process.wait()
+        run.kill()
     text_run(files, nano, out, *RESUME, "--resume", "--threads", threads)
     assert weights(out) == weights(whole)
     assert [without_times(e) for e in log_of(out)] == [without_times(e) for e in log_of(whole)]
@@ -394,11 +410,10 @@ def test_killed_run_resumes_to_the_same_bits(files, nano, whole, tmp_path, threa
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_checkpoints(files, nano, whole, tmp_path, number):
     out = tmp_path / "out"
-    process = start(files, nano, out)
-    while process.poll() is None and steps_so_far(out) < 5:
-        time.sleep(0.002)
-    process.send_signal(number)
-    assert process.wait(60) == 1
+    run = Started(files, nano, out)
+    run.read_to(5)
+    run.process.send_signal(number)
+    assert run.end() == 1
     assert events(out, "done")[-1]["reason"] == "stopped" and not (out / "model.safetensors").exists() and list((out / "checkpoints").glob("step-*"))
     refused = text_run(files, nano, out, *RESUME, ok=False)
     assert refused.returncode == 1 and "--resume" in refused.stderr
@@ -409,13 +424,16 @@ def test_signal_checkpoints(files, nano, whole, tmp_path, number):
 def test_supervised_is_told_twice(files, nano, tmp_path):
     """By its server, and by whoever stops the server with all that it started."""
     out = tmp_path / "out"
-    process = start(files, nano, out, "--supervised")
-    while process.poll() is None and steps_so_far(out) < 5:
-        time.sleep(0.002)
-    while process.poll() is None:
-        process.send_signal(signal.SIGTERM)
+    run = Started(files, nano, out, "--supervised", "--steps", 100000)
+    run.read_to(5)
+    reader = threading.Thread(target=run.end)
+    run.process.send_signal(signal.SIGTERM)
+    reader.start()
+    while run.process.poll() is None:
+        run.process.send_signal(signal.SIGTERM)
         time.sleep(0.001)
-    assert process.wait() == 1
+    reader.join()
+    assert run.process.returncode == 1
     assert events(out, "done")[-1]["reason"] == "stopped" and list((out / "checkpoints").glob("step-*"))
 
 
@@ -429,11 +447,9 @@ def test_resume_of_another_run_is_refused(files, nano, tmp_path):
 
 def test_damaged_checkpoint_falls_back(files, nano, whole, tmp_path):
     out = tmp_path / "out"
-    process = start(files, nano, out)
-    while process.poll() is None and steps_so_far(out) < 14:
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
+    run = Started(files, nano, out)
+    run.read_to(14)
+    run.kill()
     newest = sorted((out / "checkpoints").glob("step-*"))[-1]
     data = bytearray((newest / "weights.safetensors").read_bytes())
     data[len(data) // 2] ^= 1
@@ -444,12 +460,8 @@ def test_damaged_checkpoint_falls_back(files, nano, whole, tmp_path):
 
 def test_two_runs_in_one_directory(files, nano, tmp_path):
     out = tmp_path / "out"
-    process = start(files, nano, out, "--steps", 2000)
-    try:
-        while process.poll() is None and steps_so_far(out) < 2:
-            time.sleep(0.002)
-        second = text_run(files, nano, out, *RESUME, "--steps", 2000, "--resume", ok=False)
-        assert second.returncode == 1 and process.poll() is None
-    finally:
-        process.kill()
-        process.wait()
+    run = Started(files, nano, out, "--steps", 2000)
+    run.read_to(2)
+    second = text_run(files, nano, out, *RESUME, "--steps", 2000, "--resume", ok=False)
+    assert second.returncode == 1 and run.process.poll() is None
+    run.kill()

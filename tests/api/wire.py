@@ -7,8 +7,8 @@ import time
 import urllib.request
 
 
-def wait_until(condition, seconds=10, what="condition"):
-    """Polls until condition() is true, and returns its value; fails after `seconds`."""
+def wait_until(condition, seconds=60, what="condition"):
+    """Polls until condition() is true, and returns its value; fails after `seconds`, which are many: who waits for what comes loses none."""
     end = time.monotonic() + seconds
     while True:
         value = condition()
@@ -18,7 +18,7 @@ def wait_until(condition, seconds=10, what="condition"):
         time.sleep(0.005)
 
 
-def connect(server, timeout=10, receive_buffer=None):
+def connect(server, timeout=60, receive_buffer=None):
     s = socket.socket()
     if receive_buffer:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -94,7 +94,7 @@ def read_to_end(s):
         data += more
 
 
-def answers_until_close(server, request, timeout=10):
+def answers_until_close(server, request, timeout=20):
     """Sends bytes and returns all answers until the server closes; fails when it does not."""
     with connect(server, timeout) as s:
         try:
@@ -133,6 +133,6 @@ def completion(**fields):
 
 def metrics(server):
     """Every sample of /metrics: name with labels -> value."""
-    with urllib.request.urlopen(server.url + "/metrics", timeout=10) as reply:
+    with urllib.request.urlopen(server.url + "/metrics", timeout=60) as reply:
         text = reply.read().decode()
     return {m[1]: float(m[2]) for m in re.finditer(r"^([a-zA-Z_:][^ ]*) (\S+)$", text, re.M)}

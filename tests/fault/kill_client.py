@@ -245,7 +245,7 @@ class Client:
 
     # ---- at the end ----
 
-    def wishes_check(self, seconds=20):
+    def wishes_check(self, seconds=60):
         """What was acknowledged as paused is paused, what was cancelled is cancelled; nothing pauses that was not asked to."""
         end, open_jobs = time.monotonic() + seconds, self.acknowledged()
         while open_jobs and time.monotonic() < end:

@@ -28,7 +28,7 @@ def submit(http, file, how):
     return http.post("/fine_tuning/jobs", json={"model": "nano", "training_file": file, "seed": 7, "couplet": how})
 
 
-def wait_for_end(http, job, seconds=60):
+def wait_for_end(http, job, seconds=300):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         seen = http.get(f"/fine_tuning/jobs/{job}").json()
@@ -40,7 +40,8 @@ def wait_for_end(http, job, seconds=60):
 
 def check_clean(data, http, jobs):
     """A job says how it ended before it is cleaned up."""
-    for _ in range(40):
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
         try:
             return check_clean_now(data, http, jobs)
         except AssertionError:

@@ -31,7 +31,7 @@ def make_nano(folder, *options):
 
 
 class Server:
-    def __init__(self, *arguments, ready_s=60, cwd=None):
+    def __init__(self, *arguments, ready_s=180, cwd=None):
         self.held = hold_port()
         self.port = self.held.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
@@ -69,7 +69,7 @@ class Server:
         self.log.seek(0)
         return self.log.read()
 
-    def stop(self, seconds=30):
+    def stop(self, seconds=120):
         """SIGTERM; returns the exit status (negative: died by that signal, None: had to be killed)."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
