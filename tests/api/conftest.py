@@ -13,6 +13,15 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "tools"), str(Path(__f
 from serving import Server, make_nano  # noqa: E402
 
 
+# By the time they take: those that take long begin first, so that where files run beside each other none stands alone at the end.
+LONGEST = ("test_train_command", "test_lifecycle", "test_runner", "test_inspect", "test_concurrency", "test_files", "test_chat", "test_client_commands",
+           "test_jobs_api", "test_models", "test_one_engine", "test_train_service")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 def stop_and_look(running):
     """Every server ends well when told to, whatever was done to it, and no sanitizer had a word to say."""
     status = running.stop() if running.process.poll() is None else 0

@@ -3,7 +3,7 @@
 """Turns what a test runner wrote down into the one closing line of a suite: `NAME: N passed, N failed[, N skipped]`.
 
     closing.py NAME meson BUILD_DIR     counts the tests inside each executable (test.h prints their sum)
-    closing.py NAME pytest JUNIT.xml
+    closing.py NAME pytest JUNIT.xml...  of several runs the sum
 Exit status 1 when something failed or nothing ran: a suite without a test proves nothing.
 """
 import json
@@ -40,9 +40,9 @@ def count_pytest(junit):
 
 
 def main():
-    name, kind, where = sys.argv[1:]
+    name, kind, *where = sys.argv[1:]
     try:
-        passed, failed, skipped = {"meson": count_meson, "pytest": count_pytest}[kind](where)
+        passed, failed, skipped = map(sum, zip(*map({"meson": count_meson, "pytest": count_pytest}[kind], where)))
     except (OSError, ValueError, ET.ParseError) as error:
         print(f"{name}: the runner left no result: {error}")
         passed, failed, skipped = 0, 1, 0
