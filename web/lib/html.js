@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The one import of every view: html`...` (htm bound to Preact) and the hooks.
 
-import { h, Fragment, htm, render } from "/vendor/preact.js";
+import { h, Fragment, render } from "/vendor/preact.js";
+import htm from "/vendor/htm.js";
 
 export const html = htm.bind(h);
 export { Fragment, render };
-export { useCallback, useEffect, useId, useLayoutEffect, useMemo, useReducer, useRef, useState } from "/vendor/preact.js";
+export { useCallback, useEffect, useId, useLayoutEffect, useMemo, useReducer, useRef, useState } from "/vendor/hooks.js";
