@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """How fast the playground is, in chromium on this machine: first paint, work of the main thread for a key and for a hover with 2,000 (and 10,000)
-tokens on screen, and the attention of all heads of SmolLM2 over 128 tokens, from the click to the drawn picture.
+tokens on screen, our own part of it (scripts) for a key in a megabyte of text, and the attention of all heads of SmolLM2 over 128 tokens, from the
+click to the drawn picture.
 
     COUPLET=build/server/couplet .venv/bin/python tests/bench/page_speed.py [ROUNDS]      prints medians of ROUNDS (5) and the worst
 """
@@ -72,6 +73,25 @@ def typing_and_hovering(page, session, url, n):
     return typed, hovered
 
 
+def typing_in_a_megabyte(page, session, url, view, box):
+    """Script of the main thread for a key, in ms: median and worst. The layout of so large a field, which is the browser's own, takes longer."""
+    page.goto(f"{url}/#{view}")
+    page.locator(box).evaluate("""e => {
+        e.value = "The old man chased the dog. ".repeat(40_000).slice(0, 1_000_000);
+        e.dispatchEvent(new InputEvent("input", { bubbles: true }));
+        e.focus();
+        e.setSelectionRange(50, 50);
+    }""")
+    page.wait_for_timeout(8000)  # what is done with the whole text once it stands still is over
+    spent = []
+    for letter in "abcdefghij":
+        before = metric(session, "ScriptDuration")
+        page.keyboard.press(letter)
+        page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 0)))")
+        spent.append(1000 * (metric(session, "ScriptDuration") - before))
+    return statistics.median(spent), max(spent)
+
+
 def attention(page, url):
     """From asking for the picture of all heads over 128 tokens to having it drawn, in ms, as the page itself measures it."""
     page.goto(url + "/#inside?tab=attention&model=SmolLM2-135M-Instruct")
@@ -101,6 +121,12 @@ def main():
             session.send("Performance.enable")
             (typed, worst_typed), (hovered, worst_hovered) = typing_and_hovering(page, session, server.url, n)
             print(f"{n} tokens on screen: a key {typed:.1f} ms (worst {worst_typed:.1f}), a hover {hovered:.1f} ms (worst {worst_hovered:.1f})")
+        for view, box in (("complete", "#prompt"), ("chat", "#say"), ("chat", "#system"), ("tokens", "#tokens-input"), ("compare", "#prompt"), ("inside", "#inside-text")):
+            page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+            session = page.context.new_cdp_session(page)
+            session.send("Performance.enable")
+            typed, worst = typing_in_a_megabyte(page, session, server.url, view, box)
+            print(f"a megabyte in {view} {box}: scripts for a key {typed:.1f} ms (worst {worst:.1f})")
         browser.close()
 
 

@@ -193,7 +193,7 @@ export function TokenText({ log, label, model, colour = "surprise", onPick, mark
   const show = (index) => {
     clearTimeout(hide.current);
     const node = span(index);
-    if (!node) return;
+    if (!node || log.items[index].id === null) return; // a text of which nothing more is known
     const box = node.getClientRects()[0] ?? node.getBoundingClientRect();
     setOpen({ index, place: { left: box.left, top: box.top, bottom: box.bottom } });
   };

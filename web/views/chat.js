@@ -59,6 +59,7 @@ function Message({ node, last }) {
       : html`<${TokenText} key=${node.id} log=${log} model=${node.model} colour=${colour} label="The model's answer" running=${mine}
         tools=${(index, token) => html`<${NeverTool} model=${node.model} token=${token} />`}
           onPick=${!busy && canGoOn(node) ? (index, entry) => takeAlternative(node, index, entry) : undefined} />`}
+    ${!fromUser && log.items[0]?.id === null && html`<p class="hint">Only the text of this answer is still known, not its tokens.</p>`}
     ${!fromUser && !mine && log.items.length === 0 && html`<p class="hint">No text came.</p>`}
     ${editing && html`<${Edit} node=${node} onClose=${() => setEditing(false)} />`}
     ${!editing && html`<div class="chat-tools">
