@@ -401,6 +401,32 @@ def test_checkpoints_are_tried_at_once(visit, trainer, village):
     assert not v.complaints
 
 
+def test_a_sample_prompt_is_no_question(visit, trainer, village):
+    """It has its template already: a model that can chat goes on with it; what a user writes is asked."""
+    def with_template(route):
+        answer = route.fetch().json()
+        for model in answer["data"]:
+            (model["meta"] or {})["chat_template"] = "chatml"
+        route.fulfill(json=answer)
+    v = visit(trainer.url)
+    v.page.route("**/v1/models", with_template)
+    v.page.reload()
+    v.open(f"train?job={village}")
+    page, box = v.page, v.page.get_by_label("Try it")
+    way = lambda name: page.get_by_role("group", name="How to ask").get_by_label(name)  # noqa: E731
+    expect(box).to_have_value("The mill")
+    expect(way("Go on")).to_be_checked()
+    with page.expect_request("**/v1/completions") as sent:
+        page.locator(".job-model").first.get_by_role("button", name="Try").click()
+    assert json.loads(sent.value.post_data)["prompt"] == "The mill"
+    box.fill("The mill stood")  # the sample prompt, changed
+    expect(way("Go on")).to_be_checked()
+    page.get_by_role("group", name="How to ask").get_by_text("Ask", exact=True).click()
+    expect(way("Ask")).to_be_checked()
+    expect(box).to_have_value("The mill stood")
+    assert not v.complaints
+
+
 def test_newest_weights_are_tried_while_it_learns(visit, trainer):
     trainer.hold.at(0)
     job = trainer.start("adapter", max_steps=1_000_000, training_type={"type": "lora"}, n_checkpoints=1, n_evals=1)

@@ -273,16 +273,17 @@ function Checkpoints({ log }) {
   const job = log.job, served = new Set(list.map((m) => m.id));
   const entries = entriesOf(job, log.checkpoints, list).filter((entry) => served.has(entry.model));
   if (entries.length === 0) return null;
-  const text = prompt ?? job.couplet.sample_prompts[0] ?? "";
-  const canChat = chats(job), asChat = canChat && chat, shown = all ? entries : entries.slice(0, MOST);
+  const sample = job.couplet.sample_prompts[0] ?? "", text = prompt ?? sample; // a sample prompt is what the model reads, template and all
+  const canChat = chats(job), asChat = canChat && chat && (prompt !== null || !sample), shown = all ? entries : entries.slice(0, MOST);
   const base = served.has(job.model) ? job.model : null;
   const tryAll = async () => { for (const entry of [...shown].reverse()) await tryModel(entry.model, text, asChat); };
   const tools = canChat && html`<${Segmented} label="How to ask" value=${asChat ? "chat" : "text"} options=${WAYS}
-    onChange=${(way) => asked.patch({ chat: way === "chat" })} />`;
+    onChange=${(way) => asked.patch({ prompt: text, chat: way === "chat" })} />`;
+  const write = ({ target: { value } }) => asked.patch({ prompt: value, chat: chat && (asChat || !value.startsWith(sample.slice(0, 9))) });
   const lines = Math.max(2, text.split("\n", 8).length);
   return html`<${Card} title="Try it" labelFor="try-prompt" id="checkpoints" tools=${tools}>
     <textarea id="try-prompt" rows=${lines} spellcheck="false" placeholder=${asChat ? "Ask something" : "Begin a text"} value=${text}
-      onInput=${(e) => asked.patch({ prompt: e.target.value })}></textarea>
+      onInput=${write}></textarea>
     <div class="actions"><button type="button" class="primary" disabled=${!text} onClick=${tryAll}>Try all</button>
       <span class="hint">One after the other, oldest first, with the same seed.</span>
       ${log.checkpoints.length > 1 && html`<a class="job-replay" href=${linkTo("compare", { job: job.id })}>Replay the run in Compare</a>`}</div>
