@@ -75,12 +75,12 @@ static bool run_content(struct client *c, void *options, const struct option_arg
 // ---- report ----
 
 // The first rows as they are trained on: what counts for the loss in brackets.
-static void preview_write(const json_t *rows, struct buf *out) {
+static void preview_write(const json_t *rows, const char *place, struct buf *out) {
     size_t i, k;
     const json_t *row, *token;
     json_array_foreach(rows, i, row) {
         bool open = false;
-        buf_printf(out, "\nline %.0f, trained on what stands in [[ ]]:\n", member_number(row, "line"));
+        buf_printf(out, "\n%s %.0f, trained on what stands in [[ ]]:\n", place, member_number(row, "line"));
         json_array_foreach(json_object_get(row, "tokens"), k, token) {
             const bool counts = json_is_true(json_object_get(token, "supervised"));
             if (counts != open) buf_add_str(out, counts ? "[[" : "]]");
@@ -94,12 +94,13 @@ static void preview_write(const json_t *rows, struct buf *out) {
 static void report_write(const json_t *report, struct buf *out) {
     size_t i;
     const json_t *p;
+    const char *place = member_text(report, "numbered_by");
     members_write(report, out);
     json_array_foreach(json_object_get(report, "problems"), i, p) {
-        if (json_is_integer(json_object_get(p, "line"))) buf_printf(out, "line %.0f: ", member_number(p, "line"));
+        if (json_is_integer(json_object_get(p, "line"))) buf_printf(out, "%s %.0f: ", place, member_number(p, "line"));
         buf_printf(out, "%s\n", member_text(p, "message"));
     }
-    preview_write(json_object_get(report, "preview"), out);
+    preview_write(json_object_get(report, "preview"), place, out);
 }
 
 static bool run_report(struct client *c, void *options, const struct option_args *args, struct err *err) {

@@ -90,7 +90,7 @@ static bool is_ours(struct http_request *r) {
 }
 
 static void write_problems(const struct dataset_report *report, const struct err *err, struct buf *out) {
-    buf_printf(out, ",\"n_problems\":%zu,\"problems\":[", report->n_problems);
+    buf_printf(out, ",\"numbered_by\":\"%s\",\"n_problems\":%zu,\"problems\":[", dataset_place(report), report->n_problems);
     for (size_t i = 0; i < report->n_problems_kept; i++) {
         const struct data_problem *p = &report->problems[i];
         buf_printf(out, "%s{\"line\":%zu,\"message\":", i ? "," : "", p->line);

@@ -95,7 +95,7 @@ static void problems_report(struct train_job *j, const char *path, const struct 
             continue;
         }
         buf_clear(&text);
-        buf_printf(&text, "%s line %zu: %s", path, r->problems[i].line, r->problems[i].message);
+        buf_printf(&text, "%s %s %zu: %s", path, dataset_place(r), r->problems[i].line, r->problems[i].message);
         warn(j, buf_str(&text));
     }
     const struct {

@@ -35,7 +35,7 @@ void loader_problem(struct loader *l, size_t line, bool fatal, const char *forma
     err_set(&clean, ERR_INVALID, "%s", text); // rows are quoted: without control characters
     r->n_problems++;
     if (fatal && !r->n_fatal++) {
-        if (line) err_set(&l->failure, ERR_INVALID, "%s line %zu: %s", l->name, line, clean.message);
+        if (line) err_set(&l->failure, ERR_INVALID, "%s %s %zu: %s", l->name, dataset_place(r), line, clean.message);
         else err_set(&l->failure, ERR_INVALID, "%s: %s", l->name, clean.message);
     }
     if (r->n_problems_kept >= (fatal ? PROBLEMS_MAX : NOTES_MAX)) return;

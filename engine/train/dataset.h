@@ -40,25 +40,27 @@ struct dataset_options {
     void *progress_ctx;
 };
 struct data_problem {
-    size_t line; // 1-based, in the file; of a .json array: the line where the element begins
+    size_t line; // 1-based, in the file; of a .json array: the line where the element begins, or which row it is (by_row)
     bool fatal;  // the row could not be used under these options
     char message[200];
 };
 struct dataset_report {
     size_t n_rows, n_examples, n_tokens, n_supervised, longest; // supervised targets; longest example in tokens. Of a text n_rows is 0
     size_t n_truncated, n_dropped;
+    bool by_row; // an array on one line: its rows have numbers, where others have lines
     size_t n_duplicates, n_near_duplicates; // rows equal to an earlier one, exactly | only after lower-casing and folding white space
     struct data_problem *problems;          // the first 100, of them at most 50 that are not fatal
     size_t n_problems, n_fatal;             // in all
     size_t n_problems_kept, problems_cap;
 };
 void dataset_report_finish(struct dataset_report *r);
+static inline const char *dataset_place(const struct dataset_report *r) { return r->by_row ? "row" : "line"; } // what a problem's `line` counts
 
 // What a model is given of an instruction row (Alpaca's wording, the seed's): all but the answer. input: empty where there is none.
 void dataset_instruction_prompt(const struct buf *instruction, const struct buf *input, struct buf *out);
 
 struct dataset;
-// On failure (unreadable, empty, not UTF-8, any fatal problem) NULL; *err is the first problem, "FILE line N: ..."; *report (may be NULL) has all.
+// On failure (unreadable, empty, not UTF-8, any fatal problem) NULL; *err is the first problem, "FILE line N: ..." (row N); *report (may be NULL) has all.
 struct dataset *dataset_open(const char *path, const struct dataset_options *o, struct dataset_report *report, struct err *err) MUST_CHECK;
 void dataset_close(struct dataset *d); // accepts NULL
 size_t dataset_count(const struct dataset *d);             // examples; of a text: windows

@@ -298,8 +298,8 @@ static bool note_duplicate(struct rows *r, size_t line, struct err *err) {
     if (!line_set_add(&r->folded, row_hash(r, true), line, &folded, err)) return false;
     report->n_duplicates += exact > 0;
     report->n_near_duplicates += !exact && folded;
-    if (exact) loader_problem(r->l, line, false, "the same as line %zu", exact);
-    else if (folded) loader_problem(r->l, line, false, "the same as line %zu but for case and white space", folded);
+    if (exact) loader_problem(r->l, line, false, "the same as %s %zu", dataset_place(report), exact);
+    else if (folded) loader_problem(r->l, line, false, "the same as %s %zu but for case and white space", dataset_place(report), folded);
     return true;
 }
 
@@ -338,7 +338,7 @@ static bool row_finish(struct rows *r, size_t line, struct err *err) {
     return loader_add_example(r->l, r->ids.data, n, supervised, line, err);
 }
 
-// The JSON reader counts lines from where its text begins, which is line `base` of the file.
+// The JSON reader counts lines from where its text begins, which is line (or row) `base` of the file.
 static void json_problem(struct rows *r, size_t line, size_t base, const struct err *e) {
     size_t at = 0, column = 0;
     int n = 0;
@@ -386,17 +386,24 @@ static bool load_lines(struct rows *r, struct err *err) {
     return true;
 }
 
+static bool one_line(const char *text, size_t len) {
+    while (len && (unsigned char)text[len - 1] <= ' ') len--;
+    return !memchr(text, '\n', len);
+}
+
 static bool load_array(struct rows *r, struct err *err) {
     const char *text = r->l->text, *counted = text;
     size_t line = 1;
     struct json j;
     struct err bad = {0};
     json_init(&j, text, r->l->len);
+    const bool by_row = r->l->report->by_row = one_line(text, r->l->len);
     bool ok = json_open(&j, '[', &bad);
     while (ok && json_next_item(&j, &bad)) {
         const char *start = j.at;
         for (; (counted = memchr(counted, '\n', (size_t)(start - counted))); counted++) line++;
         counted = start;
+        if (by_row) line = r->l->report->n_rows + 1;
         if (!(ok = json_skip(&j, &bad))) break;
         if (!row_read(r, start, (size_t)(j.at - start), line, err)) return false;
         loader_advance(r->l, (size_t)(j.at - text));

@@ -107,6 +107,14 @@ def test_problems_are_told_by_line_with_what_to_do(visit):
     assert v.complaints == []
 
 
+def test_an_array_on_one_line_is_told_by_rows(visit):
+    v = visit()
+    reported(v, "array.json", json.dumps([{"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}]))
+    expect(v.page.locator(".train-problems li")).to_contain_text("Row 2: the same as row 1. It counts twice.")
+    expect(v.page.get_by_role("group", name="Which one").get_by_role("button")).to_have_text(["Row 1", "Row 2", "Row 3"])
+    assert v.complaints == []
+
+
 def test_what_is_no_training_data_is_not_sent(visit):
     v = visit()
     v.open("train")

@@ -149,6 +149,15 @@ TEST(array) {
     CHECK_STR(d.err.message, "FILE line 3: line 4, column 1: expected ',' or ']', found an object");
     CHECK(!DATA_OPEN(&d, "a.json", "[\n{\"text\":\"a\"}]\n7"));
     CHECK_STR(d.err.message, "FILE line 2: line 3, column 1: expected the end of the text, found a number");
+    REQUIRE(DATA_OPEN(&d, "a.json", "[{\"text\":\"a\"}, {\"text\":\"b\"}, {\"text\":\"b\"}]\n")); // one line: told by row
+    CHECK(d.report.by_row);
+    CHECK_INT(dataset_line(d.set, 2), 3);
+    CHECK_INT(d.report.problems[0].line, 3);
+    CHECK_STR(d.report.problems[0].message, "the same as row 2");
+    CHECK(!DATA_OPEN(&d, "a.json", "[{\"text\":\"a\"}, {\"text\":7}]"));
+    CHECK_STR(d.err.message, "FILE row 2: column 9: expected a string, found a number");
+    CHECK(!DATA_OPEN(&d, "a.json", "[{\"text\":\"a\"}, {\"text\":\"b\"} {}]"));
+    CHECK_STR(d.err.message, "FILE row 2: line 1, column 29: expected ',' or ']', found an object");
     data_finish(&d);
 }
 

@@ -268,7 +268,7 @@ const ADVICE = [
   [/unknown key/, "Rename the key, or take it out: a row has the keys of one kind, listed under “What a file may hold”."],
   [/keys of two kinds|a row has|without/, "Give each row the keys of one kind: prompt and completion; instruction and output; messages; or text."],
   [/is empty/, "Fill it in, or delete the row."],
-  [/the same as line/, "It counts twice. Delete one of them unless you mean it."],
+  [/the same as (line|row)/, "It counts twice. Delete one of them unless you mean it."],
   [/of which the context of/, "Shorten the row, raise the context length, or choose under “Long rows” to cut or to leave out."],
   [/not UTF-8|NUL byte/, "Save the file as UTF-8 text and drop it again."],
   [/chat template/, "Choose a base with a chat template, or write the rows as prompt and completion."],
@@ -292,11 +292,13 @@ export function useReport(file, settings) {
   return { report, error, stale: of !== key };
 }
 
-function Problem({ problem }) {
+const placeOf = (report) => (report.numbered_by === "row" ? "Row" : "Line"); // an array on one line is told by rows
+
+function Problem({ problem, place }) {
   const what = advice(problem.message);
   return html`<li class=${problem.fatal ? "fatal" : ""}>
     <span class="tag ${problem.fatal ? "bad" : ""}">${problem.fatal ? "must be mended" : "note"}</span>
-    ${" "}${problem.line !== null && html`<b>Line ${count(problem.line)}: </b>`}${problem.message}${/[.!?]$/.test(problem.message) ? "" : "."}
+    ${" "}${problem.line !== null && html`<b>${place} ${count(problem.line)}: </b>`}${problem.message}${/[.!?]$/.test(problem.message) ? "" : "."}
     ${what && html` <span class="hint">${what}</span>`}
   </li>`;
 }
@@ -308,7 +310,7 @@ function Problems({ report }) {
   if (list.length === 0) return html`<p class="train-good">No problem found.</p>`;
   return html`<div class="train-problems">
     <h3>${fatal ? `${plural(fatal, "problem")} to mend before this can be trained on` : plural(report.n_problems, "note")}</h3>
-    <ul>${list.slice(0, all ? list.length : SHOWN_PROBLEMS).map((p) => html`<${Problem} problem=${p} />`)}</ul>
+    <ul>${list.slice(0, all ? list.length : SHOWN_PROBLEMS).map((p) => html`<${Problem} problem=${p} place=${placeOf(report)} />`)}</ul>
     ${list.length > SHOWN_PROBLEMS && !all && html`<button type="button" class="quiet"
       onClick=${() => setAll(true)}>Show ${list.length - SHOWN_PROBLEMS} more</button>`}
     ${all && report.n_problems > list.length && html`<p class="hint">and ${count(report.n_problems - list.length)} more.</p>`}
@@ -339,7 +341,7 @@ function Run({ run, whole }) {
   return run.tokens.map((t) => html`<${tag} title=${`token ${t.id}, ${said}`}>${t.text}<//>`);
 }
 
-function Mask({ preview, model }) {
+function Mask({ preview, model, place }) {
   const [at, setAt] = useState(0);
   const row = preview[Math.min(at, preview.length - 1)];
   const runs = useMemo(() => runsOf(row.tokens), [row]), whole = useWhole(runs, model);
@@ -347,7 +349,7 @@ function Mask({ preview, model }) {
   return html`<div class="train-mask">
     <div class="card-head"><h3>As the model reads it</h3>
       <span class="card-tools" role="group" aria-label="Which one">${preview.length > 1 && preview.map((p, i) => html`<button type="button"
-        class="chip" aria-pressed=${i === at} onClick=${() => setAt(i)}>${p.line ? `Line ${p.line}` : `Window ${i + 1}`}</button>`)}</span></div>
+        class="chip" aria-pressed=${i === at} onClick=${() => setAt(i)}>${p.line ? `${place} ${p.line}` : `Window ${i + 1}`}</button>`)}</span></div>
     <p class="legend"><mark>learned</mark> ${count(learned)} tokens that it is trained to write ·${" "}
       <span>only read</span> ${count(row.tokens.length - learned)}</p>
     <div class="text train-mask-text" tabindex="0" role="region" aria-label="The text as tokens, what is learned is marked">${
@@ -369,7 +371,7 @@ const reportFigures = (r) => [
 /** `state`: what useReport gave. `tokenizer`: whose it is, in words. */
 export function Report({ state, tokenizer }) {
   const { report, error, stale } = state;
-  const mask = useMemo(() => report?.preview.length > 0 && html`<${Mask} key=${report.file} preview=${report.preview} model=${report.model} />`,
+  const mask = useMemo(() => report?.preview.length > 0 && html`<${Mask} key=${report.file} preview=${report.preview} model=${report.model} place=${placeOf(report)} />`,
     [report]); // not at every key typed
   if (error && !stale) {
     const gone = error instanceof ApiError && error.status === 404;
