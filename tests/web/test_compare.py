@@ -215,7 +215,7 @@ def test_a_model_in_training_beside_its_base(visit, trained):
         trained.hold.release()
     result = ask_until(trained.client, f"/v1/fine_tuning/jobs/{job}", lambda job: job["status"] == "succeeded")["fine_tuned_model"]
     v.page.locator("#compare").click()
-    expect(v.page.get_by_role("alert")).to_contain_text("no longer served")
+    expect(v.page.locator("#notice")).to_contain_text("no longer served")
     expect(v.page.get_by_label("Model 1", exact=True).locator("option", has_text="learning")).to_have_count(4)  # three checkpoints and the result
     v.page.get_by_label("Model 2", exact=True).select_option(result)
     compare(v)
