@@ -95,7 +95,7 @@ def test_a_long_text_can_be_looked_at_in_part(inside, smol_url):
     v.page.get_by_role("button", name="Look at the first 512 tokens").click()
     expect(v.page.locator("#inside-count")).to_have_text("the first 512 tokens")
     expect(v.page.locator("#inside-all")).to_contain_text("The first 249 of 512 tokens")  # the maps of all heads of more are above the server's bound
-    expect(v.page.locator("#inside-one canvas")).to_be_visible()
+    expect(v.page.locator(".inside-map canvas")).to_be_visible()
     expect(v.page.locator("#inside-cell")).to_contain_text("(511)")
     v.page.get_by_role("button", name="Look at all").click()
     expect(v.page.get_by_text("The text is too long to look inside")).to_be_visible()
@@ -106,7 +106,7 @@ def test_hostile_text_is_text(inside):
     hostile = "<img src=x onerror=alert(1)> \u202eabc \u05e9\u05dc\u05d5\u05dd 👩\u200d🚀 </script>\n\n\t" + "w" * 80
     v = inside("attention", hostile)
     v.page.on("dialog", lambda dialog: pytest.fail("the text ran"))
-    expect(v.page.locator("#inside-one canvas")).to_be_visible()
+    expect(v.page.locator(".inside-map canvas")).to_be_visible()
     for tab in ("lens", "neighbours", "heads"):
         v.open(f"inside?tab={tab}")
         expect(v.page.locator("#inside-lens td, #inside-of-text .bar, #inside-next .inside-pair").first).to_be_visible()
@@ -123,7 +123,7 @@ def test_every_head_is_drawn(inside, smol_url):
     expect(v.page.locator(".inside-layers span")).to_have_count(30)
     expect(v.page.locator(".inside-heads span")).to_have_count(9)
     expect(v.page.locator("#inside-took")).to_contain_text("270 maps")
-    expect(v.page.locator("#inside-one canvas")).to_be_visible()
+    expect(v.page.locator(".inside-map canvas")).to_be_visible()
     weights = inspect(smol_url, what=["weights"], layer=16, head=0)["weights"]
     n = weights["shape"][0]
     assert sum(weights["data"][q * n + q - 1] for q in range(2, n)) / (n - 2) > 0.5  # a head that looks one token back
@@ -144,7 +144,7 @@ def test_grid_opens_a_head_by_pointer_and_keys(inside):
     v = inside("attention", TEXT)
     grid = v.page.locator(".inside-grid-maps")
     expect(v.page.locator("#inside-took")).to_contain_text("270 maps")
-    expect(v.page.locator("#inside-one canvas")).to_be_visible()
+    expect(v.page.locator(".inside-map canvas")).to_be_visible()
     box = v.still(grid)
     step = box["width"] / 9
     grid.hover(position={"x": step * 0.5, "y": step * 16.5})
@@ -387,7 +387,7 @@ def test_works_on_any_model(inside, odd_url, model):
     if model == "bare":
         v.page.get_by_label("Token ids").fill("5 6 7 5 6")
         expect(v.page.locator("#inside-count")).to_have_text("5 tokens")
-    expect(v.page.locator("#inside-one canvas")).to_be_visible()
+    expect(v.page.locator(".inside-map canvas")).to_be_visible()
     layers = inspect(odd_url, model=model, prompt=[1])["architecture"]["n_layer"]
     expect(v.page.locator(".inside-layers span")).to_have_count(layers)
     if model == "llama":
@@ -440,7 +440,7 @@ def test_a_model_in_training_is_looked_at_again(visit, base_url):
 
 # ---------------------------------------------------------------- looks
 
-PARTS = [("attention", "#inside-one canvas"), ("lens", "#inside-lens td"), ("neighbours", "#inside-any .bar"), ("heads", "#inside-next .inside-pair")]
+PARTS = [("attention", ".inside-map canvas"), ("lens", "#inside-lens td"), ("neighbours", "#inside-any .bar"), ("heads", "#inside-next .inside-pair")]
 
 
 @pytest.mark.parametrize("width", [1440, 390])
