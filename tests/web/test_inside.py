@@ -274,6 +274,24 @@ def test_lens_says_what_every_layer_would(inside, smol_url):
     assert v.complaints == []
 
 
+def test_numbers_of_the_text_before_are_marked_as_such(inside):
+    """From the first key on until the new text's numbers are there, the old ones are pale."""
+    v = inside("lens", TEXT)
+    expect(v.page.locator(".inside-lens thead th").last).to_have_text("␣the")
+    pale, hold = v.page.locator(".inside-part[aria-busy=true]"), []
+    expect(pale).to_have_count(0)
+    v.page.route("**/v1/inspect", lambda route: hold.append(route))
+    with v.page.expect_request("**/v1/inspect"):
+        v.page.locator("#inside-text").fill("One two")
+        expect(pale.first).to_have_css("opacity", "0.45")
+    v.page.unroute("**/v1/inspect")
+    with v.page.expect_request(lambda r: "/v1/inspect" in r.url and "lens" in r.post_data):
+        for route in hold:
+            route.continue_()
+    expect(v.page.locator(".inside-lens thead th").last).to_have_text("␣two")
+    expect(pale).to_have_count(0)
+
+
 # ---------------------------------------------------------------- neighbours
 
 def test_neighbours_of_tokens_and_of_any_word(inside, smol_url):
@@ -453,6 +471,7 @@ def test_looks(inside, width):
         if tab == "heads":
             v.page.get_by_role("button", name="layer 3 head 2", exact=True).click()
             expect(v.page.locator(".inside-bar.after").first).to_be_visible()
+        expect(v.page.locator("[aria-busy=true]")).to_have_count(0)
         for scheme in ("light", "dark"):
             v.page.emulate_media(color_scheme=scheme)
             assert v.serious() == [], (tab, scheme)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The guided walk of Inside: what a reader sees in its eight steps, on learned and on rotary positions, and the worked example to the last digit."""
 import json
+import math
 import re
 import urllib.request
 
@@ -125,8 +126,9 @@ def test_order_is_seen_only_with_positions(visit, either):
     v = walk(visit(url), 2, model=model)
     demo = v.page.get_by_role("region", name="The order of words")
     settings = demo.locator(".walk-setting")
-    expect(settings).to_have_count(3)
-    for at, (name, verdict) in enumerate([("no positions, no mask", "identical"), ("positions, no mask", "different"), ("no positions, causal mask", "different")]):
+    expect(settings).to_have_count(4)
+    for at, (name, verdict) in enumerate([("no positions, no mask", "identical"), ("positions, no mask", "different"), ("no positions, causal mask", "different"),
+                                          ("positions, causal mask: the model's own", "different")]):
         expect(settings.nth(at).get_by_role("heading")).to_have_text(name)
         expect(settings.nth(at).locator(".tag")).to_have_text(verdict)
         expect(settings.nth(at).locator("tbody tr")).to_have_count(4)
@@ -161,6 +163,9 @@ def test_rotary_positions_turn_queries(visit, smol_url):
     assert table(v, "angles in radians")[1][:2] == ["1.0000", f"{100_000 ** (-10 / 64):.4f}"]
     rotary.get_by_role("slider").nth(1).fill("0")
     expect(rotary.locator(".walk-turn-controls .stats")).to_contain_text("angle 0 rad")
+    rotary.get_by_role("slider").nth(1).fill("16")
+    expect(rotary.locator(".walk-turn-controls .stats")).to_contain_text("angle 16 rad = 2 turns + 196.7°")
+    expect(v.page.get_by_role("complementary", name="What to try")).to_contain_text("and so does the mask")
 
 
 def test_the_arrays_are_the_model_s(visit, smol_url):
@@ -184,6 +189,93 @@ def test_the_arrays_are_the_model_s(visit, smol_url):
     expect(v.page.get_by_text("Much of what a model knows")).to_be_visible()
 
 
+@pytest.mark.parametrize("norm,layer", [("norm 1", 0), ("norm 2", 3)])
+def test_a_norm_can_be_followed_by_hand(visit, either, norm, layer):
+    """Divided by what is said, all words are as long as said; times the weights (plus the biases) it is the norm that the model has, in every digit shown."""
+    url, model = either
+    v = walk(visit(url), 7, model=model, layer=layer)
+    v.page.get_by_role("group", name="The block's parts").get_by_role("button", name=re.compile(f"^{norm}")).click()
+    block = post(url, "/v1/inspect", model=model, prompt=SENTENCE, layer=layer, what=["block"])["block"]
+    n, width = block["shape"]
+    rows = lambda name: [block[name]["data"][t * width:(t + 1) * width] for t in range(n)]
+    x, wanted = rows("input"), rows(norm.replace(" ", ""))
+    if norm == "norm 2":
+        x = [[a + b for a, b in zip(one, more)] for one, more in zip(x, rows("attention"))]
+    layernorm = model == "gpt2-nano"
+    expect(v.page.locator(".walk-part")).to_contain_text("LayerNorm: each word's mean" if layernorm else "RMSNorm: each word's numbers are divided by their root mean square")
+    words = table(v, "of each word")
+    for t, row in enumerate(words):
+        mean = sum(x[t]) / width if layernorm else 0
+        size = (sum((one - mean) ** 2 for one in x[t]) / width + 1e-5) ** 0.5
+        assert abs(float(row[-2]) - size) < 6e-5 * max(1, size) and abs(float(row[-1]) - width ** 0.5) < 0.03 and (not layernorm or abs(float(row[0]) - mean) < 6e-5)
+    expect(v.page.get_by_text(f"about √{width} = ")).to_be_visible()
+    t, digits = 1, 2e-4
+    hand = [[float(one) for one in row[:6]] for row in table(v, v.page.locator(".walk-part figcaption strong", has_text="the row of").inner_text())]
+    own, divided, weights, biases, made = (hand[0], hand[2], hand[3], hand[4], hand[5]) if layernorm else (hand[0], hand[1], hand[2], [0] * 6, hand[3])
+    for c in range(6):
+        assert abs(own[c] - x[t][c]) < digits and abs(made[c] - wanted[t][c]) < digits
+        assert abs(divided[c] * weights[c] + biases[c] - made[c]) < 4 * digits * max(1, abs(divided[c]), abs(weights[c]))
+    expect(v.page.locator(".walk-part .matrix > .hint", has_text="they fit up to")).to_have_text(re.compile("⁻[5-9]. ε = 0.00001."))
+
+
+def test_what_is_said_of_matrices_is_true_of_the_model(visit, either):
+    """Biases, turns, shared keys and values, dropout: each said where it is so."""
+    url, model = either
+    gpt2 = model == "gpt2-nano"
+    v = walk(visit(url), 4, model=model, layer=1)
+    formula = v.page.get_by_role("math").first
+    expect(formula).to_have_text(re.compile(re.escape("q = x Wq + bq, k = x Wk + bk, v = x Wv + bv" if gpt2 else "q = turned(x Wq), k = turned(x Wk), v = x Wv,")))
+    expect(v.page.get_by_text("What block 1 reads, which block 0 has made, after its first norm")).to_be_visible()
+    block = post(url, "/v1/inspect", model=model, prompt=SENTENCE, layer=1, what=["block"])["block"]["norm1"]
+    assert [abs(float(x) - y) < 6e-4 for x, y in zip(table(v, "x, normed")[0][:4], block["data"])] == [True] * 4
+    hand = v.page.get_by_role("group", name=re.compile("^the row of")).locator("tbody tr")
+    expect(hand.locator("th")).to_have_text(["score s", "s / √d", re.compile(r"^exp\(s / √d( − max)?\)$"), "softmax"])
+    v.page.get_by_role("button", name=re.compile("^Next")).click()
+    expect(v.page.get_by_text("GPT-2 was trained so with p = 0.1")).to_contain_text("models of the Llama class usually without" if gpt2 else "models of the Llama class, as this one, usually without")
+    v.page.get_by_role("button", name=re.compile("^Next")).click()
+    expect(formula).to_have_text(re.compile(r"Wo \+ bo$" if gpt2 else "Wo$"))
+    expect(v.page.locator(".walk-say")).to_contain_text("each with queries, keys and values of its own" if gpt2 else "queries of its own and keys and values that it shares with its group")
+    settled(v, 6)
+    expect(v.page.get_by_role("img", name="The colours of weights from 0 to 100%")).to_be_visible()
+    shares = [float(one.rsplit(" ", 1)[1].strip("%")) for one in v.page.locator(".walk-head .hint").all_inner_texts() if one != "several words"]
+    assert all(one >= 50 for one in shares), shares
+
+
+def test_logits_by_hand(visit, either):
+    """Each row's logit less the largest, e to its power over the sum that is named, is the model's probability."""
+    url, model = either
+    v = walk(visit(url), 8, model=model)
+    settled(v, 8)
+    found = re.search(r"is ([\d.]+)\. Each token's part", v.page.locator(".walk-step").inner_text())
+    for row in v.page.locator("#walk-next tbody tr").all():
+        logit, share = row.locator("td").nth(1).inner_text().replace("−", "-"), row.locator("td").nth(2).inner_text()
+        p = 100 * math.exp(float(logit)) / float(found[1])
+        assert abs(p - float(share.strip("<%"))) < max(0.06, 0.5 * (p >= 10)), (logit, share)
+
+
+def test_nothing_is_drawn_that_is_no_text(visit, smol_url):
+    """After an emoji the likeliest token is a part of a character: temperature 0 takes the likeliest that can be appended, and says so."""
+    v = walk(visit(smol_url), 8, "I love you so much 😀", model="SmolLM2-135M-Instruct")
+    settled(v, 8)
+    rows = v.page.locator("#walk-next tbody tr")
+    parts = rows.filter(has_text="‹")
+    expect(parts.first.get_by_role("button")).to_have_text(re.compile(r"^‹\d+›$"))
+    expect(parts.first.get_by_role("button")).to_be_disabled()
+    expect(parts.first.locator("td").nth(3)).to_have_text("–")
+    v.page.get_by_role("slider", name=re.compile("Temperature")).fill("0")
+    whole = rows.filter(has_not_text="‹").first
+    expect(whole.locator("td").nth(3)).to_have_text("100%")
+    word = whole.get_by_role("button").inner_text()
+    v.page.get_by_role("button", name="Take one").click()
+    text = v.page.get_by_label("Text", exact=True)
+    expect(text).to_have_value("I love you so much 😀" + word.replace("␣", " ").replace("⏎", "\n"))
+    said = v.page.get_by_text(f"Took “{word}”")
+    expect(said).to_be_visible()
+    text.fill("Another text")
+    expect(v.page.locator(".walk-text")).to_have_text("Another text…")
+    expect(said).to_have_count(0)
+
+
 def test_next_token_is_what_completions_say(visit, either):
     url, model = either
     v = walk(visit(url), 8, model=model)
@@ -193,13 +285,13 @@ def test_next_token_is_what_completions_say(visit, either):
     wanted = best["top_token_ids"][0]
     assert len(ids) == 20 and ids[:len(wanted)] == wanted[:20]
     first = v.page.locator("#walk-next tbody tr").first
-    shares = [float(x.strip("<%")) for x in v.page.locator("#walk-next tbody td:nth-child(4)").all_inner_texts()]
-    assert abs(sum(shares) - 100) < 10
+    shares = [float(x.strip("<%")) for x in v.page.locator("#walk-next tbody td:nth-child(5)").all_inner_texts() if x != "–"]
+    assert abs(sum(shares) - 100) < 3
     slider = v.page.get_by_role("slider", name=re.compile("Temperature"))
     slider.fill("0")
-    expect(first.locator("td").nth(2)).to_have_text("100%")
+    expect(first.locator("td").nth(3)).to_have_text("100%")
     slider.fill("2")
-    expect(first.locator("td").nth(2)).not_to_have_text("100%")
+    expect(first.locator("td").nth(3)).not_to_have_text("100%")
 
 
 def test_taken_token_is_appended_and_walked_again(visit, smol_url):

@@ -121,8 +121,8 @@ function AnyWord({ model }) {
 function Neighbours({ model, plain, tokens }) {
   return html`<div class="columns inside-neighbours">
     <${Card} title="Of the text's tokens" id="inside-of-text">
-      <p class="hint">A token enters the model as a row of its embedding table. Rows that point the same way (cosine near 1) were used alike in
-        training. Click a token.</p>
+      <p class="hint">A token enters the model as a row of its embedding table. Once a model is trained, rows that point the same way (cosine near 1)
+        are of tokens that are used alike. Click a token.</p>
       <${Explorer} model=${model} tokens=${tokens} label="The text. Arrow keys choose a token." initial=${tokens.ids.length > 2 ? 2 : 0} />
     <//>
     ${!plain && html`<${AnyWord} model=${model} />`}
@@ -153,7 +153,7 @@ export default function Inside() {
   const [wanted] = useParam("tab"), [firstText, setFirst] = useParam("first"), [turn, setTurn] = useState(0);
   const [tab, , , Part] = TABS.find(([name]) => name === wanted) ?? TABS[0], first = Number(firstText) || 0;
   const prompt = usePrompt(info && model, plain, settled, first);
-  const { answer, asked, error, again } = useInspect(useMemo(() => prompt && { model, prompt, what: ["tokens"] }, [model, prompt]));
+  const { answer, asked, error, busy, again } = useInspect(useMemo(() => prompt && { model, prompt, what: ["tokens"] }, [model, prompt]));
   useEffect(() => { if (error && error.status !== 400) fail(error, again); }, [error]);
   const look = prompt && answer && asked.model === model && !error ? answer : null;
   const tokens = useMemo(() => look?.tokens, [look?.tokens.ids.join(" ")]); // the same object as long as the tokens are the same
@@ -167,7 +167,7 @@ export default function Inside() {
       onAgain=${info?.couplet?.origin === "live" && (() => setTurn((n) => n + 1))} />
     <${Tabs} open=${tab} />
     ${error ? html`<${Refused} error=${error} again=${again} setFirst=${setFirst} />`
-    : look ? part
+    : look ? html`<div class="inside-part" aria-busy=${busy || words !== settled}>${part}</div>`
     : words.trim() === "" ? html`<${Card}><${Empty} title="Nothing to look at yet">
         Write into the field above: every part of this page then shows what the model computes on it.<//><//>`
     : html`<${Card}>${list.state === "ready" && !info ? "No model is served. Start couplet with --model, or train one." : html`<${Looking} />`}<//>`}

@@ -59,7 +59,8 @@ def plain():
 def queries(w):
     a = attend(*w, causal=False)
     s = a["scores"][PICKED]
-    hand = torch.stack([s, s / math.sqrt(2), torch.softmax(s / math.sqrt(2), dim=0)])
+    scaled = s / math.sqrt(2)
+    hand = torch.stack([s, scaled, torch.exp(scaled), torch.softmax(scaled, dim=0)])
     return {"W_q": w[0], "W_k": w[1], "W_v": w[2], "queries = x W_q": a["q"], "keys = x W_k": a["k"], "values = x W_v": a["v"], "scores = q kᵀ": a["scores"],
             "the row of “journey” by hand": hand, "weights = softmax(scores / √d)": a["weights"], "context vectors = weights · v": a["context"]}
 

@@ -24,7 +24,7 @@ const PATTERNS = {
     "finds an earlier place with the same token and looks at what followed there: how models repeat and copy (an induction head)",
     (q, ids) => range(q).filter((k) => k > 0 && ids[k - 1] === ids[q])],
 };
-const CLEAR = 0.5; // a head is said to do what more than half of its attention does, on average over the tokens
+export const CLEAR = 0.5; // a head is said to do what more than half of its attention does, on average over the tokens
 
 /** For every head, layer after layer: {name, share} of the pattern that stands out, or null. */
 function patternsOf({ shape: [layers, heads, n], data }, ids) {
@@ -119,6 +119,19 @@ export function Canvas({ width, height, draw, deps, label }) {
     draw(canvas.getContext("2d"), scale);
   }, [width, height, scale, colours, ...deps]);
   return html`<canvas ref=${node} role="img" aria-label=${label} style=${{ width: `${width}px`, height: `${height}px` }}></canvas>`;
+}
+
+const SCALE = 240, MARKS = [0, 0.01, 0.1, 0.5, 1];
+
+/** What the colours of a map mean. */
+export function Scale() {
+  const draw = (context) => {
+    const { width, height } = context.canvas, image = context.createImageData(width, height), colours = weightPalette();
+    new Int32Array(image.data.buffer).forEach((_x, i, pixels) => { pixels[i] = colours[Math.round((i % width / width) ** 2 * 255)]; });
+    context.putImageData(image, 0, 0);
+  };
+  return html`<div class="inside-scale"><${Canvas} width=${SCALE} height=${10} draw=${draw} deps=${[]} label="The colours of weights from 0 to 100%" />
+    ${MARKS.map((x) => html`<span style=${{ left: `${Math.sqrt(x) * SCALE}px` }}>${x * 100}%</span>`)}</div>`;
 }
 
 /** The width of an element in css pixels, 0 before it is known: [ref, width]. */
@@ -274,10 +287,10 @@ function FromToken({ weights, n, texts, q, setQ }) {
   return html`<${Card} title="From one token" tools=${tools}>
     <div class="columns inside-from">
       <div>
-        <${Strip} texts=${texts} chosen=${q} onChoose=${setQ} shade=${(i) => (possible(i) ? Math.sqrt(at(i)) : 0)}
+        <${Strip} texts=${texts} chosen=${q} onChoose=${setQ} shade=${(i) => (possible(i) ? at(i) / most : 0)}
           label="The text; the chosen token's attention shades the others. Arrow keys choose another token."
           title=${(i) => `${visible(texts[i])}: ${possible(i) ? percent(at(i)) : "masked"}`} />
-        <p class="hint">Click a token; the stronger the colour of another one,${" "}
+        <p class="hint">Click a token; the stronger the colour of another one, and the longer its bar,${" "}
           ${forward ? "the more it is looked at" : "the more it looks at this one"}.</p>
       </div>
       <${Bars} label=${forward ? "Looked at most" : "Looking most"}
@@ -302,6 +315,7 @@ function OneHead({ model, tokens, architecture, layer, head, quick, found }) {
       ${error && html`<p class="bad">${error.message}</p>`}
       ${weights ? html`<${BigMap} weights=${weights} n=${n} texts=${texts} at=${[q, k]} onChoose=${setAt}
         title=${`Attention map of ${title.toLowerCase()}`} />` : !error && html`<${Looking} />`}
+      <${Scale} />
       <p class="hint">Each row is a token that asks; the columns are the tokens it looks at. The hatched half is masked: it comes later.</p>
     <//>
     ${weights && html`<${FromToken} weights=${weights} n=${n} texts=${texts} q=${q} setQ=${(to) => setAt([to, Math.min(k, to)])} />`}

@@ -306,8 +306,8 @@ function LensTable({ lens }) {
 
 export function Lens({ model, tokens }) {
   const [wanted, setWanted] = useParam("columns", "8"), columns = COLUMNS.includes(wanted) ? wanted : "8";
-  const { answer, error, busy, again } = useInspect({ model, prompt: tokens.ids, what: ["lens"], lens_tokens: Number(columns), top_k: OF_A_CELL });
-  const lens = useMemo(() => answer && readLens(answer), [answer]);
+  const { answer, asked, error, busy, again } = useInspect({ model, prompt: tokens.ids, what: ["lens"], lens_tokens: Number(columns), top_k: OF_A_CELL });
+  const lens = useMemo(() => answer && readLens(answer), [answer]), stale = busy && asked?.prompt !== tokens.ids;
   const tools = html`<span class="count" role="status">${busy ? "looking…" : ""}</span><span class="hint">last</span>
     <${Segmented} label="How many of the last tokens" value=${columns} onChange=${setWanted} options=${COLUMNS.map((n) => [n, n])} /><span
       class="hint">tokens</span>`;
@@ -315,7 +315,7 @@ export function Lens({ model, tokens }) {
   return html`<${Card} title="What the model would say if it stopped early" tools=${tools} id="inside-lens">
     <p class="hint">Every layer reads a token's vector and adds to it. Here each half-finished vector goes straight to the output: the cell names
       the likeliest next token, in stronger colour where the model is surer. Framed cells already agree with the answer in the last row.</p>
-    ${lens ? html`<${Story} lens=${lens} /><${LensTable} lens=${lens} />`
+    ${lens ? html`<div class="inside-part" aria-busy=${stale}><${Story} lens=${lens} /><${LensTable} lens=${lens} /></div>`
     : html`<${Looking} />`}
   <//>`;
 }

@@ -8,11 +8,11 @@
 import { call } from "../../lib/api.js";
 import { count, hex, number, percent, plural, visible } from "../../lib/format.js";
 import { html, useEffect, useMemo, useRef, useState } from "../../lib/html.js";
-import { range, within } from "../../lib/inspect.js";
+import { namesOf, range, within } from "../../lib/inspect.js";
 import { address, linkTo, useParam, useStore } from "../../lib/store.js";
 import { Segmented, Select } from "../../lib/ui.js";
-import { arrayOf, byRow, finding, greatestDifference, labelsOf, list, norm, page, slider, small, softmax, sum, tables, token, useText,
-  waiting } from "./walk/arrays.js";
+import { arrayOf, byHand, byRow, finding, formula, greatestDifference, labelsOf, list, norm, page, row, slider, small, softmax, sum, tables, token,
+  useText, waiting } from "./walk/arrays.js";
 import { Heads, Mask, Plain, Queries } from "./walk/attention.js";
 import { Positions } from "./walk/positions.js";
 
@@ -65,19 +65,66 @@ function Tokens({ ctx }) {
 
 // ---------------------------------------------------------------- step 7
 
-const NORMS = { layernorm: "LayerNorm", rmsnorm: "RMSNorm" };
 const MLPS = { gelu: "two matrices with GELU between them", swiglu: "three matrices, one a gate (SwiGLU)" };
 
-/** The block's parts in their order: [name, what it is, array]; and how far the output is from their sum. */
+// What is added to a norm's divisor, so that it is never 0: models have one of these.
+const EPSILONS = [1e-5, 1e-6, 1e-8];
+
+/**
+ * A norm in its two halves: every word divided, and what each column is then multiplied by (and, `centred`, what is added): the straight line that fits
+ * all words, for the server does not tell. sizes: [mean, divisor] of each word.
+ */
+function halves(x, normed, centred, epsilon) {
+  const [n, width] = x.shape, sizes = [];
+  const divided = byRow(x, (xs) => {
+    const mean = centred ? sum(xs) / width : 0, size = Math.sqrt(xs.reduce((all, one) => all + (one - mean) ** 2, 0) / width + epsilon);
+    sizes.push([mean, size]);
+    return xs.map((one) => (one - mean) / size);
+  });
+  const lines = Array.from(row(x, 0), (_, c) => {
+    const from = sizes.map((_x, t) => row(divided, t)[c]), to = sizes.map((_x, t) => row(normed, t)[c]);
+    const [a, b] = [from, to].map((xs) => (centred ? sum(xs) / n : 0));
+    const weight = sum(from.map((one, t) => (one - a) * (to[t] - b))) / sum(from.map((one) => (one - a) ** 2));
+    return [weight, b - weight * a];
+  });
+  const apart = greatestDifference(byRow(divided, (xs) => xs.map((one, c) => one * lines[c][0] + lines[c][1])), normed);
+  return { divided, sizes, weights: lines.map((one) => one[0]), biases: lines.map((one) => one[1]), epsilon, apart };
+}
+
+/** LayerNorm or RMSNorm, from what it reads to what it makes, for all words and for one by hand. */
+function Norm({ name, x, normed, centred, rowLabels }) {
+  const [chosen, onPick] = useState(1), picked = within(chosen, rowLabels.length);
+  const { divided, sizes, weights, biases, epsilon, apart } = useMemo(() => EPSILONS.map((one) => halves(x, normed, centred, one))
+    .reduce((best, one) => (one.apart < best.apart / 2 ? one : best)), [x, normed]);
+  const vector = { rowLabels, maxColumns: 4, maxRows: 8 }, known = rowLabels.length > 1 || !centred, width = x.shape[1];
+  const size = `√${width} = ${number(Math.sqrt(width), 4)}`, digits = (xs) => (xs.some((one) => Math.abs(one) >= 100) ? 2 : 4);
+  const own = row(x, picked), [mean, by] = sizes[picked];
+  const lines = [["x", digits(own), own], centred && ["x − mean", digits(own), own.map((one) => one - mean)],
+    [`÷ ${number(by, 5)}`, 4, row(divided, picked)], known && ["times weight", 4, weights], known && centred && ["plus bias", 4, biases],
+    [name, 4, row(normed, picked)]];
+  return html`<p>${centred ? `LayerNorm: each word's mean is taken off its numbers, and what is left is divided by its standard deviation. Then each column
+      is multiplied by a learned weight, and a learned bias is added.` : `RMSNorm: each word's numbers are divided by their root mean square. Then each
+      column is multiplied by a learned weight.`}</p>
+    ${centred ? formula("x minus its mean, divided by the root of its variance plus epsilon, times weight, plus bias",
+    html`(x − mean) / √(variance + ε) · weight + bias`) : formula("x divided by the root of the mean of its squares plus epsilon, times weight",
+    html`x / √(mean of x² + ε) · weight`)}
+    ${tables(["divided", divided, { ...vector, picked, onPick }, `Divided, every word is about ${size} long; the weights make lengths differ again.`],
+    ["of each word", arrayOf(sizes.map(([m, s], t) => [...(centred ? [m] : []), s, norm(row(divided, t))])), { rowLabels, maxRows: 8, heat: "none",
+      columnLabels: [...(centred ? ["mean"] : []), "divided by", "length then"], digits: sizes.map((one) => digits(one)) }])}
+    ${byHand(lines.filter(Boolean), rowLabels[picked], html`${known && `One weight ${centred ? "and one bias " : ""}a column for all words, found from
+      what the norm reads and makes: they fit up to ${small(apart)}.`} ε = ${epsilon.toFixed(8).replace(/0+$/, "")}.`, { maxColumns: 6 })}`;
+}
+
+/** The block's parts in their order: [name, what it is, array, what a norm reads]; and how far the output is from their sum. */
 function partsOf({ block, architecture }) {
   const { input, norm1, attention, norm2, mlp } = block, plus = (a, b) => ({ shape: a.shape, data: a.data.map((x, i) => x + b.data[i]) });
-  const middle = plus(input, attention), output = { shape: block.shape, data: block.data }, normed = NORMS[architecture.norm];
+  const middle = plus(input, attention), output = { shape: block.shape, data: block.data };
   const parts = [
     ["input", "The words' vectors as the block finds them: the residual stream.", input],
-    ["norm 1", `${normed}: brings every vector to the same size, so that attention sees directions.`, norm1],
+    ["norm 1", "What attention reads, so that it sees directions more than sizes.", norm1, input],
     ["attention", "What all heads together found for each word (steps 4 to 6).", attention],
     ["+", "Input plus attention: the block adds to the vectors, it does not replace them.", middle],
-    ["norm 2", `${normed} once more, before the MLP.`, norm2],
+    ["norm 2", "The same before the MLP, with weights of its own.", norm2, middle],
     ["MLP", `A small network on each word alone: ${MLPS[architecture.mlp]}. Much of what a model knows is in here.`, mlp],
     ["+ output", "Plus the MLP: the input of the next block.", output],
   ];
@@ -86,11 +133,11 @@ function partsOf({ block, architecture }) {
   return { parts, lengths, means, apart: greatestDifference(plus(middle, mlp), output) / Math.max(...lengths.data) };
 }
 
-function BlockNumbers({ ctx: { layer, labels: rowLabels }, ctx }) {
+function BlockNumbers({ ctx: { layer, labels: rowLabels, architecture }, ctx }) {
   const [open, setOpen] = useState(0), answer = useText(ctx, ["block"], { layer });
   const made = useMemo(() => answer && partsOf(answer), [answer]);
   if (!made) return waiting();
-  const { parts, lengths, means, apart } = made, [name, what, a] = parts[open];
+  const { parts, lengths, means, apart } = made, [name, what, a, read] = parts[open];
   return html`<div class="walk-block">
       <div class="walk-diagram" role="group" aria-label="The block's parts, from its input to its output">
         <svg viewBox="0 0 40 100" preserveAspectRatio="none" aria-hidden="true"><path d="M36 7H8V50H36M36 50H20V93H36"
@@ -100,6 +147,7 @@ function BlockNumbers({ ctx: { layer, labels: rowLabels }, ctx }) {
           class="stats">mean length ${number(means[i], 3)}</span></button>`)}</div>
       </div>
       <div class="walk-part" aria-live="polite"><h3>${name}</h3><p>${what}</p>
+        ${read && html`<${Norm} name=${name} x=${read} normed=${a} centred=${architecture.norm === "layernorm"} rowLabels=${rowLabels} />`}
         ${tables([name, a, { key: open, rowLabels, maxColumns: 8, maxRows: 12 }])}</div>
     </div>
     ${tables([`lengths of the vectors in block ${layer}`, lengths, { rowLabels, columnLabels: parts.map(([one]) => one), heat: "none" },
@@ -112,15 +160,15 @@ const Block = ({ ctx }) => page(ctx, html`Attention is one half of a block. The 
     each half the vectors are normed, after each its result is <em>added</em> to what came in, so that a word's vector runs through
     all ${ctx.architecture.n_layer} blocks as a stream to which each block adds something. Then the next block does the same with other weights.`,
 "h is x plus attention of norm 1 of x; the output is h plus the MLP of norm 2 of h", "h = x + attention(norm₁(x)), output = h + MLP(norm₂(h))",
-BlockNumbers, html`<li>Open the parts from top to bottom; after a norm all words have about the same length.</li>
-  <li>Go through the layers: the stream grows longer, and the first word's often by far the most.</li>`);
+BlockNumbers, html`<li>Open the parts from top to bottom. In a norm, divided, all words are about equally long.</li>
+  <li>Go through the layers: the stream mostly grows longer, and the first word's is often by far the longest.</li>`);
 
 // ---------------------------------------------------------------- step 8
 
 const BEST = 20;
 
-/** What sampling with this temperature makes of the likeliest tokens' probabilities. 0: the first alone. */
-const tempered = (probabilities, temperature) => (temperature === 0 ? probabilities.map((_, i) => (i === 0 ? 1 : 0))
+/** What sampling with this temperature makes of the likeliest tokens' probabilities, 0 where one cannot be drawn. Temperature 0: the first alone. */
+const tempered = (probabilities, temperature) => (temperature === 0 ? probabilities.map((_, i) => (i === probabilities.findIndex(Boolean) ? 1 : 0))
   : Array.from(softmax(arrayOf([probabilities.map(Math.log)]), 1 / temperature).data));
 
 /** An index, drawn as the shares say; -1 where all are 0. */
@@ -138,47 +186,51 @@ function useTaking(ctx, best, fresh) {
   const busy = from === ctx.tokens || !fresh;
   const take = (i) => {
     if (busy || i < 0) return;
-    setTaken(best.texts[i]);
+    const text = ctx.plain ? `${ctx.text.trim()} ${best.ids[i]}` : ctx.text + best.texts[i];
+    setTaken({ word: best.texts[i], text });
     setFrom(ctx.tokens);
-    ctx.setText(ctx.plain ? `${ctx.text.trim()} ${best.ids[i]}` : ctx.text + best.texts[i]);
+    ctx.setText(text);
   };
-  return { taken, busy, take };
+  return { word: !busy && taken?.text === ctx.text ? taken.word : null, busy, take }; // of any other text nothing was taken
 }
 
 function NextNumbers({ ctx: { architecture: { n_layer: layers, n_vocab: vocabulary }, tokens, params, plain }, ctx }) {
   const [temperature, setTemperature] = useState(1);
   const answer = useText(ctx, ["lens"], { layer: layers - 1, lens_tokens: 1, top_k: Math.min(BEST, vocabulary) }, true), best = answer?.lens;
-  const { taken, busy, take } = useTaking(ctx, best, answer?.tokens.ids.join() === tokens.ids.join());
+  const { word, busy, take } = useTaking(ctx, best, answer?.tokens.ids.join() === tokens.ids.join());
   if (!best) return waiting();
-  const { texts, ids, probabilities } = best, shares = tempered(Array.from(probabilities), temperature);
+  const { texts, ids, probabilities } = best, names = namesOf(best);
   const cut = Number(params.first) > 0; // only the text's beginning is looked at: what is appended would not be seen
-  const takeable = texts.map((text) => !cut && (plain || (text !== "" && !text.includes(BROKEN))));
-  const parts = takeable.filter((one) => !one).length;
-  const longest = Math.max(probabilities[0], shares[0]), bar = (name, x) => html`<span class=${name}
-    style=${{ width: `${Math.max((x / longest) * 100, 0.4)}%` }}></span>`;
-  const rows = texts.map((text, i) => [html`<button type="button" class="quiet" disabled=${!takeable[i]} aria-disabled=${busy}
-    title=${takeable[i] ? "Take this one" : "Cannot be appended to this text"} onClick=${() => take(i)}>${visible(text)}</button>`,
-  ids[i], percent(probabilities[i]), percent(shares[i]), [bar("model", probabilities[i]), bar("sampled", shares[i])]]);
+  const takeable = texts.map((text) => plain || (text !== "" && !text.includes(BROKEN))), parts = takeable.filter((one) => !one).length;
+  const none = cut || parts === ids.length, shares = none ? Array.from(ids, () => 0)
+    : tempered(takeable.map((one, i) => (one ? probabilities[i] : 0)), temperature);
+  const longest = Math.max(probabilities[0], ...shares), bar = (name, x) => html`<span class=${name}
+    style=${{ width: `${x && Math.max((x / longest) * 100, 0.4)}%` }}></span>`;
+  const rows = names.map((text, i) => [html`<button type="button" class="quiet" disabled=${cut || !takeable[i]} aria-disabled=${busy}
+    title=${!cut && takeable[i] ? "Take this one" : "Cannot be appended to this text"} onClick=${() => take(i)}>${visible(text)}</button>`,
+  ids[i], Math.log(probabilities[i] / probabilities[0]).toFixed(3).replace("-", "−"), percent(probabilities[i]), takeable[i] ? percent(shares[i]) : "–", [bar("model", probabilities[i]), bar("sampled", shares[i])]]);
   return html`<p class="walk-text text" aria-label="The text so far">${tokens.texts.map((text, i) => token(text, i))}…</p>
     <div class="row">${slider(`Temperature ${temperature.toFixed(1)}`, temperature, setTemperature, 2, 0.1)}
-      <button type="button" class="primary" disabled=${!takeable.includes(true)} aria-disabled=${busy}
-        onClick=${() => take(drawn(shares.map((x, i) => (takeable[i] ? x : 0))))}>Take one</button>
-      <span role="status" class="hint">${taken !== null && html`Took “${visible(taken)}”. The numbers are those of the longer text.
+      <button type="button" class="primary" disabled=${none} aria-disabled=${busy} onClick=${() => take(drawn(shares))}>Take one</button>
+      <span role="status" class="hint">${word !== null && html`Took “${visible(word)}”. The numbers are those of the longer text.
         ${" "}<a href=${linkTo("inside", { ...params, step: null })}>Walk through it again</a>`}</span></div>
-    ${list("The likeliest next tokens", "walk-next", [["token", "th"], ["id", "num"], ["model", "num", "The model's probability"],
+    ${list("The likeliest next tokens", "walk-next", [["token", "th"], ["id", "num"], ["logit − max", "num", "The token's logit, less the largest"], ["model", "num", "The model's probability"],
     ["drawn", "num", "The chance to be drawn at this temperature"], [html`<span class="sr">Bars</span>`, "walk-bars"]], rows)}
+    <p class="hint">By hand: e to the power of a token's logit, less the largest, summed over all ${count(vocabulary)} tokens,
+      is ${number(1 / probabilities[0], 5)}. Each token's part of this sum is the model's probability.</p>
     <p class="hint"><span class="walk-key model"></span> the model's probability <span class="walk-key sampled"></span> the chance to be drawn
-      among these ${` ${ids.length}`} (top k = ${ids.length}) at temperature ${temperature.toFixed(1)}; the longest bar fills the row. All
+      among these ${` ${ids.length}`} (top k = ${ids.length})${parts > 0 && !none && `, but for ${parts} that are no text by themselves (parts of
+      a character),`} at temperature ${temperature.toFixed(1)}; the longest bar fills the row. All
       other ${` ${count(vocabulary - ids.length)}`} tokens have ${percent(Math.max(0, 1 - sum(probabilities)))} together.
       ${cut ? " Only the beginning of the text is looked at, so that nothing can be appended: look at all of it first."
-    : parts > 0 && ` ${parts} of these are parts of a character; they cannot be appended to a text and are left out of the draw.`}</p>`;
+    : none && " None of these is a text by itself (they are parts of a character), so that none can be appended."}</p>`;
 }
 
 const Next = ({ ctx }) => page(ctx, html`After the last block, the vector of the last word, “${ctx.labels.at(-1)}”, is normed once more and compared
     with the row of every token of the vocabulary. These ${count(ctx.architecture.n_vocab)} scores are the <em>logits</em>; softmax makes
     probabilities of them. That is all a model says: how likely each token is as the next one. Sampling picks one, and the whole walk begins anew.`,
 "p is the softmax of the logits divided by the temperature T", html`p = softmax(logits / T), logits = norm(x<sub>last</sub>) · Wᵀ`, NextNumbers,
-html`<li>Temperature 0 always takes the first; 2 makes the unlikely likely.</li>
+html`<li>Temperature 0 always takes the first that can be appended; 2 makes the unlikely likely.</li>
   <li>Take several, one after the other: this is what Complete does, only faster.</li>
   <li>See in <a href=${linkTo("inside", { ...ctx.params, tab: "lens", step: null })}>Lens</a> at which block the answer appears.</li>`);
 

@@ -172,6 +172,10 @@ function Matrix(props) {
 export const tables = (...all) => html`<div class="walk-arrays">${all.map((one) => (Array.isArray(one)
   ? html`<${Matrix} name=${one[0]} a=${one[1]} ...${one[2]} note=${one[3]} />` : one))}</div>`;
 
+/** One row in its steps: lines [[name, digits, numbers]], as a table. */
+export const byHand = (lines, word, note, look) => tables([`the row of “${word}” by hand`, arrayOf(lines.map((one) => one[2])),
+  { rowLabels: lines.map((one) => one[0]), digits: lines.map((one) => one[1]), heat: "none", ...look }, note]);
+
 // ---------------------------------------------------------------- what every step is made of
 
 export const waiting = () => html`<p class="hint walk-waiting" role="status">Computing…</p>`;

@@ -6,14 +6,18 @@ import { number, percent } from "../../../lib/format.js";
 import { html, useMemo, useState } from "../../../lib/html.js";
 import { range } from "../../../lib/inspect.js";
 import { Segmented } from "../../../lib/ui.js";
-import { Canvas, drawMap, toBytes, weightPalette } from "../attention.js";
-import { arrayOf, DIVIDED, finding, FIRST, greatestDifference, HEADS, IN, Inputs, LINEAR, list, mapped, page, part, product, RAND, row, rowSums,
+import { Canvas, CLEAR, drawMap, Scale, toBytes, weightPalette } from "../attention.js";
+import { arrayOf, byHand, DIVIDED, finding, FIRST, greatestDifference, HEADS, IN, Inputs, LINEAR, list, mapped, page, part, product, RAND, row, rowSums,
   sideBySide, slider, small, softmax, sum, tables, useExample, useInputs, useLook, useText, waiting, WORDS } from "./arrays.js";
 
 const VECTOR = { rowLabels: WORDS, digits: 4 }, SQUARE = { ...VECTOR, columnLabels: WORDS }; // of the example
 
 /** Digits of scores: their whole part is long. */
 const scoreDigits = (a) => (a.data.some((x) => Math.abs(x) >= 10 && Number.isFinite(x)) ? 1 : 2);
+
+/** Whether matrices have a bias: GPT-2's class has, and the example's last one; whether query heads share keys and values. */
+const bias = ({ example, architecture: a }) => example || a.norm === "layernorm";
+const grouped = ({ example, architecture: a }) => !example && a.n_kv_head < a.n_head;
 
 /** How scores, weights and vectors are drawn so that two or three tables fit beside each other, and the row that is followed by hand. */
 function useLooks(labels, exact, scores) {
@@ -23,9 +27,11 @@ function useLooks(labels, exact, scores) {
   return { picked, square, share: { ...square, digits: exact ? 4 : 2 }, vector: { ...all, maxColumns: 4, digits: exact ? 4 : 3 } };
 }
 
-/** One row on its way from scores to weights: [[name, digits, numbers]] as a table. */
-const byHand = (lines, labels, picked, note) => tables([`the row of “${labels[picked]}” by hand`, arrayOf(lines.map((one) => one[2])), {
-  rowLabels: lines.map((one) => one[0]), digits: lines.map((one) => one[1]), columnLabels: labels, heat: "none" }, note]);
+/** The line of e to the power of s, and the sum that shares them out. */
+function powers(s, name) {
+  const most = Math.max(...s), shift = most > 60 || most < 0 ? most : 0, xs = Array.from(s, (x) => Math.exp(x - shift)); // within a float32, and legible
+  return { line: [shift ? `exp(${name} − max)` : `exp(${name})`, Math.max(...xs) > 9999 ? 1 : 4, xs], total: `the line of exp sums to ${number(sum(xs), 6)}` };
+}
 
 const sums = (name, a, rowLabels, note) => [name, rowSums(a), { rowLabels, columnLabels: ["Σ"], heat: "none", maxRows: 8 }, note];
 
@@ -35,15 +41,13 @@ const MOST_TOKENS = 64, MOST_COLUMNS = 1024; // what /v1/inspect takes as matric
 
 function PlainNumbers({ answer: { scores, weights, context }, labels, inputs, columnLabels, exact }) {
   const { picked, square, share, vector } = useLooks(labels, exact, scores);
-  const s = Array.from(row(scores, picked)), all = sum(s), most = Math.max(...s), positive = s.every((x) => x > 0);
-  const shift = most > 60 ? most : 0; // e^x leaves the numbers of a float32
-  const lines = [["score s", 4, s], positive && ["s / Σ s", 4, s.map((x) => x / all)],
-    [shift ? "exp(s − max)" : "exp(s)", most > 9 ? 1 : 4, s.map((x) => Math.exp(x - shift))], ["softmax", 4, row(weights, picked)]];
+  const s = Array.from(row(scores, picked)), all = sum(s), positive = s.every((x) => x > 0), { line, total } = powers(s, "s");
+  const lines = [["score s", 4, s], positive && ["s / Σ s", 4, s.map((x) => x / all)], line, ["softmax", 4, row(weights, picked)]];
   return html`
     ${tables(inputs, ["scores = x xᵀ", scores, square, "Each cell: the dot product of two words' vectors. Pick a row to follow it by hand."])}
-    ${byHand(lines.filter(Boolean), labels, picked, positive
-    ? "Dividing by the sum makes shares too, but only while no score is negative; softmax always does, and lifts the large ones."
-    : "Some scores are negative: dividing by their sum would make no shares. Softmax always does.")}
+    ${byHand(lines.filter(Boolean), labels[picked], `Softmax: ${total}; each is divided by that. ${positive
+    ? "Dividing the scores by their sum makes shares too, but only while none is negative; softmax always does, and lifts the large ones."
+    : "Some scores are not above 0: dividing them by their sum would make no shares. Softmax always does."}`, { columnLabels: labels })}
     ${tables(["weights = softmax(scores)", weights, share], sums("row sums", weights, labels), ["context vectors = weights · x", context,
     { ...vector, columnLabels }, "Each row: the average of all words' vectors, weighted by its row of weights."])}`;
 }
@@ -84,14 +88,15 @@ const CHOICES = {
 };
 
 /** From queries and keys to context, for the picked row by hand and for all. */
-function QueryNumbers({ answer: { qkv, scores, weights, context, scale }, labels, exact }) {
-  const { picked, square, share, vector } = useLooks(labels, exact, scores), s = row(scores, picked);
+function QueryNumbers({ answer: { qkv, scores, weights, context, scale }, labels, exact, inputs }) {
+  const { picked, square, share, vector } = useLooks(labels, exact, scores), s = row(scores, picked), scaled = s.map((x) => x * scale);
+  const { line, total } = powers(scaled, "s / √d");
   const own = (name, key, note) => [`${name}${exact ? ` = x W_${key}` : ""}`, qkv[key], vector, note];
-  return html`${tables(own("queries", "q", "What each word asks for."), own("keys", "k", "What each word answers to."),
+  return html`${tables(inputs, own("queries", "q", "What each word asks for."), own("keys", "k", "What each word answers to."),
     own("values", "v", "What each word passes on."))}
     ${tables(["scores = q kᵀ", scores, square, "Row: who asks. Column: who is asked."])}
-    ${byHand([["score s", square.digits, s], ["s / √d", share.digits, s.map((x) => x * scale)], ["softmax", 4, row(weights, picked)]],
-    labels, picked)}
+    ${byHand([["score s", 4, s], ["s / √d", 4, scaled], line, ["softmax", 4, row(weights, picked)]], labels[picked],
+    `Softmax: ${total}; each is divided by that.`, { columnLabels: labels })}
     ${tables(["weights = softmax(scores / √d)", weights, share], ["context vectors = weights · v", context, vector])}`;
 }
 
@@ -122,7 +127,7 @@ const unmasked = ({ qkv, scale }) => {
 };
 
 function QuerySentence({ ctx }) {
-  const { layer, head, architecture: a } = ctx, answer = useText(ctx, ["qkv"], { layer, head });
+  const { layer, head, architecture: a } = ctx, answer = useText(ctx, ["qkv"], { layer, head }), x = useText(ctx, ["block"], { layer })?.block.norm1;
   const all = useMemo(() => {
     if (!answer) return null;
     const open = unmasked(answer);
@@ -133,15 +138,23 @@ function QuerySentence({ ctx }) {
       ${group > 1 && ` Keys and values are shared: heads ${shared * group} to ${shared * group + group - 1} read key/value head ${shared}.`}
       ${a.positions === "rotary" && " Queries and keys are shown after their turn (step 2)."} The mask comes in the next step: here every
       word may look at every word.</p>
-    ${all ? html`<${QueryNumbers} answer=${all} labels=${ctx.labels} />` : waiting()}`;
+    ${all && x ? html`<${QueryNumbers} answer=${all} labels=${ctx.labels} inputs=${["x, normed", x, { rowLabels: ctx.labels, maxColumns: 4, maxRows: 8,
+    digits: 3 }, `What block ${layer} reads, ${layer > 0 ? `which block ${layer - 1} has made` : "the end of step 2"}, after its first norm (step 7).
+      W_q, not shown, makes ${a.head_size} numbers of these ${x.shape[1]}.`]} />` : waiting()}`;
 }
+
+/** How q, k or v comes from x: with a bias in GPT-2's class, turned where positions are rotary. */
+const made = (name, { example, architecture: a }) => {
+  const plain = html`x W<sub>${name}</sub>${!example && a.norm === "layernorm" && html` + b<sub>${name}</sub>`}`;
+  return html`${name} = ${!example && name !== "v" && a.positions === "rotary" ? html`turned(${plain})` : plain}, `;
+};
 
 export const Queries = ({ ctx }) => page(ctx, html`Now the model may learn what to compare. Three matrices make of each word a <em>query</em> (what
     it looks for), a <em>key</em> (what it offers to be found by) and a <em>value</em> (what it hands over). Scores are queries times keys. Dot
     products of long vectors are large, and softmax of large numbers is nearly all or nothing: dividing by √d keeps them in the range where training
     can still move them.`,
 "q, k and v are x times W q, W k and W v; z is the softmax of q times k transposed divided by the square root of d, times v",
-html`q = x W<sub>q</sub>, k = x W<sub>k</sub>, v = x W<sub>v</sub>, z = softmax(q kᵀ / √d) · v`,
+html`${["q", "k", "v"].map((name) => made(name, ctx))}z = softmax(q kᵀ / √d) · v`,
 ctx.example ? QueryExample : QuerySentence, ctx.example
   ? html`<li>Pick the row of another word and check one score: two products and a sum.</li>
     <li>Switch the weights to nn.Linear, whose numbers may be negative.</li>`
@@ -172,11 +185,12 @@ function Masked({ open, causal: { scores, weights }, labels, exact }) {
 }
 
 /** What is dropped, and the section's beginning with its controls. */
-function useDropout(first) {
+function useDropout(first, llama) {
   const [p, setP] = useState(first), [seed, setSeed] = useState(123);
   const title = (text) => html`<h3>Dropout</h3>
-    <p>In training some weights are set to 0 at random, and the others grow by 1/(1 − p) so that the sum stays about the same: no word may rely on
-      one other word alone. When a model is used, as here, nothing is dropped. ${text}</p>
+    <p>Dropout sets some weights to 0 at random while a model is trained, and multiplies the others by 1/(1 − p) so that their sum stays about the same:
+      no word may rely on one other word alone. GPT-2 was trained so with p = 0.1, models of the Llama class${llama && ", as this one,"} usually without.
+      When a model is used nothing is dropped. ${text}</p>
     <div class="row">${slider(`Share that is dropped, p = ${p}`, p, setP, 0.9, 0.1)}<label class="walk-slider">seed <input type="number" min="0"
       value=${seed} onInput=${(e) => { if (/^\d{1,15}$/.test(e.target.value)) setSeed(Number(e.target.value)); }} /></label></div>`;
   return { title, seed, ask: p > 0 ? { dropout: { p, seed } } : {} };
@@ -202,8 +216,9 @@ function MaskExample() {
       ${tables(["CausalAttention: weights", whole.weights, SQUARE], ["CausalAttention: context vectors", whole.context, VECTOR])}` : waiting()}`;
 }
 
-function SentenceDropout({ ctx: { layer, head, labels }, ctx }) {
-  const { title, ask } = useDropout(0.2), weights = useText(ctx, ["weights"], { layer, head, ...ask }, true)?.weights;
+function SentenceDropout({ ctx: { layer, head, labels, architecture }, ctx }) {
+  const rotary = architecture.positions === "rotary";
+  const { title, ask } = useDropout(0.2, rotary), weights = useText(ctx, ["weights"], { layer, head, ...ask }, true)?.weights;
   const mark = (r, c) => (c <= r && row(weights, r)[c] === 0 ? "dropped" : "");
   return html`${title(`Try it on this head${layer > 0 ? ", where the blocks below had their weights dropped too" : ""}.`)}
     ${weights?.shape[0] === labels.length ? tables(["weights after dropout", weights, { rowLabels: labels, columnLabels: labels, maxRows: 8,
@@ -247,7 +262,7 @@ function HeadMap({ a, h, ctx, found }) {
     context.putImageData(image, 0, 0);
   };
   const most = Math.max(...found), at = found.indexOf(most);
-  const words = at === 3 ? "several words" : `mostly ${LOOKS[at]}, ${percent(most)}`;
+  const words = at < 3 && most > CLEAR ? `mostly ${LOOKS[at]}, ${percent(most)}` : "several words";
   return html`<button type="button" class="walk-head" style=${{ width: `${MAP + 16}px` }} aria-pressed=${h === ctx.head}
     onClick=${() => ctx.setHead(h)}><${Canvas} width=${MAP} height=${MAP} draw=${draw} deps=${[a]} label="Map of weights" />
     <strong>Head ${h}</strong><span class="hint">${most > 0 && words}</span></button>`;
@@ -270,13 +285,14 @@ function HeadsSentence({ ctx }) {
         each. That makes the cache of keys and values ${`${size} times smaller.`}`}</p>
     ${size === 1 ? maps(0, a.n_head) : html`<div class="walk-heads">${range(a.n_kv_head).map((g) => html`<fieldset
       class="walk-group"><legend>key/value head ${g}</legend>${maps(g * size, g * size + size)}</fieldset>`)}</div>`}
+    <${Scale} />
     <details><summary>Where each head looks, in numbers</summary>${list("Where each head looks", null, [["head", "th"],
     ...LOOKS.map((name) => [name, "num"])], made.found.map((one, h) => [`head ${h}`, ...one.map(percent)]))}
       <p class="hint">Mean over the words from the third on.</p></details>
     ${tables([`weights of head ${head}`, made.maps[head], { ...vector, columnLabels: labels, maxColumns: 8, digits: 2 }])}
     ${tables(["context vectors, heads side by side", made.joined, { ...vector,
     columnLabels: Array.from(row(made.joined, 0), (_, i) => `h${Math.floor(i / a.head_size)}.${i % a.head_size}`) }],
-    ["joined: · W_o", answer.block.attention, vector, "What attention adds to the words' vectors in this block."])}`;
+    [`joined: · W_o${bias(ctx) ? " + b_o" : ""}`, answer.block.attention, vector, "What attention adds to the words' vectors in this block."])}`;
 }
 
 function HeadsExample() {
@@ -297,11 +313,11 @@ function HeadsExample() {
     ${tables(["context, side by side", sideBySide(divided.context), VECTOR], ["output = context · W_o + b_o", divided.output, VECTOR])}`;
 }
 
-export const Heads = ({ ctx }) => page(ctx, html`One head can look for one thing. So every block has several, each with queries, keys and values of
-    its own, which look at the same words for different reasons: the word before, the first word, a word of the same kind. Their context vectors stand
-    side by side, and one more matrix mixes them.`,
-"the output is the heads' context vectors side by side, times W o",
-html`output = [z<sup>0</sup> | z<sup>1</sup> | … | z<sup>H−1</sup>] · W<sub>o</sub>`, ctx.example ? HeadsExample : HeadsSentence, ctx.example
+export const Heads = ({ ctx }) => page(ctx, html`One head can look for one thing. So every block has several, each with queries${grouped(ctx)
+    ? " of its own and keys and values that it shares with its group," : ", keys and values of its own,"} all made of the same x. They look at the
+    same words for different reasons: the word before, the first word, a word of the same kind. Their context vectors stand side by side, and one more matrix mixes them.`,
+`the output is the heads' context vectors side by side, times W o${bias(ctx) ? ", plus b o" : ""}`,
+html`output = [z<sup>0</sup> | z<sup>1</sup> | … | z<sup>H−1</sup>] · W<sub>o</sub>${bias(ctx) && html` + b<sub>o</sub>`}`, ctx.example ? HeadsExample : HeadsSentence, ctx.example
   ? html`<li>The columns of “both side by side” are the two tables of context before it, unchanged.</li>`
   : html`<li>Pick a head: its weights open below, and steps 4 and 5 go on with it.</li>
     <li>Go to a later layer: heads that look only at the first word have found nothing to look for.</li>`);

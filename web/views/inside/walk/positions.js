@@ -45,7 +45,8 @@ function Dial({ pair, frequency, place, label }) {
 function PairDrawing({ before, way, frequency, labels }) {
   const at = Math.min(labels.length - 1, 2), label = labels[at];
   const [pair, setPair] = useState(0), [place, setPlace] = useState(at);
-  const angle = place * frequency(pair), degrees = number(((angle * 180) / Math.PI) % 360, 4), xy = pairAt(before, at, way(pair));
+  const angle = place * frequency(pair), turns = Math.floor(angle / (2 * Math.PI)), rest = number(((angle * 180) / Math.PI) % 360, 4);
+  const degrees = turns ? `${plural(turns, "turn")} + ${rest}` : rest, xy = pairAt(before, at, way(pair));
   return html`<div class="row"><${Dial} pair=${xy} frequency=${frequency(pair)} place=${place}
       label=${`Pair ${pair} of the query of ${label}, turned by ${degrees} degrees at position ${place}`} />
     <div class="walk-turn-controls">
@@ -91,6 +92,7 @@ const SETTINGS = [
   ["off", "none", "no positions, no mask"],
   ["on", "none", "positions, no mask"],
   ["off", "causal", "no positions, causal mask"],
+  ["on", "causal", "positions, causal mask: the model's own"],
 ];
 const sentences = persistentStore("inside.order", ["man chased the dog", "dog chased the man"]);
 
@@ -185,8 +187,7 @@ function Numbers({ ctx }) {
   const { architecture, labels, plain } = ctx, answer = useText(ctx, ["embeddings"]), { token, position, sum } = answer?.embeddings ?? {};
   const tokenRows = ["token rows", token, { rowLabels: labels }];
   return html`${!answer ? waiting() : architecture.positions === "rotary" ? html`${tables(tokenRows)}<${Rotary} ctx=${ctx} />` : html`
-    <p class="walk-say">A row of the table says what the token is, not where it stands. So the model has learned a second table with a row for each
-      place, and adds it. The first block reads the sum.</p>
+    <p class="walk-say">A row of the table says what the token is, not where it stands. So the model has a second table with a row for each place, and adds it. The first block reads the sum.</p>
     ${formula("x at t is this row plus the position embedding of t", html`x<sub>t</sub> = row<sub>t</sub> + W<sub>position</sub>[t]`)}
     ${tables(tokenRows, ["position rows", position, { rowLabels: labels.map((_, i) => `position ${i}`) }],
     ["their sum", sum, { rowLabels: labels }])}`}
@@ -194,9 +195,9 @@ function Numbers({ ctx }) {
 }
 
 export const Positions = ({ ctx }) => page(ctx, html`Each id picks its row of the embedding table: ${plural(ctx.architecture.n_embd, "number")} that
-    stand for this token from here on. They are weights of the model, learned in training; tokens that are used alike have rows that point the same
-    way.`,
+    stand for this token from here on. They are weights: numbers that training finds. Once a model is trained, tokens that are used alike have rows
+    that point the same way.`,
 "the row at t is the token embedding of id t", html`row<sub>t</sub> = W<sub>token</sub>[id<sub>t</sub>]`, Numbers,
 html`<li>Repeat a word in your sentence: its token row is the same both times${ctx.architecture.positions === "rotary"
-  ? ", and only the turning tells the two apart" : ", its sum is not"}.</li>
+  ? ". The turning tells the two apart, and so does the mask (step 5)" : ", its sum is not"}.</li>
   <li>Change the two sentences of the demonstration; words that stand in both are compared.</li>`);
