@@ -115,6 +115,22 @@ def test_an_array_on_one_line_is_told_by_rows(visit):
     assert v.complaints == []
 
 
+def test_the_tail_of_a_text_that_is_not_learned_is_told(visit):
+    v = visit()
+    reported(v, "tail.txt", "x" * 300)  # one token a byte, or fewer
+    tokens = api(v.url, f"/v1/files/{v.page.url.split('file=')[1]}/report?context_length=128")["tokens"]
+    for context in (200, 128, 64):
+        tail, note = (tokens - 1) % context if tokens > context else 0, v.page.locator(".train-report .train-warning")
+        setting(v, "Context").fill(str(context))
+        expect(v.page.locator(".train-report")).to_contain_text(f"in windows of {context} tokens")
+        if 20 * tail >= tokens:
+            expect(note).to_contain_text(re.compile(rf"The last {tail} tokens fill no window, and are not learned\. (A context of \d+ leaves out \d+\.|Add text\.)"))
+        else:
+            expect(note).to_have_count(0)
+            expect(v.page.get_by_text("No problem found.")).to_be_visible()
+    assert v.complaints == []
+
+
 def test_what_is_no_training_data_is_not_sent(visit):
     v = visit()
     v.open("train")
@@ -245,6 +261,8 @@ def test_every_field_of_the_request_can_be_set(visit):
     v = visit()
     reported(v, "fields.jsonl", ROWS.replace("Question", "Field"))
     v.page.get_by_text("More settings").click()
+    for name in re.findall(r"\w+_\w+", v.page.locator(".train-new").inner_text()):
+        assert name in ("q_proj", "v_proj"), f"{name}: the API's name, where the page has one of its own"
     schema = api(v.url, "/openapi.json")["components"]["schemas"]["FineTuningJobRequest"]["properties"]["couplet"]["properties"]
     wanted = set(schema) - {"architecture", "tokenizer", "vocab_size", "stride", "from_checkpoint", "training_type", "validation_split"}
     for label, value in (("Learning rate", "0.001"), ("Context", "64"), ("Name", "mine"), ("Sample prompts", "Field 1: \\n"), ("Batch size", "4"), ("Steps", "7"), ("Evaluations", "2"),
@@ -379,6 +397,9 @@ def test_start_from_nothing(visit):
     expect(v.page.locator(".train-banner")).to_contain_text("From nothing")
     wait_until(lambda: api(v.url, f"/v1/fine_tuning/jobs/{job}")["status"] in ("succeeded", "failed"))
     expect(v.page.get_by_role("button", name="Look inside")).to_be_visible()
+    v.page.route(f"**/v1/fine_tuning/jobs/{job}", lambda route: route.fulfill(json={**(now := route.fetch().json()), "created_at": now["created_at"] - 3600}))
+    v.page.reload()
+    expect(v.page.locator(".train-banner")).to_contain_text(re.compile(r"model in [\d.]+ (ms|s)\."))  # an hour in the queue does not count
     made = api(v.url, f"/v1/fine_tuning/jobs/{job}")
     assert (made["status"], made["model"], made["couplet"]["tokenizer"], made["couplet"]["total_steps"]) == ("succeeded", "new", "train", 12)
     samples = [e for e in api(v.url, f"/v1/fine_tuning/jobs/{job}/events?limit=100")["data"] if (e["data"] or {}).get("kind") == "sample"]

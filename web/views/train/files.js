@@ -350,11 +350,21 @@ function Mask({ preview, model, place }) {
     <div class="card-head"><h3>As the model reads it</h3>
       <span class="card-tools" role="group" aria-label="Which one">${preview.length > 1 && preview.map((p, i) => html`<button type="button"
         class="chip" aria-pressed=${i === at} onClick=${() => setAt(i)}>${p.line ? `${place} ${p.line}` : `Window ${i + 1}`}</button>`)}</span></div>
-    <p class="legend"><mark>learned</mark> ${count(learned)} tokens that it is trained to write ·${" "}
+    <p class="legend"><mark>learned</mark> ${count(learned)} tokens${row.cut && ` of the first ${count(row.tokens.length)}`} that it is trained to write ·${" "}
       <span>only read</span> ${count(row.tokens.length - learned)}</p>
     <div class="text train-mask-text" tabindex="0" role="region" aria-label="The text as tokens, what is learned is marked">${
       runs.map((run, i) => html`<${Run} run=${run} whole=${whole[i]} />`)}${row.cut && html`<span class="hint"> … and so on</span>`}</div>
   </div>`;
+}
+
+/** The last tokens of a text, which fill no window. */
+const tailOf = (r, context, stride = context) => (r.format === "text" && r.tokens > context ? (r.tokens - 1 - context) % stride : 0);
+
+function Tail({ report, tail }) {
+  let less = report.context_length;
+  while (less >= 32 && 20 * tailOf(report, less) >= report.tokens) less >>= 1;
+  return html`<p class="train-warning">The last ${count(tail)} tokens fill no window, and are not learned. ${less < 32 ? "Add text."
+    : `A context of ${count(less)} leaves out ${count(tailOf(report, less))}.`}</p>`;
 }
 
 const reportFigures = (r) => [
@@ -369,7 +379,7 @@ const reportFigures = (r) => [
 ];
 
 /** `state`: what useReport gave. `tokenizer`: whose it is, in words. */
-export function Report({ state, tokenizer }) {
+export function Report({ state, tokenizer, stride }) {
   const { report, error, stale } = state;
   const mask = useMemo(() => report?.preview.length > 0 && html`<${Mask} key=${report.file} preview=${report.preview} model=${report.model} place=${placeOf(report)} />`,
     [report]); // not at every key typed
@@ -378,10 +388,11 @@ export function Report({ state, tokenizer }) {
     return html`<p class="bad" role="alert">${gone ? "This file is no longer on the server. Choose another one." : explain(error)}</p>`;
   }
   if (!report) return html`<p class="hint" role="status">Reading every row…</p>`;
+  const tail = tailOf(report, report.context_length, stride || undefined);
   return html`<div class="train-report" aria-busy=${stale}>
     <${Facts} items=${reportFigures(report)} />
-    <p class="hint">Counted with ${tokenizer}${report.format === "rows" ? "" : `, in windows of ${count(report.context_length)} tokens`}.</p>
-    <${Problems} report=${report} />
+    <p class="hint">Counted with ${tokenizer}${report.format === "text" ? `, in windows of ${count(report.context_length)} tokens` : ""}.</p>
+    ${20 * tail >= report.tokens && tail ? html`<${Tail} report=${report} tail=${tail} />` : html`<${Problems} report=${report} />`}
     ${mask}
   </div>`;
 }

@@ -62,7 +62,7 @@ const MAIN = [
     auto: (c) => (c.values.validation_file || (c.examples ?? 2) < 2 ? null : 0.1),
     noneWords: (c) => (c.values.validation_file ? "the file does it" : "too few rows"), more: "0 holds nothing out." }],
   ["suffix", "Name", { auto: (c) => nameOf(c.filename) || null, sends: yes, show: null }],
-  ["sample_prompts", "Sample prompts", { auto: firstPrompt, sends: yes, show: null, more: "One a line; \\n is a line break." }],
+  ["sample_prompts", "Sample prompts", { auto: firstPrompt, sends: yes, show: null, none: "-", more: "One a line; \\n is a line break; - alone: none." }],
 ];
 const MORE = {
   Updates: [
@@ -79,7 +79,7 @@ const MORE = {
     ["dropout", "Dropout", { auto: 0 }],
   ],
   Data: [
-    ["validation_file", "Validation file", { show: null,
+    ["validation_file", "Validation file", { show: null, help: "A file of its own to be asked, in place of a share that is held out.",
       options: (c) => [["", "none: a share is held out"], ...c.files.map((f) => [f.id, f.filename])] }],
     ["stride", "Stride", { auto: (c) => c.values.context_length || autoContext(c), when: ofText, show: tokens }],
     ["packing", "Packing", { when: ofRows }],
@@ -102,6 +102,9 @@ const MORE = {
 };
 const TABLE = [["", MAIN], ...Object.entries(MORE)].flatMap(([group, list]) => list.map(([name, label, more]) => ({ name, label, group, ...more })));
 
+/** A setting by its name here; a layer has none. */
+const named = (name) => TABLE.find((f) => f.name === name)?.label ?? name;
+
 /** The table with what the server says of each: path, kind, minimum, maximum, maxItems, maxLength, enum, help. */
 async function readFields(signal) {
   const said = {};
@@ -116,13 +119,14 @@ async function readFields(signal) {
     const s = said[f.name];
     const kind = s.maxItems ? "lines" : s.enum || f.options ? "choice" : s.minimum !== undefined ? "number" : s.maxLength ? "text" : "check";
     const options = () => [["", `auto: ${f.auto}`], ...s.enum.filter(Boolean).map((one) => [one, one])];
-    return { ...s, kind, options, step: s.type?.includes("integer") ? 1 : "any", help: `${s.description} ${f.more ?? ""}`, ...f };
+    const words = s.description.replace(/ \([^()]*\)(?=\.$)/, "").replace(/\w+_\w+/g, named); // what auto comes to stands in the field
+    return { ...s, kind, options, step: s.type?.includes("integer") ? 1 : "any", help: `${words} ${f.more ?? ""}`, ...f };
   });
 }
 
 const INITIAL = Object.fromEntries(TABLE.map((f) => [f.name, f.initial ?? ""]));
-/** type: "lora" | "full". model: an id, "new", or "" (the one chosen at the top). */
-const form = persistentStore("train-form", { model: "", type: "lora", values: INITIAL });
+/** type: "lora" | "full". model: an id, "new", or "" (the one chosen at the top). file: whose name and prompts are among the values. */
+const form = persistentStore("train-form", { model: "", type: "lora", values: INITIAL, file: "" });
 const valuesOf = (saved) => ({ ...INITIAL, ...saved.values });
 const setValue = (name, value) => form.patch({ values: { ...valuesOf(form.get()), [name]: value } });
 const shown = (c) => c.fields.filter((f) => (f.when ?? yes)(c));
@@ -365,13 +369,14 @@ function settingOf(saved, fields, list, chosen, file, allFiles, report) {
 async function takeOver(id) {
   try {
     const job = await call(`/v1/fine_tuning/jobs/${encodeURIComponent(id)}`), by = settingsBy(job), values = {};
-    for (const { name } of TABLE) {
-      const value = by[name];
-      if (value === null || value === undefined || value === "all-linear" || value === false || name === "seed") continue;
+    for (const { name, none, sends } of TABLE) {
+      const value = by[name], empty = value === null || value === undefined || value.length === 0;
+      if (empty && sends && none) values[name] = none; // left empty it would be auto
+      if (empty || value === "all-linear" || value === false) continue;
       values[name] = Array.isArray(value) ? value.map((line) => line.replaceAll("\n", "\\n")).join("\n") : String(value);
     }
     if (job.model === "new" && job.couplet.architecture && !values.preset) values.preset = "own";
-    form.set({ model: job.model, type: job.couplet.training_type.type, values });
+    form.set({ model: job.model, type: job.couplet.training_type.type, values, file: job.training_file });
     setParams({ like: null, file: job.training_file });
   } catch (error) {
     setParams({ like: null });
@@ -389,7 +394,7 @@ function DataCard({ file, id, report, c }) {
   return html`<${Card} title=${file ? html`<span class="train-filename">${file.filename}</span>` : "File"} className="train-data" tools=${tools}>
     <${UploadProgress} />
     ${note?.id === id && html`<p class="hint train-note" role="status">${note.text}</p>`}
-    <${Report} state=${report} tokenizer=${tokenizer} />
+    <${Report} state=${report} tokenizer=${tokenizer} stride=${Number(c.values.stride)} />
     <details class="train-earlier"><summary>All uploaded files</summary>
       <${FileList} onUse=${useForNew} chosen=${id} onGone=${(gone) => { if (gone === id) setParams({ file: null }); }} /></details>
   <//>`;
@@ -400,6 +405,9 @@ function Form({ id, fields }) {
   const file = all.list.find((f) => f.id === id) ?? null;
   const before = settingOf(saved, fields, list, chosen, file, all.list, null);
   const { values } = before;
+  useEffect(() => { // another file has a name and prompts of its own
+    if (saved.file !== id) form.patch({ file: id, values: { ...values, suffix: "", sample_prompts: "", validation_file: "" } });
+  }, [id]);
   const reportOf = before.isNew ? (values.tokenizer === "train" ? "" : values.tokenizer) : before.base?.id ?? "";
   const ownContext = modelContext(before);
   const context = Number(values.context_length) || (before.text ? Math.min(ownContext || 1024, 1024) : before.isNew ? ownContext : 0);
