@@ -213,13 +213,20 @@ static bool pages_write(const struct eval *e, struct err *err) {
     for (size_t i = 0; i < e->items.n; i++) {
         const struct eval_item *item = &e->items.items[i];
         cards[i] = (struct result_card){.row = item->number, .instruction = item->instruction, .input = item->input, .reference = item->reference,
-                                        .base = item->base, .answer = item->answer, .rouge_l = item->scores.rouge_l,
+                                        .prompt = item->read, .base = item->base, .answer = item->answer, .rouge_l = item->scores.rouge_l,
                                         .token_f1 = item->scores.token_f1, .exact = item->scores.exact_match > 0, .judge = item->judge};
     }
     char *model = path_stem(o->adapter ? o->adapter : o->model), *base = base_of(o) ? path_stem(base_of(o)) : NULL, *data = path_stem(o->data);
     struct results_page page = {.model = o->model_name ? o->model_name : model, .base = base && o->base_name ? o->base_name : base, .data = data,
                                 .cards = cards, .n = e->items.n, .exact_match = e->means.exact_match, .token_f1 = e->means.token_f1,
                                 .rouge_l = e->means.rouge_l, .judge = e->means.judge};
+    for (size_t i = 0; page.base && i < e->items.n; i++) {
+        const struct eval_item *item = &e->items.items[i];
+        const struct text_scores s = text_scores(item->reference, strlen(item->reference), item->base, strlen(item->base));
+        const double n = (double)e->items.n;
+        page.before = (struct text_scores){.exact_match = page.before.exact_match + s.exact_match / n, .token_f1 = page.before.token_f1 + s.token_f1 / n,
+                                           .rouge_l = page.before.rouge_l + s.rouge_l / n};
+    }
     results_sort(&page);
     const bool ok = page_write(o->cards, results_json, &page, err) && page_write(o->html, results_html, &page, err);
     free(model);

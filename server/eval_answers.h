@@ -13,6 +13,7 @@ struct eval_item {
     char *instruction, *input;    // for people; input "" where there is none
     char *reference;              // the correct answer
     char *prompt;                 // all that the model is given, as text
+    char *read;                   // the same with its template, as /v1/completions takes it
     struct ids prompt_ids;
     char *row;                    // the row's JSON as it stood in the file
     char *answer, *base;          // NULL before they were generated

@@ -110,6 +110,16 @@ static void text_item(const struct row *r, const struct tokenizer *t, struct eva
     item->prompt = buf_detach(&prompt);
 }
 
+// The prompt's tokens as a text; one that begins a sequence is every reader's own.
+static bool item_read(const struct tokenizer *t, struct eval_item *item, struct err *err) {
+    const struct ids *ids = &item->prompt_ids;
+    const size_t begun = ids->len && tokenizer_add_bos(t) && (int64_t)ids->data[0] == tokenizer_bos(t);
+    struct buf text = {0};
+    const bool ok = tokenizer_decode(t, ids->data + begun, ids->len - begun, true, &text, err);
+    item->read = buf_detach(&text);
+    return ok;
+}
+
 // The next row of the file, into a new item; rows without an answer are passed over. first_line: of j's text in the file.
 static bool item_add(struct eval_items *e, struct json *j, size_t first_line, const struct tokenizer *t, struct err *err) {
     struct row r = {0};
@@ -123,6 +133,7 @@ static bool item_add(struct eval_items *e, struct json *j, size_t first_line, co
         *item = (struct eval_item){.number = e->n_rows, .line = line, .judge = NAN, .row = mem_strndup(begin, (size_t)(j->at - begin))};
         if (r.n_messages > 0) ok = messages_item(&r, t, item, err);
         else text_item(&r, t, item);
+        ok = ok && item_read(t, item, err);
     }
     e->n_rows++;
     row_finish(&r);
@@ -163,7 +174,7 @@ bool eval_items_load(struct eval_items *e, const char *path, const struct tokeni
 }
 
 static void item_finish(struct eval_item *item) {
-    char *texts[] = {item->instruction, item->input, item->reference, item->prompt, item->row, item->answer, item->base};
+    char *texts[] = {item->instruction, item->input, item->reference, item->prompt, item->read, item->row, item->answer, item->base};
     for (size_t k = 0; k < ARRAY_LEN(texts); k++) free(texts[k]);
     ids_finish(&item->prompt_ids);
 }

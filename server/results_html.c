@@ -113,6 +113,7 @@ void results_json(const struct results_page *p, struct buf *out) {
         buf_add_str(out, i ? ",\n{" : "\n{");
         put_text(out, "instruction", c->instruction);
         put_text(out, "input", c->input);
+        put_text(out, "prompt", c->prompt);
         put_text(out, "reference", c->reference);
         put_text(out, "base", c->base);
         put_text(out, "answer", c->answer);
@@ -122,5 +123,9 @@ void results_json(const struct results_page *p, struct buf *out) {
     }
     buf_printf(out, "],\n\"means\":{\"exact_match\":%.9g,\"token_f1\":%.9g,\"rouge_l\":%.9g,\"judge\":", p->exact_match, p->token_f1, p->rouge_l);
     buf_add_json_number(out, p->judge);
-    buf_add_str(out, "}}\n");
+    buf_add_byte(out, '}');
+    if (p->base)
+        buf_printf(out, ",\n\"base_means\":{\"exact_match\":%.9g,\"token_f1\":%.9g,\"rouge_l\":%.9g}", p->before.exact_match, p->before.token_f1,
+                   p->before.rouge_l);
+    buf_add_str(out, "}\n");
 }

@@ -4,10 +4,12 @@
 #pragma once
 
 #include "base/buf.h"
+#include "engine/train/text_scores.h"
 
 struct result_card {
     size_t row;                                  // of the data, from 0
     const char *instruction, *input, *reference; // input "" where there is none
+    const char *prompt;                          // all that was read of the row, template and all
     const char *base;                            // NULL: no base to compare with
     const char *answer;
     double rouge_l, token_f1;
@@ -19,6 +21,7 @@ struct results_page {
     struct result_card *cards;        // in the order they are shown
     size_t n;
     double exact_match, token_f1, rouge_l; // means, 0..1
+    struct text_scores before;             // the base's, where there is one
     double judge;                          // mean or NaN
 };
 void results_sort(struct results_page *p); // worst first: by the judge where there is one, then by ROUGE-L
