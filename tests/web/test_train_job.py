@@ -189,6 +189,50 @@ def test_pause_resume_cancel(visit, trainer, endless):
     assert not v.complaints
 
 
+def test_a_list_that_cannot_be_read_anew_says_so(visit, trainer, endless):
+    v = visit(trainer.url)
+    v.open("train")
+    expect(v.page.locator("#runs")).to_contain_text("step 5 of")
+    v.page.route("**/fine_tuning/jobs?limit=*", lambda route: route.abort())
+    expect(v.page.locator("#runs").get_by_role("status")).to_contain_text("Trying again")
+    v.page.unroute("**/fine_tuning/jobs?limit=*")
+    expect(v.page.locator("#runs").get_by_role("status")).to_have_count(0)
+
+
+def test_system_calls_runs_as_train_does(visit, trainer, village, endless):
+    v, waiting = visit(trainer.url), trainer.start("waiting", max_steps=2)
+    v.open("system")
+    expect(v.page.locator(".system-queue li")).to_have_text([re.compile("endless training.*gpt2-nano"), re.compile("waiting waiting")])
+    expect(v.page.get_by_role("region", name="Models").get_by_role("link", name=re.compile(r"^village \(\w+\)$"))).to_be_visible()
+    trainer.cancel(waiting)
+
+
+def test_again_like_this_is_like_this(visit, trainer):
+    """Nothing held out and no sample prompts stay so; only another file has its own name and prompts."""
+    trainer.hold.at(0)
+    job = trainer.start("plain", max_steps=2, n_evals=1, n_checkpoints=1, validation_split=None)
+    try:
+        v = visit(trainer.url)
+        v.open(f"train?new=1&like={job}")
+        field = lambda label: v.page.locator(".train-new").get_by_label(label, exact=True)  # noqa: E731
+        expect(field("Held out")).to_have_value("0")
+        expect(field("Sample prompts")).to_have_value("-")
+        expect(field("Name")).to_have_value("plain")
+        v.page.get_by_role("button", name="View as…").click()
+        expect(v.page.locator("#view-as")).to_contain_text('"max_steps": 2')
+        expect(v.page.locator("#view-as")).to_contain_text('"seed": 1')
+        said = v.page.locator("#view-as").text_content()
+        assert "validation_split" not in said and "sample_prompts" not in said
+        v.page.get_by_role("button", name="Close").click()
+        v.open(f"train?new=1&file={trainer.rows}")
+        expect(field("Name")).to_have_value("")
+        expect(field("Sample prompts")).to_have_value("")
+        expect(field("Steps")).to_have_value("2")
+    finally:
+        trainer.cancel(job)
+        trainer.hold.release()
+
+
 # ---------------------------------------------------------------- one run
 
 
@@ -450,13 +494,18 @@ def test_newest_weights_are_tried_while_it_learns(visit, trainer):
 def test_results_are_cards_worst_first(visit, trainer, rows):
     v = open_job(visit, trainer, rows)
     files = {f["filename"]: f["id"] for f in trainer.client.get("/v1/files?purpose=fine-tune-results&limit=1000").json()["data"] if f["id"] in trainer.job(rows)["result_files"]}
-    cards = trainer.client.get(f"/v1/files/{files['results.json']}/content").json()["cards"]
+    results = trainer.client.get(f"/v1/files/{files['results.json']}/content").json()
+    cards, means, before = results["cards"], results["means"], results["base_means"]
     shown = v.page.locator(".job-result")
     expect(shown).to_have_count(min(12, len(cards)))
     first = shown.first
     for text in (cards[0]["instruction"], cards[0]["reference"], "Before", "After", "ROUGE-L", "Token F1"):
         expect(first).to_contain_text(text)
     assert [c["rouge_l"] for c in cards] == sorted(c["rouge_l"] for c in cards)
+    figures = v.page.locator("#results .facts")
+    expect(figures).to_contain_text(re.compile(r"ROUGE-L[\d.]+% → [\d.]+%"))
+    shares = [float(share) for share in re.search(r"ROUGE-L([\d.]+)% → ([\d.]+)%", figures.text_content()).groups()]
+    assert shares == pytest.approx([100 * before["rouge_l"], 100 * means["rouge_l"]], abs=0.51)
     v.page.get_by_label("Order").select_option("best")
     expect(shown.first).to_contain_text(cards[-1]["instruction"])
     v.page.get_by_label("Search the rows").fill(cards[0]["instruction"])
@@ -470,6 +519,7 @@ def test_results_are_cards_worst_first(visit, trainer, rows):
     v.page.locator("#results .segmented").get_by_text("All", exact=True).click()
     shown.first.get_by_role("button", name="Try this row").click()
     expect(v.page.get_by_label("Try it")).to_have_value(re.compile(r"### Instruction:\nSay number"))
+    assert v.page.get_by_label("Try it").input_value() in [c["prompt"] for c in cards], "what the model read, whatever the kind of rows"
     assert not v.complaints
 
 
@@ -486,11 +536,21 @@ def test_the_result_is_taken_along(visit, trainer, rows):
     expect(done.get_by_role("button", name="Adapter (PEFT)")).to_have_count(0)  # every weight was trained
     expect(done.get_by_role("link", name="Let it write")).to_have_attribute("href", f"#complete?model={name.replace(':', '%3A')}")
     expect(done.get_by_role("link", name="Train again like this")).to_have_attribute("href", f"#train?new=1&like={rows}")
+    done.get_by_label("A shorter name").fill("gpt2-nano")
+    done.get_by_role("button", name="Give").click()
+    expect(v.page.locator("#notice")).to_contain_text("another model")
     done.get_by_label("A shorter name").fill("my-answers")
     done.get_by_role("button", name="Give").click()
     expect(done).to_contain_text("also called my-answers")
+    expect(v.page.locator("#notice")).to_have_count(0)  # it is settled
     expect(v.page.locator("#model option", has_text="my-answers")).to_have_count(1)
-    assert not v.complaints
+    done.get_by_label("A shorter name").fill("my answers/ä")
+    done.get_by_role("button", name="Give").click()
+    expect(done.locator("#alias:invalid")).to_be_focused()
+    done.get_by_role("button", name="Take the name my-answers away").click()
+    expect(v.page.locator("#model option", has_text="my-answers")).to_have_count(0)
+    expect(done).not_to_contain_text("also called")
+    assert [c for c in v.complaints if "409" not in c and "400" not in c] == []
 
 
 # ---------------------------------------------------------------- several runs

@@ -3,11 +3,12 @@
 // looks; the history of the charts is kept while the page is open.
 
 import { call, text } from "../lib/api.js";
-import { ago, bytes, count, duration, number, plural } from "../lib/format.js";
+import { ago, bytes, count, duration, modelLabel, number, plural } from "../lib/format.js";
 import { html, useState } from "../lib/html.js";
 import { fail, isOver, listModels, models } from "../lib/server.js";
 import { createStore, linkTo, useStore } from "../lib/store.js";
 import { Card, Empty, Facts, usePolling } from "../lib/ui.js";
+import { baseName, inOrder, shortName, StatusTag } from "./train/run.js";
 
 // ---------------------------------------------------------------- metrics
 // Prometheus text as values.
@@ -93,7 +94,7 @@ function ModelTable({ list }) {
   return html`<div class="table-scroll" tabindex="0" role="region" aria-label="Models"><table>
     <thead><tr><th>model</th><th>kind</th><th>architecture</th><th class="num">parameters</th><th>weights</th><th class="num">memory</th><th class="num">context</th></tr></thead>
     <tbody>${list.map((m) => html`<tr>
-      <td><a href=${linkTo("complete", { model: m.id })}>${m.id}</a></td>
+      <td><a href=${linkTo("complete", { model: m.id })} title=${m.id}>${modelLabel(m.id)}</a></td>
       <td>${m.couplet?.adapter ? "adapter" : "whole"}${m.couplet?.origin && m.couplet.origin !== "served" ? `, ${m.couplet.origin}` : ""}</td>
       <td>${m.meta ? `${m.meta.architecture}, ${m.meta.n_layer} × ${m.meta.n_head} heads, ${m.meta.n_embd} wide` : "not loaded yet"}</td>
       <td class="num">${m.meta ? `${number(m.meta.n_params / 1e6)} M` : "–"}</td>
@@ -105,10 +106,10 @@ function ModelTable({ list }) {
 
 function Queue({ jobs }) {
   if (jobs === null) return html`<p class="hint">This key may not see jobs.</p>`;
-  const active = jobs.filter((job) => !isOver(job));
+  const active = inOrder(jobs.filter((job) => !isOver(job)));
   if (active.length === 0) return html`<${Empty} title="No job is waiting or running">A fine-tune runs in the background and gives way to requests. <a href="#train">Start one in Train.</a><//>`;
-  return html`<ul class="system-queue">${active.map((job) => html`<li><a href=${linkTo("train", { job: job.id })}>${job.id}</a> <span class="tag">${job.status}</span>
-    <span class="stats">${job.model}${job.couplet?.step ? ` · step ${job.couplet.step} of ${job.couplet.total_steps}` : ""} · ${ago(job.created_at)}</span></li>`)}</ul>`;
+  return html`<ul class="system-queue">${active.map((job) => html`<li><a href=${linkTo("train", { job: job.id })}>${shortName(job)}</a> <${StatusTag} job=${job} />
+    <span class="stats">${baseName(job)}${job.couplet?.step ? ` · step ${job.couplet.step} of ${job.couplet.total_steps}` : ""} · ${ago(job.created_at)}</span></li>`)}</ul>`;
 }
 
 export default function System() {

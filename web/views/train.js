@@ -7,7 +7,7 @@
 //   #train?job=ID            one job, while it runs and afterwards
 //   #train?compare=ID,ID     several runs in one chart
 
-import { call, text as fetchText } from "../lib/api.js";
+import { call, hasKey, text as fetchText } from "../lib/api.js";
 import { bytes, count, duration } from "../lib/format.js";
 import { html, useEffect, useState } from "../lib/html.js";
 import { fail, models, say } from "../lib/server.js";
@@ -17,7 +17,7 @@ import { CompareRuns, MOST_COMPARED } from "./train/curves.js";
 import { addFile, DropZone, droppedFile, hovering, nameOf, PickFile, uploading, UploadProgress, useForNew, usePageDrop } from "./train/files.js";
 import { NewJob } from "./train/form.js";
 import { Job, MARK } from "./train/job.js";
-import { Actions, ACTIVE, baseName, FileName, JobProgress, methodName, shortName, startRun, StatusTag, useBusy } from "./train/run.js";
+import { Actions, ACTIVE, baseName, FileName, inOrder, JobProgress, methodName, shortName, startRun, StatusTag, useBusy } from "./train/run.js";
 
 // ---------------------------------------------------------------- whether it trains
 
@@ -37,7 +37,7 @@ async function ask() {
 }
 
 const WHY = {
-  key: ["Training wants an API key", html`Enter a key with the scope <code>train</code> above. Whoever runs the server makes one with
+  key: ["Training wants an API key", html`Enter a key with the scope <code>train</code> above. Whoever runs the server makes one with${" "}
     <code>couplet keys add NAME --scope train</code>.`],
   scope: ["This key may not train", html`It can talk to models, no more: files and fine-tuning jobs need a key with the scope <code>train</code>.
     Whoever runs the server makes one with <code>couplet keys add NAME --scope train</code>; then enter it here.`],
@@ -74,7 +74,7 @@ async function readRuns(loud = true) {
     const older = page.has_more ? list.filter((job) => !known.has(job.id) && job.created_at <= page.data.at(-1).created_at) : [];
     runs.set({ state: "ready", list: [...page.data, ...older], more: older.length ? more : page.has_more });
   } catch (error) {
-    runs.patch({ state: runs.get().list.length ? "ready" : "failed" });
+    runs.patch({ state: runs.get().list.length ? "ready" : "failed", lost: !loud });
     if (loud) fail(error, readRuns); // while polling: the next turn says the same, or all is well again
   }
 }
@@ -90,12 +90,6 @@ async function readMore() {
 }
 
 const replace = (job) => runs.set((now) => ({ ...now, list: now.list.map((one) => (one.id === job.id ? job : one)) }));
-
-/** Running first, then those that wait by their place, then the rest as they come: newest first. */
-function inOrder(list) {
-  const rank = ({ status, couplet }) => (status === "running" ? 0 : status === "queued" ? 1 + (couplet.queue_place ?? 1e6) : 1e8);
-  return [...list].sort((a, b) => rank(a) - rank(b));
-}
 
 function Run({ job, marked, mark, full }) {
   const name = shortName(job);
@@ -113,7 +107,7 @@ function Run({ job, marked, mark, full }) {
 }
 
 function Queue() {
-  const { state, list, more } = useStore(runs);
+  const { state, list, more, lost } = useStore(runs);
   const [marked, setMarked] = useState(() => new Set());
   const active = list.some((job) => ACTIVE.has(job.status));
   useEffect(() => { readRuns(); }, []);
@@ -123,12 +117,14 @@ function Queue() {
   if (list.length === 0) {
     return html`<${Card} title="Runs"><${Empty} title=${state === "failed" ? "The runs could not be read" : "Nothing has been trained yet"}>
       ${state === "failed" ? "See above for the reason."
-        : "A run that you start appears here, with its progress. You can close the page meanwhile; training goes on."}<//><//>`;
+        : "A run that you start appears here, with its progress. You can close the page meanwhile; training goes on."}
+      ${hasKey() ? " What was trained without this key, an admin's key shows." : ""}<//><//>`;
   }
   const compare = html`<span class="hint">${marked.size === 0 ? "Mark runs to compare them" : `${marked.size} marked`}</span>
     <button id="compare-runs" type="button" disabled=${marked.size < 2}
       onClick=${() => go("train", { compare: [...marked].join(",") })}>Compare</button>`;
   return html`<${Card} title="Runs" id="runs" tools=${compare}>
+    ${lost && html`<p class="bad" role="status">The runs could not be read. Trying again…</p>`}
     <ul class="job-runs">${inOrder(list).map((job) =>
       html`<${Run} key=${job.id} job=${job} marked=${marked.has(job.id)} mark=${mark} full=${marked.size >= MOST_COMPARED} />`)}</ul>
     ${more && html`<div class="actions"><button type="button" onClick=${readMore}>Show older runs</button></div>`}

@@ -40,7 +40,7 @@ const WAITING = {
 function factsOf(log) {
   const job = log.job, c = job.couplet, last = log.steps.at(-1);
   const best = log.evals.reduce((low, e) => (low === null || e.valid_loss < low.valid_loss ? e : low), null);
-  const began = c.started_at && !job.finished_at;
+  const began = c.started_at && job.status === "running";
   const guess = Number(job.metadata?.["couplet.estimate_s"]);
   return [
     last?.train_loss !== undefined && ["Training loss", number(last.train_loss, 4)],
@@ -99,8 +99,8 @@ function NothingBanner({ job }) {
   };
   if (job.status === "succeeded") {
     return html`<div class="train-banner" role="status">
-      <p><strong>From nothing to a model in ${duration(job.finished_at - job.created_at)}.</strong> Its attention, layer by layer, is on the next
-        page. So small a text is soon known by heart: then the validation loss rises while the training loss goes on falling.</p>
+      <p><strong>From nothing to a model in ${duration(job.finished_at - (job.couplet.started_at ?? job.created_at))}.</strong> Its attention, layer by layer, is
+        on the next page. So small a text is soon known by heart: then the validation loss rises while the training loss goes on falling.</p>
       <div class="row"><button type="button" class="primary" onClick=${() => open("inside")}>Look inside</button>
         <button type="button" onClick=${() => open("complete")}>Let it write</button></div>
     </div>`;
@@ -159,19 +159,22 @@ function Alias({ model }) {
   const list = useStore(models, (m) => m.list);
   const [name, setName] = useState(""), [busy, run] = useBusy();
   const now = list.filter((m) => m.alias_of === model).map((m) => m.id);
+  const change = (method, alias, body) => run(async () => {
+    await request(method, `/v1/models/${encodeURIComponent(alias)}`, body);
+    await listModels();
+    setName("");
+  });
   const submit = (event) => {
     event.preventDefault();
-    run(async () => {
-      await request("PUT", `/v1/models/${encodeURIComponent(name.trim())}`, { model });
-      await listModels();
-      setName("");
-    });
+    change("PUT", name, { model });
   };
   return html`<form class="job-alias" onSubmit=${submit}>
     <label for="alias">A shorter name</label>
-    <input id="alias" value=${name} spellcheck="false" autocomplete="off" placeholder="my-model" onInput=${(e) => setName(e.target.value)} />
-    <button type="submit" disabled=${busy || name.trim() === ""}>Give</button>
-    ${now.length > 0 && html`<span class="hint">also called ${now.join(", ")}</span>`}
+    <input id="alias" value=${name} spellcheck="false" autocomplete="off" placeholder="my-model" onInput=${(e) => setName(e.target.value)}
+      pattern="[\\w.:\\-]+" title="Letters, digits, . : - and _" />
+    <button type="submit" disabled=${busy || name === ""}>Give</button>
+    ${now.map((alias) => html`<span class="hint">also called ${alias} <button type="button" class="quiet" aria-label=${`Take the name ${alias} away`}
+      disabled=${busy} onClick=${() => change("DELETE", alias)}>×</button></span>`)}
   </form>`;
 }
 
@@ -314,10 +317,6 @@ function Score({ name, label, title, value }) {
     <span class="job-score-bar"><i style=${{ width: `${Math.round(100 * share(name, value))}%` }}></i></span><b>${text}</b></div>`;
 }
 
-/** What the model was given: Alpaca's wording, as in training. */
-const TASK = "Below is an instruction that describes a task. Write a response that appropriately completes the request.";
-const askOf = (card) => `${TASK}\n\n### Instruction:\n${card.instruction}${card.input ? `\n\n### Input:\n${card.input}` : ""}\n\n### Response:\n`;
-
 function ResultCard({ card }) {
   const said = (label, text, className = "") => html`<div class=${className}><dt>${label}</dt>
     <dd class="text">${text === "" ? html`<i class="hint">nothing</i>` : text}</dd></div>`;
@@ -332,7 +331,7 @@ function ResultCard({ card }) {
       ${SCORES.map(([name, label, title]) => html`<${Score} name=${name} label=${label} title=${title} value=${card[name]} />`)}
       <span class=${`tag ${card.exact ? "good" : ""}`}>${card.exact ? "exact" : "not exact"}</span>
       <button type="button" class="quiet job-ask" title="Puts this row where the checkpoints can be tried"
-        onClick=${() => askThis(askOf(card))}>Try this row</button>
+        onClick=${() => askThis(card.prompt ?? card.instruction)}>Try this row</button>
     </div>
   </li>`;
 }
@@ -351,14 +350,15 @@ function Results({ file }) {
   const [most, setMost] = useState(PAGE);
   if (!results?.cards?.length) return null;
   const change = (members) => { setLook({ ...look, ...members }); setMost(PAGE); };
-  const cards = chosen(results.cards, look), m = results.means ?? {};
+  const cards = chosen(results.cards, look), m = results.means ?? {}, before = results.base_means;
+  const mean = (label, name) => [label, `${before ? `${percent(before[name])} → ` : ""}${percent(m[name] ?? 0)}`, before && "Before → after"];
   const tools = html`<${Segmented} label="Which" value=${look.show} options=${SHOW} onChange=${(show) => change({ show })} />
     <${Select} label="Order" value=${look.order} options=${ORDER} onChange=${(order) => change({ order })} />`;
   return html`<${Card} title="Results" id="results" tools=${tools}>
     <p class="hint">Rows that it never learned from, answered by the base and by the fine-tuned model.</p>
     <div class="row">
-      <${Facts} items=${[["Rows", String(results.cards.length)], ["Exact", percent(m.exact_match ?? 0)], ["Token F1", percent(m.token_f1 ?? 0)],
-        ["ROUGE-L", percent(m.rouge_l ?? 0)], m.judge !== null && m.judge !== undefined && ["Judge", number(m.judge)]]} />
+      <${Facts} items=${[["Rows", String(results.cards.length)], mean("Exact", "exact_match"), mean("Token F1", "token_f1"),
+        mean("ROUGE-L", "rouge_l"), m.judge !== null && m.judge !== undefined && ["Judge", number(m.judge)]]} />
       <input type="search" class="job-search" placeholder="Search the rows" aria-label="Search the rows" value=${look.words}
         onInput=${(e) => change({ words: e.target.value })} />
     </div>

@@ -7,8 +7,8 @@
 
 import { call, events, request } from "../../lib/api.js";
 import { ago, count, duration, plural } from "../../lib/format.js";
-import { html, useEffect, useState } from "../../lib/html.js";
-import { fail, isOver, listModels, modelInfo } from "../../lib/server.js";
+import { html, useEffect, useRef, useState } from "../../lib/html.js";
+import { fail, isOver, listModels, modelInfo, notice } from "../../lib/server.js";
 import { address, createStore, go, persistentStore, useStore } from "../../lib/store.js";
 import { Card, Dialog } from "../../lib/ui.js";
 
@@ -33,13 +33,15 @@ export function useAnswer(key, ask, loud = false) {
 
 /** [busy, run]: run(work) waits for one thing and says what goes wrong with it. */
 export function useBusy() {
-  const [busy, setBusy] = useState(false);
+  const [busy, setBusy] = useState(false), said = useRef(null);
   const run = async (work) => {
     setBusy(true);
     try {
       await work();
+      if (said.current && notice.get() === said.current) notice.set(null);
     } catch (error) {
       fail(error, () => run(work));
+      said.current = notice.get();
     } finally {
       setBusy(false);
     }
@@ -306,6 +308,12 @@ export const StatusTag = ({ job }) => html`<span class=${`tag ${TONE[job.status]
 export const shortName = (job) => job.user_provided_suffix || `run ${job.id.replace("ftjob-", "").slice(0, 6)}`;
 export const baseName = (job) => (job.model === "new" ? `new ${job.couplet.architecture?.preset ?? "model"}` : job.model);
 export const methodName = (job) => (job.model === "new" ? "from random weights" : job.couplet.training_type.type === "lora" ? "LoRA" : "all weights");
+
+/** Running first, then those that wait by their place, then the rest as they come: newest first. */
+export function inOrder(list) {
+  const rank = ({ status, couplet }) => (status === "running" ? 0 : status === "queued" ? 1 + (couplet.queue_place ?? 1e6) : 1e8);
+  return [...list].sort((a, b) => rank(a) - rank(b));
+}
 
 const names = createStore({}); // id of a file -> its name, null: it is gone
 const asked = new Set();
