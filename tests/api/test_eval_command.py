@@ -92,7 +92,8 @@ def test_answers_and_page(server, nano, rows, tmp_path):
     assert html.count("<article>") == 3 and "&lt;21&gt; &amp; &quot;more&quot;" in html and "<21>" not in html
     assert html.count("<dt>Base</dt>") == html.count("<dt>Tuned</dt>") == 3 and "://" not in html
     made = json.loads(cards.read_text())
-    assert set(made) == {"model", "base", "cards", "means"} and (made["model"], made["base"]) == ("tuned <1>", "nano")
+    assert set(made) == {"model", "base", "cards", "means", "base_means"} and made["base_means"] == {k: v for k, v in made["means"].items() if k != "judge"}
+    assert (made["model"], made["base"]) == ("tuned <1>", "nano")
     assert made["means"] == {"exact_match": pytest.approx(got["exact_match"]), "token_f1": pytest.approx(got["token_f1"]),
                              "rouge_l": pytest.approx(got["rouge_l"]), "judge": None}
     expected = [{"instruction": e["instruction"], "input": e["input"], "reference": e["output"], "base": w["base_response"], "answer": w["model_response"]}
@@ -183,7 +184,7 @@ def test_bad_options(nano, rows, flags, word):
     assert word in run.stderr.split("\n")[0] and run.stdout == ""
 
 
-@pytest.mark.parametrize("text, word", [("", "empty"), ('{"instruction": "a", "output": ""}', "line 1"), ("[1]", "line 1"), ('{"text": "a"}\nnope', "line 2")])
+@pytest.mark.parametrize("text, word", [("", "empty"), ('{"instruction": "a", "output": ""}', "line 1"), ("[1]", "row 1"), ('{"text": "a"}\nnope', "line 2")])
 def test_bad_data(nano, tmp_path, text, word):
     path, answers = tmp_path / "bad.jsonl", tmp_path / "answers.json"
     path.write_text(text)
