@@ -130,7 +130,8 @@ export function Scale() {
     new Int32Array(image.data.buffer).forEach((_x, i, pixels) => { pixels[i] = colours[Math.round((i % width / width) ** 2 * 255)]; });
     context.putImageData(image, 0, 0);
   };
-  return html`<div class="inside-scale"><${Canvas} width=${SCALE} height=${10} draw=${draw} deps=${[]} label="The colours of weights from 0 to 100%" />
+  return html`<div class="inside-scale">
+    <${Canvas} width=${SCALE} height=${10} draw=${draw} deps=${[]} label="The colours of weights from 0 to 100%" />
     ${MARKS.map((x) => html`<span style=${{ left: `${Math.sqrt(x) * SCALE}px` }}>${x * 100}%</span>`)}</div>`;
 }
 

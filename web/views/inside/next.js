@@ -306,7 +306,8 @@ function LensTable({ lens }) {
 
 export function Lens({ model, tokens }) {
   const [wanted, setWanted] = useParam("columns", "8"), columns = COLUMNS.includes(wanted) ? wanted : "8";
-  const { answer, asked, error, busy, again } = useInspect({ model, prompt: tokens.ids, what: ["lens"], lens_tokens: Number(columns), top_k: OF_A_CELL });
+  const body = { model, prompt: tokens.ids, what: ["lens"], lens_tokens: Number(columns), top_k: OF_A_CELL };
+  const { answer, asked, error, busy, again } = useInspect(body);
   const lens = useMemo(() => answer && readLens(answer), [answer]), stale = busy && asked?.prompt !== tokens.ids;
   const tools = html`<span class="count" role="status">${busy ? "looking…" : ""}</span><span class="hint">last</span>
     <${Segmented} label="How many of the last tokens" value=${columns} onChange=${setWanted} options=${COLUMNS.map((n) => [n, n])} /><span

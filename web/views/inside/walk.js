@@ -71,8 +71,8 @@ const MLPS = { gelu: "two matrices with GELU between them", swiglu: "three matri
 const EPSILONS = [1e-5, 1e-6, 1e-8];
 
 /**
- * A norm in its two halves: every word divided, and what each column is then multiplied by (and, `centred`, what is added): the straight line that fits
- * all words, for the server does not tell. sizes: [mean, divisor] of each word.
+ * A norm in its two halves: every word divided, and what each column is then multiplied by (and, `centred`, what is added): the straight line that
+ * fits all words, for the server does not tell. sizes: [mean, divisor] of each word.
  */
 function halves(x, normed, centred, epsilon) {
   const [n, width] = x.shape, sizes = [];
@@ -102,15 +102,16 @@ function Norm({ name, x, normed, centred, rowLabels }) {
   const lines = [["x", digits(own), own], centred && ["x − mean", digits(own), own.map((one) => one - mean)],
     [`÷ ${number(by, 5)}`, 4, row(divided, picked)], known && ["times weight", 4, weights], known && centred && ["plus bias", 4, biases],
     [name, 4, row(normed, picked)]];
-  return html`<p>${centred ? `LayerNorm: each word's mean is taken off its numbers, and what is left is divided by its standard deviation. Then each column
-      is multiplied by a learned weight, and a learned bias is added.` : `RMSNorm: each word's numbers are divided by their root mean square. Then each
-      column is multiplied by a learned weight.`}</p>
+  return html`<p>${centred ? `LayerNorm: each word's mean is taken off its numbers, and what is left is divided by its standard deviation. Then
+      each column is multiplied by a learned weight, and a learned bias is added.` : `RMSNorm: each word's numbers are divided by their root mean
+      square. Then each column is multiplied by a learned weight.`}</p>
     ${centred ? formula("x minus its mean, divided by the root of its variance plus epsilon, times weight, plus bias",
     html`(x − mean) / √(variance + ε) · weight + bias`) : formula("x divided by the root of the mean of its squares plus epsilon, times weight",
     html`x / √(mean of x² + ε) · weight`)}
-    ${tables(["divided", divided, { ...vector, picked, onPick }, `Divided, every word is about ${size} long; the weights make lengths differ again.`],
+    ${tables(["divided", divided, { ...vector, picked, onPick }],
     ["of each word", arrayOf(sizes.map(([m, s], t) => [...(centred ? [m] : []), s, norm(row(divided, t))])), { rowLabels, maxRows: 8, heat: "none",
-      columnLabels: [...(centred ? ["mean"] : []), "divided by", "length then"], digits: sizes.map((one) => digits(one)) }])}
+      columnLabels: [...(centred ? ["mean"] : []), "divided by", "length then"], digits: sizes.map((one) => digits(one)) },
+    `Divided, every word is about ${size} long; the weights make lengths differ again.`])}
     ${byHand(lines.filter(Boolean), rowLabels[picked], html`${known && `One weight ${centred ? "and one bias " : ""}a column for all words, found from
       what the norm reads and makes: they fit up to ${small(apart)}.`} ε = ${epsilon.toFixed(8).replace(/0+$/, "")}.`, { maxColumns: 6 })}`;
 }
@@ -208,14 +209,17 @@ function NextNumbers({ ctx: { architecture: { n_layer: layers, n_vocab: vocabula
     style=${{ width: `${x && Math.max((x / longest) * 100, 0.4)}%` }}></span>`;
   const rows = names.map((text, i) => [html`<button type="button" class="quiet" disabled=${cut || !takeable[i]} aria-disabled=${busy}
     title=${!cut && takeable[i] ? "Take this one" : "Cannot be appended to this text"} onClick=${() => take(i)}>${visible(text)}</button>`,
-  ids[i], Math.log(probabilities[i] / probabilities[0]).toFixed(3).replace("-", "−"), percent(probabilities[i]), takeable[i] ? percent(shares[i]) : "–", [bar("model", probabilities[i]), bar("sampled", shares[i])]]);
+  ids[i], Math.log(probabilities[i] / probabilities[0]).toFixed(3).replace("-", "−"), percent(probabilities[i]),
+  takeable[i] ? percent(shares[i]) : "–", [bar("model", probabilities[i]), bar("sampled", shares[i])]]);
   return html`<p class="walk-text text" aria-label="The text so far">${tokens.texts.map((text, i) => token(text, i))}…</p>
     <div class="row">${slider(`Temperature ${temperature.toFixed(1)}`, temperature, setTemperature, 2, 0.1)}
       <button type="button" class="primary" disabled=${none} aria-disabled=${busy} onClick=${() => take(drawn(shares))}>Take one</button>
       <span role="status" class="hint">${word !== null && html`Took “${visible(word)}”. The numbers are those of the longer text.
         ${" "}<a href=${linkTo("inside", { ...params, step: null })}>Walk through it again</a>`}</span></div>
-    ${list("The likeliest next tokens", "walk-next", [["token", "th"], ["id", "num"], ["logit − max", "num", "The token's logit, less the largest"], ["model", "num", "The model's probability"],
-    ["drawn", "num", "The chance to be drawn at this temperature"], [html`<span class="sr">Bars</span>`, "walk-bars"]], rows)}
+    ${list("The likeliest next tokens", "walk-next", [["token", "th"], ["id", "num"],
+    ["logit − max", "num", "The token's logit, less the largest"], ["model", "num", "The model's probability"],
+    ["drawn", "num", "The chance to be drawn at this temperature"],
+    [html`<span class="sr">Bars</span>`, "walk-bars"]], rows)}
     <p class="hint">By hand: e to the power of a token's logit, less the largest, summed over all ${count(vocabulary)} tokens,
       is ${number(1 / probabilities[0], 5)}. Each token's part of this sum is the model's probability.</p>
     <p class="hint"><span class="walk-key model"></span> the model's probability <span class="walk-key sampled"></span> the chance to be drawn

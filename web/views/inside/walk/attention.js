@@ -7,8 +7,8 @@ import { html, useMemo, useState } from "../../../lib/html.js";
 import { range } from "../../../lib/inspect.js";
 import { Segmented } from "../../../lib/ui.js";
 import { Canvas, CLEAR, drawMap, Scale, toBytes, weightPalette } from "../attention.js";
-import { arrayOf, byHand, DIVIDED, finding, FIRST, greatestDifference, HEADS, IN, Inputs, LINEAR, list, mapped, page, part, product, RAND, row, rowSums,
-  sideBySide, slider, small, softmax, sum, tables, useExample, useInputs, useLook, useText, waiting, WORDS } from "./arrays.js";
+import { arrayOf, byHand, DIVIDED, finding, FIRST, greatestDifference, HEADS, IN, Inputs, LINEAR, list, mapped, page, part, product, RAND, row,
+  rowSums, sideBySide, slider, small, softmax, sum, tables, useExample, useInputs, useLook, useText, waiting, WORDS } from "./arrays.js";
 
 const VECTOR = { rowLabels: WORDS, digits: 4 }, SQUARE = { ...VECTOR, columnLabels: WORDS }; // of the example
 
@@ -29,8 +29,10 @@ function useLooks(labels, exact, scores) {
 
 /** The line of e to the power of s, and the sum that shares them out. */
 function powers(s, name) {
-  const most = Math.max(...s), shift = most > 60 || most < 0 ? most : 0, xs = Array.from(s, (x) => Math.exp(x - shift)); // within a float32, and legible
-  return { line: [shift ? `exp(${name} − max)` : `exp(${name})`, Math.max(...xs) > 9999 ? 1 : 4, xs], total: `the line of exp sums to ${number(sum(xs), 6)}` };
+  const most = Math.max(...s), shift = most > 60 || most < 0 ? most : 0; // what leaves a float32, or is all too small to read
+  const xs = Array.from(s, (x) => Math.exp(x - shift));
+  return { line: [shift ? `exp(${name} − max)` : `exp(${name})`, Math.max(...xs) > 9999 ? 1 : 4, xs],
+    total: `the line of exp sums to ${number(sum(xs), 6)}` };
 }
 
 const sums = (name, a, rowLabels, note) => [name, rowSums(a), { rowLabels, columnLabels: ["Σ"], heat: "none", maxRows: 8 }, note];
@@ -138,8 +140,9 @@ function QuerySentence({ ctx }) {
       ${group > 1 && ` Keys and values are shared: heads ${shared * group} to ${shared * group + group - 1} read key/value head ${shared}.`}
       ${a.positions === "rotary" && " Queries and keys are shown after their turn (step 2)."} The mask comes in the next step: here every
       word may look at every word.</p>
-    ${all && x ? html`<${QueryNumbers} answer=${all} labels=${ctx.labels} inputs=${["x, normed", x, { rowLabels: ctx.labels, maxColumns: 4, maxRows: 8,
-    digits: 3 }, `What block ${layer} reads, ${layer > 0 ? `which block ${layer - 1} has made` : "the end of step 2"}, after its first norm (step 7).
+    ${all && x ? html`<${QueryNumbers} answer=${all} labels=${ctx.labels} inputs=${["x, normed", x,
+    { rowLabels: ctx.labels, maxColumns: 4, maxRows: 8, digits: 3 }, `What block ${layer} reads, ${layer > 0
+      ? `which block ${layer - 1} has made` : "the end of step 2"}, after its first norm (step 7).
       W_q, not shown, makes ${a.head_size} numbers of these ${x.shape[1]}.`]} />` : waiting()}`;
 }
 
@@ -188,9 +191,9 @@ function Masked({ open, causal: { scores, weights }, labels, exact }) {
 function useDropout(first, llama) {
   const [p, setP] = useState(first), [seed, setSeed] = useState(123);
   const title = (text) => html`<h3>Dropout</h3>
-    <p>Dropout sets some weights to 0 at random while a model is trained, and multiplies the others by 1/(1 − p) so that their sum stays about the same:
-      no word may rely on one other word alone. GPT-2 was trained so with p = 0.1, models of the Llama class${llama && ", as this one,"} usually without.
-      When a model is used nothing is dropped. ${text}</p>
+    <p>Dropout sets some weights to 0 at random while a model is trained, and multiplies the others by 1/(1 − p) so that their sum stays about the
+      same: no word may rely on one other word alone. GPT-2 was trained so with p = 0.1, models of the Llama
+      class${llama && ", as this one,"} usually without. When a model is used nothing is dropped. ${text}</p>
     <div class="row">${slider(`Share that is dropped, p = ${p}`, p, setP, 0.9, 0.1)}<label class="walk-slider">seed <input type="number" min="0"
       value=${seed} onInput=${(e) => { if (/^\d{1,15}$/.test(e.target.value)) setSeed(Number(e.target.value)); }} /></label></div>`;
   return { title, seed, ask: p > 0 ? { dropout: { p, seed } } : {} };
@@ -314,10 +317,12 @@ function HeadsExample() {
 }
 
 export const Heads = ({ ctx }) => page(ctx, html`One head can look for one thing. So every block has several, each with queries${grouped(ctx)
-    ? " of its own and keys and values that it shares with its group," : ", keys and values of its own,"} all made of the same x. They look at the
-    same words for different reasons: the word before, the first word, a word of the same kind. Their context vectors stand side by side, and one more matrix mixes them.`,
+    ? " of its own and keys and values that it shares with its group," : ", keys and values of its own,"} all made of the same x, the block's normed
+    input. They look at the same words for different reasons: the word before, the first word, a word of the same kind. Their context vectors stand
+    side by side, and one more matrix mixes them.`,
 `the output is the heads' context vectors side by side, times W o${bias(ctx) ? ", plus b o" : ""}`,
-html`output = [z<sup>0</sup> | z<sup>1</sup> | … | z<sup>H−1</sup>] · W<sub>o</sub>${bias(ctx) && html` + b<sub>o</sub>`}`, ctx.example ? HeadsExample : HeadsSentence, ctx.example
+html`output = [z<sup>0</sup> | z<sup>1</sup> | … | z<sup>H−1</sup>] · W<sub>o</sub>${bias(ctx) && html` + b<sub>o</sub>`}`,
+ctx.example ? HeadsExample : HeadsSentence, ctx.example
   ? html`<li>The columns of “both side by side” are the two tables of context before it, unchanged.</li>`
   : html`<li>Pick a head: its weights open below, and steps 4 and 5 go on with it.</li>
     <li>Go to a later layer: heads that look only at the first word have found nothing to look for.</li>`);

@@ -187,7 +187,8 @@ function Numbers({ ctx }) {
   const { architecture, labels, plain } = ctx, answer = useText(ctx, ["embeddings"]), { token, position, sum } = answer?.embeddings ?? {};
   const tokenRows = ["token rows", token, { rowLabels: labels }];
   return html`${!answer ? waiting() : architecture.positions === "rotary" ? html`${tables(tokenRows)}<${Rotary} ctx=${ctx} />` : html`
-    <p class="walk-say">A row of the table says what the token is, not where it stands. So the model has a second table with a row for each place, and adds it. The first block reads the sum.</p>
+    <p class="walk-say">A row of the table says what the token is, not where it stands. So the model has a second table with a row for each
+      place, and adds it. The first block reads the sum.</p>
     ${formula("x at t is this row plus the position embedding of t", html`x<sub>t</sub> = row<sub>t</sub> + W<sub>position</sub>[t]`)}
     ${tables(tokenRows, ["position rows", position, { rowLabels: labels.map((_, i) => `position ${i}`) }],
     ["their sum", sum, { rowLabels: labels }])}`}
