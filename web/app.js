@@ -3,7 +3,7 @@
 // being written, asks no faster than every two seconds, and talks to this server alone.
 //
 //   lib/     html (Preact and htm), store (state, localStorage, address), server (models, errors), api (HTTP), ui, format, and what several views
-//            share: answer, token_text, sampling, view_as, inspect, chart
+//            share: answer, chances, token_text, sampling, view_as, inspect, chart
 //   views/   one file a view, NAME.js, whose default export is its component; larger views have a folder of parts
 //   vendor/  third-party code, made when the program is built (packages.py)
 

@@ -36,7 +36,7 @@ def test_the_card_says_whose_probability_it_is(visit):
     v = visit()
     answer_with(v.page, ["Four", " tokens", " it", " is"])
     ask(v, "complete").nth(1).hover()
-    expect(v.page.locator(".token-card")).to_contain_text("The model's own, before temperature and the other settings.")
+    expect(v.page.locator(".token-card")).to_contain_text("The model's own, before temperature and the other settings")
 
 
 @pytest.mark.parametrize("view", ["complete", "chat"])
@@ -69,3 +69,26 @@ def test_a_stop_text_that_ended_it_is_named(visit, smol_url):
     v.page.locator("#run").click()
     expect(v.page.locator("#stats")).to_contain_text("stopped at “ seven”")
     expect(v.page.locator("#answer")).to_have_text(" five, six,")
+
+
+def test_the_card_tells_the_chance_to_be_drawn(visit):
+    """Where the alternatives that are known decide it: beside the model's probability stands what the settings made of it, also after a reload."""
+    v = visit()
+    answer_with(v.page, ["Four", " tokens", " it", " is"])  # each exp(-0.5 - i) likely, the others exp(-8 - k)
+    v.page.get_by_label("Temperature", exact=True).fill("2")
+    v.page.get_by_label("Top k").fill("2")
+    tokens, values = ask(v, "chat"), v.page.locator(".token-card .bar-value")
+    tokens.first.hover()
+    expect(values).to_have_text(["61% → 98%", "0.03% → 2.3%", *[f"{p}% → 0%" for p in ("0.01", "<0.01", "<0.01", "<0.01", "<0.01", "<0.01")]])
+    expect(v.page.locator(".token-card")).to_contain_text("→ the chance to be drawn with them")
+    v.page.reload()
+    tokens.first.hover()
+    expect(values.first).to_have_text("61% → 98%")
+    v.page.locator(".token-card").get_by_role("button", name="Never this token").click()
+    v.page.get_by_label("Top k").fill("0")
+    v.page.get_by_role("button", name="Another answer").click()
+    expect(v.page.get_by_text("2 of 2")).to_be_visible()
+    expect(v.page.locator("#chat-stats")).to_contain_text("answer 4 tokens")
+    v.page.mouse.move(0, 0)
+    tokens.first.hover()
+    expect(values.first).to_have_text("61%")  # at temperature 2 too much is drawn from what is not listed

@@ -2,6 +2,7 @@
 // One streamed answer: its tokens with their probabilities and alternatives into a TokenLog, and the figures of how it went.
 
 import { call, stream } from "./api.js";
+import { drawnBy } from "./chances.js";
 import { hex, plural, tokenName } from "./format.js";
 import { TokenLog } from "./token_text.js";
 
@@ -107,7 +108,7 @@ function cutTo(log, from, said) {
 export async function answer(path, body, log, signal) {
   const began = performance.now();
   const out = { prompt: null, cached: null, tokens: 0, first_ms: null, tokens_per_second: null, finish: null };
-  const speller = new Speller(), before = log.items.length;
+  const speller = new Speller(), before = log.items.length, by = drawnBy(body);
   log.items.forEach((token) => token.raw !== undefined && speller.add(token)); // an unfinished character goes on
   let last = began, said = "", broken = null, stopText = null;
   try {
@@ -126,7 +127,7 @@ export async function answer(path, body, log, signal) {
       if (tokens.length === 0) continue;
       last = performance.now();
       out.first_ms ??= last - began;
-      log.push(...tokens);
+      log.push(...tokens.map((token) => ({ ...token, by })));
     }
   } catch (error) {
     if (error.name !== "AbortError") broken = error;
@@ -163,32 +164,32 @@ const isPlain = (raw, bytes) => !bytes || encoder.encode(raw).join() === bytes.j
 const FINE = 1e4; // parts of a logprob that are kept: the shown probabilities do not change
 
 /**
- * The tokens of `log` as few plain values, for restored(): [promptIds, words, tokens]. words: [id, raw, bytes where they are not raw's]; a token:
- * [word, logprob, rank, 1 chosen by hand + 2 no text of its own, and word, logprob of each alternative].
+ * The tokens of `log` as few plain values, for restored(): [promptIds, words, tokens, settings]. words: [id, raw, bytes where they are not raw's];
+ * a token: [word, logprob, rank, 1 chosen by hand + 2 no text of its own, place of its settings, and word, logprob of each alternative].
  */
 export function condensed({ items, promptIds }) {
-  const words = new Map();
+  const words = new Map(), settings = [...new Set(items.map((t) => t.by))];
   const word = (id, raw, bytes) => {
     const key = `${id} ${raw}`;
     if (!words.has(key)) words.set(key, [words.size, isPlain(raw, bytes) ? [id, raw] : [id, raw, bytes]]);
     return words.get(key)[0];
   };
   const fine = (logprob) => logprob && Math.round(logprob * FINE);
-  const tokens = items.map((t) => [word(t.id, t.raw, t.bytes), fine(t.logprob), t.rank ?? null, (t.picked ? 1 : 0) + (t.text === "" ? 2 : 0),
+  const tokens = items.map((t) => [word(t.id, t.raw, t.bytes), fine(t.logprob), t.rank ?? null, (t.picked ? 1 : 0) + (t.text === "" ? 2 : 0), settings.indexOf(t.by),
     ...t.top.flatMap((o) => [word(o.id, o.text, o.bytes), fine(o.logprob)])]);
-  return [promptIds, [...words.values()].map(([, one]) => one), tokens];
+  return [promptIds, [...words.values()].map(([, one]) => one), tokens, settings];
 }
 
 /** A log of such values; null where its text is not `content`: then they are of another answer. */
-export function restored([promptIds, words, tokens], content) {
+export function restored([promptIds, words, tokens, settings], content) {
   const log = new TokenLog();
-  const items = tokens.map(([at, logprob, rank, flags, ...more]) => {
+  const items = tokens.map(([at, logprob, rank, flags, by, ...more]) => {
     const [id, raw, bytes] = words[at], top = [];
     for (let k = 0; k < more.length; k += 2) {
       const [oid, text, its] = words[more[k]];
       top.push({ id: oid, text, bytes: its, logprob: more[k + 1] && more[k + 1] / FINE, ...(k >= 2 * ALTERNATIVES ? { beyond: true, rank: flags % 2 ? undefined : rank } : {}) });
     }
-    return { id, raw, bytes, logprob: logprob && logprob / FINE, rank: rank ?? undefined, top, picked: flags % 2 > 0, text: flags > 1 ? "" : raw };
+    return { id, raw, bytes, logprob: logprob && logprob / FINE, rank: rank ?? undefined, top, by: settings[by], picked: flags % 2 > 0, text: flags > 1 ? "" : raw };
   });
   log.promptIds = promptIds;
   log.push(...respell(items));

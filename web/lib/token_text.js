@@ -6,6 +6,7 @@
 // own (part of a character, a special token) is a small mark that is not copied with the text.
 
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./html.js";
+import { chances } from "./chances.js";
 import { count, percent, tokenName, visible } from "./format.js";
 import { modelInfo } from "./server.js";
 import { persistentStore, useStore } from "./store.js";
@@ -151,9 +152,10 @@ export function useBeside(place) {
 
 function TokenCard({ token, index, model, place, onPick, onEnter, onLeave, note, tools }) {
   const node = useBeside(place);
-  const row = (entry) => {
-    const p = Math.exp(entry.logprob), chosen = isSame(token, entry);
-    return { text: tokenName(entry.text), share: p, value: percent(p), chosen,
+  const drawn = token.top?.length > 0 && chances(token.top, token.by);
+  const row = (entry, i) => {
+    const p = Math.exp(entry.logprob), chosen = isSame(token, entry), chance = drawn?.[i];
+    return { text: tokenName(entry.text), share: p, value: percent(p) + (chance === undefined ? "" : ` → ${percent(chance)}`), chosen,
       ...(onPick && { onClick: () => onPick(index, entry), title: chosen ? "This one was taken" : "Go on from here with this token" }) };
   };
   const known = token.logprob !== null && token.logprob !== undefined;
@@ -163,7 +165,7 @@ function TokenCard({ token, index, model, place, onPick, onEnter, onLeave, note,
       class="stats">${token.id === null || token.id === undefined ? "" : `id ${token.id}`}</span></p>
     ${known && html`<p class="stats">probability ${percent(Math.exp(token.logprob))} · surprise${" "}
       ${(-token.logprob / Math.LN2).toFixed(1)} bits · <span class="token-rank">rank ${rankOf(token, model)}</span></p>`}
-    ${known && html`<p class="hint">The model's own, before temperature and the other settings.</p>`}
+    ${known && html`<p class="hint">The model's own, before temperature and the other settings${drawn ? " → the chance to be drawn with them" : ""}.</p>`}
     ${note?.(index, token)}
     ${token.top?.length > 0 && html`<${Bars} rows=${token.top.map(row)} />`}
     ${onPick && token.top?.length > 0 && html`<p class="hint">Click another token to go on from here with it.</p>`}
