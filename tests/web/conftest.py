@@ -23,6 +23,14 @@ AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
 expect.set_options(timeout=PATIENCE_MS)
 
 
+# Files run beside each other (./check page): those that take long begin first, so that none stands alone at the end.
+LONGEST = ("test_train_start", "test_train_job", "test_walk", "test_inside", "test_complete", "test_compare", "test_journey", "test_page", "test_answers")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
 @pytest.fixture(scope="session")
 def nano(tmp_path_factory):
     return make_nano(tmp_path_factory.mktemp("model") / "gpt2-nano")
