@@ -199,6 +199,18 @@ def test_a_list_that_cannot_be_read_anew_says_so(visit, trainer, endless):
     expect(v.page.locator("#runs").get_by_role("status")).to_have_count(0)
 
 
+def test_after_its_last_step_a_run_writes_its_results(visit, trainer, endless):
+    v = visit(trainer.url)
+
+    def at_its_end(route):
+        answer = route.fetch().json()
+        answer["data"][0]["couplet"].update(step=1_000_000, seconds_per_step=1)
+        route.fulfill(json=answer)
+    v.page.route("**/fine_tuning/jobs?limit=*", at_its_end)
+    v.open("train")
+    expect(v.page.locator("#runs")).to_contain_text("step 1,000,000 of 1,000,000 · writing its results")
+
+
 def test_system_calls_runs_as_train_does(visit, trainer, village, endless):
     v, waiting = visit(trainer.url), trainer.start("waiting", max_steps=2)
     v.open("system")

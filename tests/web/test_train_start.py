@@ -475,6 +475,8 @@ def test_a_server_or_key_that_does_not_train_says_why(visit, nano):
     with Server("--model", str(nano)) as server:
         key = server.add_key("reader", "--scope", "infer")
         v = visit(server.url)
+        v.open("train")
+        expect(v.page.locator("main")).to_contain_text("makes one with couplet keys add NAME --scope train")
         v.page.get_by_label("API key").fill(key)
         v.page.get_by_role("button", name="Use this key").click()
         v.open("train")
@@ -485,6 +487,7 @@ def test_a_server_or_key_that_does_not_train_says_why(visit, nano):
         v.page.get_by_label("API key").fill(trainer)
         v.page.get_by_role("button", name="Use this key").click()
         expect(v.page.get_by_role("button", name="Choose a file")).to_be_visible()
+        expect(v.page.locator("main")).to_contain_text("without this key, an admin's key shows")
         assert v.serious() == []
 
 

@@ -332,12 +332,12 @@ export function FileName({ id }) {
 
 const secondsLeft = ({ couplet: c }) => (c.seconds_per_step && c.total_steps ? (c.total_steps - c.step) * c.seconds_per_step : null);
 
-/** "Step 40 of 150 · 12 s left", "2nd in the queue", "took 20 s". */
+/** "step 40 of 150 · 12 s left", "place 2 in the queue", "took 20 s". */
 function progressText(job) {
   const c = job.couplet, steps = c.total_steps ? `step ${count(c.step)} of ${count(c.total_steps)}` : "preparing";
   const left = secondsLeft(job);
   switch (job.status) {
-    case "running": return [steps, left === null ? "" : left < 1 ? "nearly done" : `${duration(left)} left`].filter(Boolean).join(" · ");
+    case "running": return [steps, left === null ? "" : left === 0 ? "writing its results" : left < 1 ? "nearly done" : `${duration(left)} left`].filter(Boolean).join(" · ");
     case "queued": {
       const place = c.queue_place ? (c.queue_place === 1 ? "next in the queue" : `place ${c.queue_place} in the queue`) : "in the queue";
       return c.expected_start ? `${place} · begins in about ${duration(Math.max(1, c.expected_start - Date.now() / 1000))}` : place;
