@@ -36,7 +36,7 @@ def nano(tmp_path_factory):
     return make_nano(tmp_path_factory.mktemp("model") / "gpt2-nano")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a file's tests find nothing that another's made
 def base_url(request):
     if "COUPLET_PAGE" in os.environ:
         yield os.environ["COUPLET_PAGE"].rstrip("/")
@@ -45,9 +45,9 @@ def base_url(request):
         yield server.url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # a file's tests find nothing that another's made
 def smol_url(request):
-    """SmolLM2, and gpt2-nano beside it; files and jobs of all tests of this session are in its data directory."""
+    """SmolLM2, and gpt2-nano beside it; files and jobs of all tests of a file are in its data directory."""
     if "COUPLET_PAGE" in os.environ:
         yield os.environ["COUPLET_PAGE"].rstrip("/")
         return
